@@ -1,0 +1,442 @@
+//! An access: one governed call in flight, from its first byte to its record.
+//!
+//! Invariant: an [`Access`] that is dropped is a record that is written, whatever happened: a refusal,
+//! a panic, a caller who hung up. So "answer without a record" cannot happen: an [`Answered`] is made
+//! only here, of an access that has been completed or of one that lives on in the answer's body.
+//!
+//! ```compile_fail,E0423
+//! // An answer cannot be made without an access.
+//! let answer = doorward_core::Answered("200 OK");
+//! ```
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Map, Value};
+
+use crate::action::Actions;
+use crate::codes;
+use crate::fault::{Fault, Kind};
+use crate::name::AccessId;
+use crate::organs::{AuditMode, Durable, NotDurable, Observer, Recorder, Slot};
+use crate::permit::{Allowance, Lease, Permit};
+use crate::principal::{Arrival, Principal};
+use crate::record::{AccessRecord, FaultRecord, Outcome, Stage, Timings, TraceContext};
+use crate::secret::Personal;
+use crate::snapshot::Snapshot;
+use crate::time::Timestamp;
+
+/// What a door knows of a call's end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Completion {
+    /// The status in the door's own terms.
+    pub status: Option<u16>,
+    /// Rows answered or changed.
+    pub rows: Option<u64>,
+    /// Bytes of body answered.
+    pub bytes_out: u64,
+}
+
+/// An answer whose call has a record, or will have one when its body ends.
+#[derive(Debug)]
+pub struct Answered<T>(T);
+
+impl<T> Answered<T> {
+    pub(crate) const fn new(answer: T) -> Self {
+        Self(answer)
+    }
+
+    /// The answer itself.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+
+    /// Puts the answer into another form.
+    pub fn map<U>(self, form: impl FnOnce(T) -> U) -> Answered<U> {
+        Answered(form(self.0))
+    }
+}
+
+/// One governed call in flight. Dropped means recorded.
+pub struct Access {
+    /// `None` only while `Drop` hands it over.
+    record: Option<Box<AccessRecord>>,
+    slot: Option<Box<dyn Slot>>,
+    recorder: Arc<dyn Recorder>,
+    observer: Arc<dyn Observer>,
+    snapshot: Arc<Snapshot>,
+    arrival: Arrival,
+    started: Instant,
+    stage: Stage,
+    stage_started: Instant,
+    settled: bool,
+    audit: AuditMode,
+}
+
+impl Access {
+    pub(crate) fn new(
+        arrival: Arrival,
+        now: Timestamp,
+        snapshot: Arc<Snapshot>,
+        recorder: Arc<dyn Recorder>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let slot = recorder.reserve();
+        let started = Instant::now();
+        let access_id = AccessId::fresh();
+        let record = AccessRecord {
+            ts: now,
+            access_id,
+            parent_access_id: None,
+            environment: snapshot.environment.clone(),
+            principal: None,
+            session_id: None,
+            source_ip: arrival.source_ip.map(Personal::new),
+            user_agent: None,
+            door: arrival.door,
+            actions: None,
+            endpoint: None,
+            operation: None,
+            operation_fingerprint: None,
+            api_version: None,
+            outcome: Outcome::Abandoned,
+            fault: None,
+            rule: None,
+            config_digest: snapshot.digest.clone(),
+            backend_role: None,
+            lease_id: None,
+            limit_remaining: None,
+            status: None,
+            sqlstate: None,
+            rows: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration_us: 0,
+            timings: Timings::default(),
+            trace: own_trace(access_id),
+            ext: Map::new(),
+        };
+        Self {
+            record: Some(Box::new(record)),
+            slot,
+            recorder,
+            observer,
+            snapshot,
+            arrival,
+            started,
+            stage: Stage::Accept,
+            stage_started: started,
+            settled: false,
+            audit: AuditMode::Required,
+        }
+    }
+
+    /// The call's id.
+    pub fn id(&self) -> AccessId {
+        self.record.as_ref().map_or_else(AccessId::fresh, |record| record.access_id)
+    }
+
+    /// The configuration that the call lives under.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Where the call came from.
+    pub fn arrival(&self) -> &Arrival {
+        &self.arrival
+    }
+
+    /// Where the call stands in a distributed trace.
+    pub fn trace(&self) -> TraceContext {
+        self.record.as_ref().map_or_else(|| own_trace(AccessId::fresh()), |record| record.trace)
+    }
+
+    /// Microseconds of each stage so far, for `Server-Timing`.
+    pub fn timings(&self) -> Timings {
+        self.record.as_ref().map(|record| record.timings).unwrap_or_default()
+    }
+
+    /// Joins the caller's trace (W3C `traceparent`).
+    pub fn join_trace(&mut self, trace_id: [u8; 16], parent_span_id: [u8; 8], sampled: bool) {
+        self.edit(|record| {
+            record.trace.trace_id = trace_id;
+            record.trace.parent_span_id = Some(parent_span_id);
+            record.trace.sampled = sampled;
+        });
+    }
+
+    /// Notes what the client says it is, cut to 256 bytes.
+    pub fn note_user_agent(&mut self, text: &str) {
+        let end = text.floor_char_boundary(256);
+        self.edit(|record| record.user_agent = text.get(..end).map(Into::into));
+    }
+
+    /// Notes the route template.
+    pub fn note_endpoint(&mut self, template: impl Into<Box<str>>) {
+        self.edit(|record| record.endpoint = Some(template.into()));
+    }
+
+    /// Notes the operation's text, which the door has redacted, and its fingerprint.
+    pub fn note_operation(&mut self, redacted: impl Into<Box<str>>, fingerprint: Option<u64>) {
+        self.edit(|record| {
+            record.operation = Some(Personal::new(redacted.into()));
+            record.operation_fingerprint = fingerprint;
+        });
+    }
+
+    /// Adds to the bytes of body taken in.
+    pub fn count_in(&mut self, bytes: u64) {
+        self.edit(|record| record.bytes_in = record.bytes_in.saturating_add(bytes));
+    }
+
+    /// Adds to the bytes of body answered.
+    pub fn count_out(&mut self, bytes: u64) {
+        self.edit(|record| record.bytes_out = record.bytes_out.saturating_add(bytes));
+    }
+
+    /// Keeps something that only this door knows.
+    pub fn note(&mut self, key: &str, value: impl Into<Value>) {
+        self.edit(|record| {
+            record.ext.insert(key.to_owned(), value.into());
+        });
+    }
+
+    /// Begins the next stage; the time since the last one is the last one's.
+    pub fn enter(&mut self, stage: Stage) {
+        let now = Instant::now();
+        let micros = micros32(now.duration_since(self.stage_started));
+        let left = std::mem::replace(&mut self.stage, stage);
+        self.stage_started = now;
+        self.edit(|record| record.timings.add(left, micros));
+    }
+
+    /// The stage that the call is in.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    pub(crate) fn know_principal(&mut self, principal: &Arc<Principal>) {
+        self.edit(|record| record.principal = Some(principal.clone()));
+    }
+
+    pub(crate) fn know_session(&mut self, session: AccessId) {
+        self.edit(|record| record.session_id = Some(session));
+    }
+
+    pub(crate) fn know_actions(&mut self, actions: &Actions, audit: AuditMode) {
+        self.audit = audit;
+        self.edit(|record| record.actions = Some(actions.clone()));
+    }
+
+    pub(crate) fn know_permit(&mut self, permit: &Permit) {
+        self.edit(|record| {
+            record.rule = Some(permit.grant().clone());
+            record.backend_role.clone_from(&permit.obligations().role);
+        });
+    }
+
+    pub(crate) fn know_allowance(&mut self, allowance: &Allowance) {
+        self.edit(|record| record.limit_remaining = Some(allowance.remaining));
+    }
+
+    pub(crate) fn know_lease(&mut self, lease: &Lease) {
+        self.edit(|record| record.lease_id = Some(lease.id()));
+    }
+
+    /// Whether the record has its place; without one a resource that requires records is closed.
+    pub(crate) fn check_room(&self) -> Result<(), Fault> {
+        match (self.slot.is_some(), self.audit) {
+            (true, _) | (false, AuditMode::BestEffort) => Ok(()),
+            (false, AuditMode::Required) => Err(no_room()),
+        }
+    }
+
+    /// Writes the intent frame and waits until it is durable.
+    pub(crate) async fn intend(&mut self) -> Result<(), Fault> {
+        let (Some(slot), Some(record)) = (self.slot.as_mut(), self.record.as_deref()) else {
+            return self.check_room();
+        };
+        match slot.intent(record).await {
+            Ok(()) => Ok(()),
+            Err(NotDurable) if self.audit == AuditMode::BestEffort => Ok(()),
+            Err(NotDurable) => Err(no_room()),
+        }
+    }
+
+    pub(crate) fn settle_well(&mut self, completion: &Completion) {
+        self.settled = true;
+        self.edit(|record| record.outcome = Outcome::Allowed);
+        self.note_end(completion);
+    }
+
+    pub(crate) fn note_end(&mut self, completion: &Completion) {
+        self.edit(|record| {
+            record.status = completion.status.or(record.status);
+            record.rows = completion.rows.or(record.rows);
+            record.bytes_out = record.bytes_out.max(completion.bytes_out);
+        });
+    }
+
+    /// Settles the call as refused or failed.
+    pub(crate) fn settle_fault(&mut self, fault: &Fault) {
+        self.settled = true;
+        self.edit(|record| {
+            record.outcome = match fault.code().kind {
+                Kind::Malformed
+                | Kind::TooLarge
+                | Kind::Unauthenticated
+                | Kind::Denied
+                | Kind::NotFound
+                | Kind::Unsupported => Outcome::Denied,
+                Kind::Limited => Outcome::Limited,
+                Kind::Backend | Kind::Timeout | Kind::Unavailable | Kind::Internal => Outcome::Failed,
+            };
+            record.fault = Some(FaultRecord {
+                code: fault.code().name,
+                side: fault.code().side.as_str(),
+                public: fault.public().into(),
+                cause: fault.cause_text().map(Into::into),
+            });
+            if let Some(rule) = fault.rule_name() {
+                record.rule = Some(rule.clone());
+            }
+            record.sqlstate = fault.backend_code_text().map(Into::into);
+            if let Some(limit) = fault.limit_state() {
+                record.limit_remaining = Some(limit.remaining);
+            }
+        });
+    }
+
+    /// Completes the record; resolves when it is durable. `Ok` at once under `audit: best-effort`.
+    pub(crate) async fn complete(mut self) -> Result<(), NotDurable> {
+        let audit = self.audit;
+        match (self.hand_over(), audit) {
+            (Some(durable), AuditMode::Required) => durable.await,
+            (None, AuditMode::Required) => Err(NotDurable),
+            (_, AuditMode::BestEffort) => Ok(()),
+        }
+    }
+
+    fn hand_over(&mut self) -> Option<Durable> {
+        let mut record = self.record.take()?;
+        let now = Instant::now();
+        record.timings.add(self.stage, micros32(now.duration_since(self.stage_started)));
+        record.duration_us = u64::try_from(now.duration_since(self.started).as_micros()).unwrap_or(u64::MAX);
+        self.observer.completed(&record);
+        if let Some(slot) = self.slot.take() {
+            return Some(slot.complete(record));
+        }
+        self.recorder.lost(&record);
+        None
+    }
+
+    fn edit(&mut self, change: impl FnOnce(&mut AccessRecord)) {
+        if let Some(record) = self.record.as_deref_mut() {
+            change(record);
+        }
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        if !self.settled && std::thread::panicking() {
+            self.settle_fault(&Fault::new(codes::PANIC, "the gateway failed while it worked on this call"));
+        }
+        drop(self.hand_over());
+    }
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("id", &self.id()).field("stage", &self.stage).finish_non_exhaustive()
+    }
+}
+
+/// The owned guard of a permitted call: permit, lease and the open access. It moves into the streamed
+/// body or the relay, so that the record ends when the last byte does. Only the road makes one.
+///
+/// ```compile_fail,E0451
+/// use doorward_core::{Access, Lease, Pass, Permit};
+/// fn forge(permit: Permit, lease: Lease, access: Access) -> Pass {
+///     Pass { permit, lease, access }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Pass {
+    permit: Permit,
+    lease: Lease,
+    access: Access,
+    allowance: Option<Allowance>,
+}
+
+impl Pass {
+    pub(crate) fn new(permit: Permit, lease: Lease, access: Access, allowance: Option<Allowance>) -> Self {
+        Self { permit, lease, access, allowance }
+    }
+
+    /// What is permitted.
+    pub fn permit(&self) -> &Permit {
+        &self.permit
+    }
+
+    /// The lent backend credential.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// The open access, for notes and stages.
+    pub fn access(&mut self) -> &mut Access {
+        &mut self.access
+    }
+
+    /// The call's id.
+    pub fn id(&self) -> AccessId {
+        self.access.id()
+    }
+
+    /// The state of the grant's limit after this call.
+    pub fn allowance(&self) -> Option<&Allowance> {
+        self.allowance.as_ref()
+    }
+
+    /// When the caller's proof ends; a stream is cut at this time plus the grace.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.permit.principal().expires_at
+    }
+
+    /// Ends a streamed or relayed call well. The record is handed over; nobody waits for it, because
+    /// its intent is durable already.
+    pub fn end(mut self, completion: &Completion) {
+        self.access.settle_well(completion);
+    }
+
+    /// Ends a streamed or relayed call with a fault.
+    pub fn fail(mut self, fault: &Fault) {
+        self.access.settle_fault(fault);
+    }
+
+    pub(crate) fn into_access(self) -> Access {
+        self.access
+    }
+}
+
+fn own_trace(id: AccessId) -> TraceContext {
+    let bytes = *id.as_bytes();
+    let mut span_id = [0; 8];
+    for (to, from) in span_id.iter_mut().zip(bytes.iter().skip(8)) {
+        *to = *from;
+    }
+    TraceContext { trace_id: bytes, span_id, parent_span_id: None, sampled: false }
+}
+
+fn micros32(span: std::time::Duration) -> u32 {
+    u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
+}
+
+fn no_room() -> Fault {
+    Fault::new(
+        codes::RECORD_UNAVAILABLE,
+        "the call cannot be recorded, and this resource answers no call without a record",
+    )
+    .hint("Try again later; the gateway's operator sees the spool's state in /readyz.")
+}

@@ -1,0 +1,42 @@
+//! Doorward's vocabulary and its main road. Read this crate first, and `road.rs` before the rest.
+//!
+//! Constraints: no I/O, no async runtime, nothing serialized on the road. The organs (identity, policy,
+//! lease, audit) implement the traits of [`organs`]; the doors implement [`Call`]; the binary joins
+//! them. What must not happen is kept from happening by types:
+//!
+//! - no backend without a [`Permit`]: a [`Lease`] is made of one, backend pools ask for a [`Pass`], and
+//!   only the road makes a pass;
+//! - no answer without a record: an [`Answered`] is made only of an [`Access`] that has been completed,
+//!   or that lives on in the answer; an access that is dropped is recorded.
+
+mod access;
+mod action;
+pub mod codes;
+mod fault;
+mod name;
+pub mod organs;
+mod permit;
+mod principal;
+mod record;
+mod road;
+mod secret;
+mod session;
+mod snapshot;
+mod time;
+
+pub use access::{Access, Answered, Completion, Pass};
+pub use action::{Action, Actions, Object, Verb, encode_segment};
+pub use fault::{Code, Fault, Kind, Side};
+pub use name::{AccessId, ConfigDigest, GrantName, IssuerName, LeaseId, ResourceName, RoleName};
+pub use organs::{
+    AuditMode, Authenticator, BoxFuture, Deadlines, Durable, Lessor, NotDurable, Observer, Policy, Recorder,
+    Slot,
+};
+pub use permit::{Allowance, Case, Decision, Lease, Login, Obligations, Permit};
+pub use principal::{Actor, Arrival, AuthMethod, ClientCertificate, Credentials, Principal, PrincipalKind};
+pub use record::{AccessRecord, FaultRecord, Outcome, Stage, Timings, TraceContext};
+pub use road::{Call, Caller, Gateway, Refusal, Shaped, unknown_resource};
+pub use secret::{Personal, Secret};
+pub use session::{Session, Standing};
+pub use snapshot::{Resource, Snapshot};
+pub use time::{Clock, SystemClock, Timestamp};

@@ -1,0 +1,103 @@
+//! What the road asks of the organs. Each organ is a crate of its own and implements one of these;
+//! the binary puts them together in a [`crate::Snapshot`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::fault::Fault;
+use crate::permit::{Allowance, Case, Decision, Lease, Permit};
+use crate::principal::{Arrival, Credentials, Principal};
+use crate::record::AccessRecord;
+use crate::time::Timestamp;
+
+/// A boxed future, for the borders between crates.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Identity: credentials → principal.
+pub trait Authenticator: Send + Sync {
+    /// Says who is calling. [`Credentials::None`] is [`Principal::public`]; whether that is enough is
+    /// policy's affair. Anything shown but not proven is a fault.
+    fn authenticate<'a>(
+        &'a self,
+        credentials: &'a Credentials,
+        arrival: &'a Arrival,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Arc<Principal>, Fault>>;
+
+    /// Whether a principal proven earlier still stands under this configuration: its issuer is still
+    /// there, its key is not revoked. Expiry is the road's affair. Asked for each statement of a session.
+    fn stands(&self, principal: &Principal, now: Timestamp) -> Result<(), Fault>;
+}
+
+/// Policy: principal and actions → decision. Pure but for the limits' counters.
+pub trait Policy: Send + Sync {
+    /// Decides. The same case under the same configuration gives the same decision.
+    fn decide(&self, case: &Case<'_>) -> Decision;
+
+    /// Counts the call against the limits of the permit's grant; a refused call costs nothing.
+    /// `None` when the grant has no limit.
+    fn admit(&self, permit: &Permit, now: Timestamp) -> Result<Option<Allowance>, Fault>;
+}
+
+/// Lease: permit → short-lived backend credential.
+pub trait Lessor: Send + Sync {
+    /// Lends the credential that the permit's resource and role call for.
+    fn lend<'a>(&'a self, permit: &'a Permit) -> BoxFuture<'a, Result<Lease, Fault>>;
+}
+
+/// The record could not be made durable: the disk is full or broken, or the spool is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotDurable;
+
+/// Resolves when the frame is on disk.
+pub type Durable = BoxFuture<'static, Result<(), NotDurable>>;
+
+/// Audit: where records go.
+pub trait Recorder: Send + Sync {
+    /// Reserves room for one record, so that writing it later cannot fail for want of room.
+    /// `None` when the spool is full or broken: the road then refuses, or goes on and counts.
+    fn reserve(&self) -> Option<Box<dyn Slot>>;
+
+    /// Takes a record for which there was no room: counts it, so that a gap can be recorded.
+    fn lost(&self, record: &AccessRecord);
+}
+
+/// A reserved place. Dropped unused, it frees its room.
+pub trait Slot: Send {
+    /// Writes the intent: what will be done, before it is.
+    fn intent(&mut self, record: &AccessRecord) -> Durable;
+
+    /// Hands over the finished record. Does not block and does not compute: a `Drop` calls it.
+    fn complete(self: Box<Self>, record: Box<AccessRecord>) -> Durable;
+}
+
+/// Sees each finished record; metrics. Cannot fail, cannot steer.
+pub trait Observer: Send + Sync {
+    /// A call has ended.
+    fn completed(&self, record: &AccessRecord);
+}
+
+/// How a resource wants its calls recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum AuditMode {
+    /// No durable record, no answer.
+    #[default]
+    Required,
+    /// Without room for a record the call goes on, and the gap is counted and recorded.
+    BestEffort,
+}
+
+/// What the road's timeouts are; the wire doors use the grace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// How long a session may go on inside its open transaction after it has expired.
+    pub session_grace: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { session_grace: Duration::from_secs(30) }
+    }
+}

@@ -1,0 +1,222 @@
+//! The access record: what the timeline keeps of one governed call. Plain data; the audit organ gives
+//! it columns. Names follow OCSF and OpenTelemetry where those have one.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::action::Actions;
+use crate::name::{AccessId, ConfigDigest, GrantName, LeaseId, RoleName};
+use crate::principal::Principal;
+use crate::secret::Personal;
+use crate::time::Timestamp;
+
+/// The stages of the main road, in order. Their names are the names of spans, of `Server-Timing`
+/// metrics and of the record's duration columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stage {
+    /// Opening the record and checking the form of the message.
+    Accept,
+    /// Who is calling.
+    Authenticate,
+    /// Which actions the call needs.
+    Decode,
+    /// Which grant allows them.
+    Authorize,
+    /// Whether there is room under the grant's limits.
+    Limit,
+    /// With which backend credential.
+    Lease,
+    /// The backend's work.
+    Forward,
+    /// Putting the answer in the door's form.
+    Shape,
+    /// Making the record durable.
+    Record,
+}
+
+impl Stage {
+    /// All stages, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Accept,
+        Self::Authenticate,
+        Self::Decode,
+        Self::Authorize,
+        Self::Limit,
+        Self::Lease,
+        Self::Forward,
+        Self::Shape,
+        Self::Record,
+    ];
+
+    /// The stage's name, everywhere.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Authenticate => "authenticate",
+            Self::Decode => "decode",
+            Self::Authorize => "authorize",
+            Self::Limit => "limit",
+            Self::Lease => "lease",
+            Self::Forward => "forward",
+            Self::Shape => "shape",
+            Self::Record => "record",
+        }
+    }
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Carried, and the backend did it.
+    Allowed,
+    /// Refused: malformed, unauthenticated, or no grant.
+    Denied,
+    /// Refused: a limit was used up.
+    Limited,
+    /// Permitted, but the backend or the gateway failed.
+    Failed,
+    /// The caller went away before the end.
+    Abandoned,
+    /// The gateway died between intent and completion.
+    Unknown,
+}
+
+impl Outcome {
+    /// All outcomes.
+    pub const ALL: [Self; 6] =
+        [Self::Allowed, Self::Denied, Self::Limited, Self::Failed, Self::Abandoned, Self::Unknown];
+
+    /// The outcome as records spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Limited => "limited",
+            Self::Failed => "failed",
+            Self::Abandoned => "abandoned",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Microseconds spent in each stage; a stage that was not reached has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timings([Option<u32>; Stage::ALL.len()]);
+
+impl Timings {
+    pub(crate) fn add(&mut self, stage: Stage, micros: u32) {
+        if let Some(slot) = self.0.get_mut(stage as usize) {
+            *slot = Some(slot.unwrap_or(0).saturating_add(micros));
+        }
+    }
+
+    /// The stages that were reached, in order, with their microseconds.
+    pub fn iter(&self) -> impl Iterator<Item = (Stage, u32)> + '_ {
+        Stage::ALL.into_iter().filter_map(|stage| Some((stage, self.of(stage)?)))
+    }
+
+    /// The microseconds of one stage.
+    pub fn of(&self, stage: Stage) -> Option<u32> {
+        self.0.get(stage as usize).copied().flatten()
+    }
+}
+
+/// W3C trace context: where this call stands in a distributed trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    /// The trace's 16 bytes.
+    pub trace_id: [u8; 16],
+    /// This call's span.
+    pub span_id: [u8; 8],
+    /// The caller's span, if it sent one.
+    pub parent_span_id: Option<[u8; 8]>,
+    /// Whether the caller samples this trace.
+    pub sampled: bool,
+}
+
+/// What is known of the refusal or failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultRecord {
+    /// The stable code's name.
+    pub code: &'static str,
+    /// Whose side it was on: `client`, `gateway` or `backend`.
+    pub side: &'static str,
+    /// What the caller was told.
+    pub public: Box<str>,
+    /// What only the operator is told.
+    pub cause: Option<Box<str>>,
+}
+
+/// One governed call, first byte to last. The spool adds `gateway_id`, `epoch` and `seq`.
+#[derive(Clone, Debug)]
+pub struct AccessRecord {
+    // — key —
+    /// When the first byte came in.
+    pub ts: Timestamp,
+    /// The call's id, which the caller sees too.
+    pub access_id: AccessId,
+    /// The call that this one is a part of.
+    pub parent_access_id: Option<AccessId>,
+    // — who —
+    /// The configured environment: `prod`.
+    pub environment: Arc<str>,
+    /// Who called, once known.
+    pub principal: Option<Arc<Principal>>,
+    /// The long session that this call belongs to.
+    pub session_id: Option<AccessId>,
+    /// The client's address.
+    pub source_ip: Option<Personal<IpAddr>>,
+    /// What the client says it is; at most 256 bytes.
+    pub user_agent: Option<Box<str>>,
+    // — what —
+    /// The door's name.
+    pub door: &'static str,
+    /// The actions that the call needs, once known.
+    pub actions: Option<Actions>,
+    /// The route template: `GET /shop/{table}`; low in cardinality.
+    pub endpoint: Option<Box<str>>,
+    /// The operation's text, redacted at capture.
+    pub operation: Option<Personal>,
+    /// Groups operations that differ in values alone.
+    pub operation_fingerprint: Option<u64>,
+    /// The interface's version, where the door has one.
+    pub api_version: Option<Box<str>>,
+    // — decision —
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it did not end well.
+    pub fault: Option<FaultRecord>,
+    /// The grant or deny rule that decided.
+    pub rule: Option<GrantName>,
+    /// The configuration that decided.
+    pub config_digest: ConfigDigest,
+    /// The backend role that the call acted as.
+    pub backend_role: Option<RoleName>,
+    /// The lent credential.
+    pub lease_id: Option<LeaseId>,
+    /// Calls left under the grant's limit.
+    pub limit_remaining: Option<u64>,
+    // — result —
+    /// The status in the door's own terms (HTTP status).
+    pub status: Option<u16>,
+    /// The backend's SQLSTATE, when it refused.
+    pub sqlstate: Option<Box<str>>,
+    /// Rows answered or changed.
+    pub rows: Option<u64>,
+    /// Bytes of body taken in.
+    pub bytes_in: u64,
+    /// Bytes of body answered.
+    pub bytes_out: u64,
+    /// First byte to record, microseconds.
+    pub duration_us: u64,
+    /// Microseconds of each stage.
+    pub timings: Timings,
+    // — correlation —
+    /// Where the call stands in a distributed trace.
+    pub trace: TraceContext,
+    /// What only one door or a later version knows.
+    pub ext: Map<String, Value>,
+}
