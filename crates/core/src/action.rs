@@ -5,6 +5,7 @@
 //! but letters, digits and `-_.~@$+=!,;&'()` percent-encoded with upper-case hex digits.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::name::ResourceName;
 
@@ -155,9 +156,9 @@ impl fmt::Display for Action {
     }
 }
 
-/// The actions of one call: at least one, at most [`Actions::MAX`], all of one resource's call.
+/// The actions of one call: at least one, at most [`Actions::MAX`]. A clone costs a counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Actions(Vec<Action>);
+pub struct Actions(Arc<[Action]>);
 
 impl Actions {
     /// The most actions that one call may need (S3 DeleteObjects takes 1,000 keys).
@@ -165,12 +166,12 @@ impl Actions {
 
     /// The common case: one action.
     pub fn one(action: Action) -> Self {
-        Self(vec![action])
+        Self(Arc::new([action]))
     }
 
     /// A set of actions; `None` when it is empty or larger than [`Self::MAX`].
     pub fn new(actions: Vec<Action>) -> Option<Self> {
-        (!actions.is_empty() && actions.len() <= Self::MAX).then_some(Self(actions))
+        (!actions.is_empty() && actions.len() <= Self::MAX).then(|| Self(actions.into()))
     }
 
     /// The actions, in the order in which the call names them.
