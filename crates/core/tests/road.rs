@@ -154,7 +154,7 @@ struct Ask {
 enum Said {
     Whole(&'static str),
     Refused(&'static str),
-    Live(Pass),
+    Live(Box<Pass>),
 }
 
 impl Call for Ask {
@@ -192,7 +192,7 @@ impl Call for Ask {
     fn shape(&mut self, (): (), _: &mut Pass) -> Result<Shaped<Said>, Fault> {
         self.log.lock().unwrap().push("shape".into());
         Ok(match self.object {
-            "stream" => Shaped::Live(Box::new(Said::Live)),
+            "stream" => Shaped::Live(Box::new(|pass| Said::Live(Box::new(pass)))),
             _ => Shaped::Whole(Said::Whole("rows"), Completion::default()),
         })
     }
