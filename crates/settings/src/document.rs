@@ -62,11 +62,19 @@ impl Document {
     /// Identifies what is configured: the merged tree without comments, layout and file names. The order
     /// of keys counts, because the order of grants does.
     pub fn digest(&self) -> ConfigDigest {
+        ConfigDigest::new(self.root.fingerprint())
+    }
+}
+
+impl Node {
+    /// Identifies what the node says, wherever it stands: two nodes with the same fingerprint configure
+    /// the same. `sha256:` and the first 16 hex digits.
+    pub fn fingerprint(&self) -> String {
         let mut context = digest::Context::new(&digest::SHA256);
-        feed(&self.root, &mut context);
+        feed(self, &mut context);
         let hash = context.finish();
         let hex: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        ConfigDigest::new(format!("sha256:{hex}"))
+        format!("sha256:{hex}")
     }
 }
 
