@@ -12,6 +12,7 @@ use serde::forward_to_deserialize_any;
 
 use crate::later;
 use crate::node::{Entry, Node, NodeKind, Position};
+use crate::one_or_many::ONE_OR_MANY;
 use crate::problem::{Problem, suggest};
 use crate::spanned::SPANNED;
 
@@ -269,11 +270,18 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Error> {
         let node = self.node;
-        visitor.visit_newtype_struct(self).map_err(|error| error.at(node))
+        match &node.kind {
+            NodeKind::Mapping(_) | NodeKind::Scalar { .. } if name == ONE_OR_MANY => {
+                visitor.visit_seq(Items(std::slice::from_ref(node).iter()))
+            }
+            NodeKind::Sequence(items) if name == ONE_OR_MANY => visitor.visit_seq(Items(items.iter())),
+            _ => visitor.visit_newtype_struct(self),
+        }
+        .map_err(|error| error.at(node))
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
