@@ -1,1 +1,39 @@
-//! Placeholder.
+//! A PostgreSQL client for the gateway: one request is one write, one Sync and one transaction.
+//!
+//! The rest and mcp doors and the store run statements of the gateway's own making through a [`Pool`]:
+//! role, claims and settings travel with the statement, end with it, and nothing of one call is seen by
+//! the next. The rule:
+//!
+//! - every request begins with `RESET ALL` and releases session-level advisory locks, then sets role,
+//!   claims and limits for its transaction alone;
+//! - a request that may change something, or calls a function that the caller named, is followed by
+//!   `DISCARD ALL` before the connection is lent again.
+//!
+//! What is trusted: the owners of views, policies and their functions. Code that runs inside a plain
+//! read can leave a temporary table or a prepared statement behind until the connection is discarded.
+//!
+//! Invariants: no connection is lent without a [`doorward_core::Pass`]; the role is the lease's; each
+//! buffer, wait and cache has a bound; a statement whose caller is gone is cancelled.
+//!
+//! Absences: no SQL is written here but for settings, the login check and the catalogue; no value is
+//! ever put into SQL text; COPY and the simple protocol are not spoken for callers.
+
+pub mod catalog;
+pub mod codes;
+mod config;
+mod conn;
+mod error;
+mod frames;
+mod handshake;
+mod pool;
+mod request;
+mod statements;
+mod stream;
+mod target;
+
+pub use config::PoolConfig;
+pub use error::{RunError, ServerError};
+pub use frames::{Field, Malformed, read_all};
+pub use pool::{Pool, PoolSettings, PoolStats};
+pub use request::{Reply, Request, Row, SETTINGS_MAX};
+pub use target::{Endpoint, SslMode, Target, TargetError};

@@ -1,0 +1,49 @@
+//! The `pool:` of a PostgreSQL resource.
+
+use std::time::Duration;
+
+use doorward_settings::{ByteSize, HumanDuration};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::pool::PoolSettings;
+
+/// How many connections a resource may open, and how long anything on them may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolConfig {
+    /// The most connections to the database (default 20).
+    pub size: Option<u16>,
+    /// How long a call may wait for a free connection (default 2s).
+    pub wait_max: Option<HumanDuration>,
+    /// How long connecting and logging in may take (default 5s).
+    pub connect_timeout: Option<HumanDuration>,
+    /// How long a connection may stand idle before it is closed (default 10m).
+    pub idle_max: Option<HumanDuration>,
+    /// How old a connection may become before it is replaced (default 1h).
+    pub age_max: Option<HumanDuration>,
+    /// How long a statement may run; a grant may say less (default 30s).
+    pub statement_timeout: Option<HumanDuration>,
+    /// The most bytes of rows in one answer; a grant may say less (default 64MiB).
+    pub answer_max: Option<ByteSize>,
+    /// How many prepared statements each connection keeps (default 256).
+    pub statements_max: Option<u16>,
+}
+
+impl PoolConfig {
+    /// The settings, with defaults where nothing is said.
+    pub fn settings(&self) -> PoolSettings {
+        let default = PoolSettings::default();
+        let span = |own: Option<HumanDuration>, other: Duration| own.map_or(other, HumanDuration::get);
+        PoolSettings {
+            size: self.size.map_or(default.size, usize::from).max(1),
+            wait_max: span(self.wait_max, default.wait_max),
+            connect_timeout: span(self.connect_timeout, default.connect_timeout),
+            idle_max: span(self.idle_max, default.idle_max),
+            age_max: span(self.age_max, default.age_max),
+            statement_timeout: span(self.statement_timeout, default.statement_timeout),
+            answer_max: self.answer_max.map_or(default.answer_max, ByteSize::get),
+            statements_max: self.statements_max.map_or(default.statements_max, usize::from).max(1),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Start-up and login (SCRAM-SHA-256; RFC 5802, RFC 7677).
+//!
+//! Constraints: the password crosses the wire only inside SCRAM, or as it is when the server's
+//! certificate has been verified. MD5 is refused.
+
+use bytes::{Buf, BytesMut};
+use doorward_core::Login;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::conn::{CancelKey, Conn};
+use crate::error::Failure;
+use crate::frames::{self, Authentication, FRAME_MAX, HEADER, Malformed};
+use crate::stream::{Dialer, Stream};
+use crate::target::SslMode;
+
+/// The most rounds of key derivation that a server may ask for (PostgreSQL asks for 4,096).
+const ITERATIONS_MAX: u32 = 1_000_000;
+/// What the gateway calls itself until a request says better.
+const APPLICATION_NAME: &str = "doorward";
+/// A query of CancelRequest is 16 bytes; the server answers nothing and closes.
+const CANCEL_ANSWER_MAX: usize = 1_024;
+
+/// Connects and logs in. The caller bounds the time.
+pub(crate) async fn connect(dialer: &Dialer, login: &Login, statements_max: usize) -> Result<Conn, Failure> {
+    let stream = dialer.dial().await?;
+    let mut hand = Hand { stream, input: BytesMut::with_capacity(4096), output: BytesMut::new() };
+    let parameters = [
+        ("user", &*login.user),
+        ("database", &*dialer.target().database),
+        ("client_encoding", "UTF8"),
+        ("application_name", APPLICATION_NAME),
+    ];
+    frontend::startup_message(parameters, &mut hand.output)?;
+    hand.send().await?;
+    hand.authenticate(dialer, login).await?;
+    let key = hand.become_ready().await?;
+    Ok(Conn::new(hand.stream, hand.input, key, statements_max))
+}
+
+/// Asks the server to cancel what runs on a connection; returns when the server has done so.
+pub(crate) async fn cancel(dialer: &Dialer, key: CancelKey) -> Result<(), Failure> {
+    let mut stream = dialer.dial().await?;
+    let mut output = BytesMut::new();
+    frontend::cancel_request(key.process, key.secret, &mut output);
+    stream.write_all(&output).await?;
+    stream.flush().await?;
+    // The server closes after it has signalled: only then may the connection be used again.
+    let mut nothing = BytesMut::with_capacity(CANCEL_ANSWER_MAX);
+    while nothing.len() < CANCEL_ANSWER_MAX {
+        match stream.read_buf(&mut nothing).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A connection that shakes hands.
+struct Hand {
+    stream: Stream,
+    input: BytesMut,
+    output: BytesMut,
+}
+
+impl Hand {
+    async fn send(&mut self) -> Result<(), Failure> {
+        self.stream.write_all(&self.output).await?;
+        self.stream.flush().await?;
+        self.output.clear();
+        Ok(())
+    }
+
+    /// Reads one frame; an error of the server ends the handshake.
+    async fn frame(&mut self) -> Result<(u8, BytesMut), Failure> {
+        loop {
+            if let Some(head) = frames::head(&self.input)? {
+                if head.body > FRAME_MAX {
+                    return Err(Malformed("a frame that is too large").into());
+                }
+                if self.input.len() >= HEADER + head.body {
+                    self.input.advance(HEADER);
+                    let body = self.input.split_to(head.body);
+                    match head.tag {
+                        b'E' => return Err(Failure::Fatal(Box::new(frames::server_error(&body)?))),
+                        b'N' => continue,
+                        tag => return Ok((tag, body)),
+                    }
+                }
+            }
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+
+    async fn authenticate(&mut self, dialer: &Dialer, login: &Login) -> Result<(), Failure> {
+        let (tag, body) = self.frame().await?;
+        if tag != b'R' {
+            return Err(Malformed("no authentication").into());
+        }
+        match frames::authentication(&body)? {
+            Authentication::Ok => Ok(()),
+            Authentication::Sasl(mechanisms) => {
+                if !mechanisms.split(|byte| *byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) {
+                    return Err(Failure::Login("the server offers no SCRAM-SHA-256"));
+                }
+                self.scram(login).await
+            }
+            Authentication::Cleartext if is_verified(dialer, &self.stream) => {
+                frontend::password_message(login.password.expose().as_bytes(), &mut self.output)?;
+                self.send().await?;
+                self.expect_ok().await
+            }
+            Authentication::Cleartext => Err(Failure::Login(
+                "the server asks for the password in the clear, over a connection that is not verified",
+            )),
+            _ => Err(Failure::Login(
+                "the server asks for a login other than SCRAM-SHA-256 (password_encryption)",
+            )),
+        }
+    }
+
+    async fn scram(&mut self, login: &Login) -> Result<(), Failure> {
+        let mut scram = ScramSha256::new(login.password.expose().as_bytes(), ChannelBinding::unsupported());
+        frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut self.output)?;
+        self.send().await?;
+        let (_, body) = self.frame().await?;
+        let Authentication::SaslContinue(challenge) = frames::authentication(&body)? else {
+            return Err(Malformed("no SCRAM challenge").into());
+        };
+        check_iterations(challenge)?;
+        let challenge = challenge.to_vec();
+        // Key derivation takes milliseconds of pure computation: not on the runtime's threads.
+        let scram = tokio::task::spawn_blocking(move || scram.update(&challenge).map(|()| scram));
+        let mut scram = scram.await.map_err(std::io::Error::other)??;
+        frontend::sasl_response(scram.message(), &mut self.output)?;
+        self.send().await?;
+        let (_, body) = self.frame().await?;
+        let Authentication::SaslFinal(proof) = frames::authentication(&body)? else {
+            return Err(Malformed("no SCRAM proof").into());
+        };
+        // The server proves that it knows the password too.
+        scram.finish(proof)?;
+        self.expect_ok().await
+    }
+
+    async fn expect_ok(&mut self) -> Result<(), Failure> {
+        let (tag, body) = self.frame().await?;
+        match (tag, frames::authentication(&body)?) {
+            (b'R', Authentication::Ok) => Ok(()),
+            _ => Err(Malformed("no end of authentication").into()),
+        }
+    }
+
+    async fn become_ready(&mut self) -> Result<CancelKey, Failure> {
+        let mut key = CancelKey { process: 0, secret: 0 };
+        loop {
+            let (tag, body) = self.frame().await?;
+            match tag {
+                b'K' => {
+                    let (process, secret) = frames::backend_key(&body)?;
+                    key = CancelKey { process, secret };
+                }
+                b'Z' => return Ok(key),
+                b'S' => {}
+                _ => return Err(Malformed("a message out of place").into()),
+            }
+        }
+    }
+}
+
+fn is_verified(dialer: &Dialer, stream: &Stream) -> bool {
+    let target = dialer.target();
+    match stream {
+        Stream::Unix(_) => true,
+        Stream::Tls(_) => target.ssl == SslMode::VerifyFull || target.root_certificates.is_some(),
+        Stream::Tcp(_) => false,
+    }
+}
+
+fn check_iterations(challenge: &[u8]) -> Result<(), Failure> {
+    let text = std::str::from_utf8(challenge).map_err(|_| Malformed("SCRAM challenge"))?;
+    let rounds = text.split(',').find_map(|part| part.strip_prefix("i=")).and_then(|n| n.parse::<u32>().ok());
+    match rounds {
+        Some(rounds) if rounds <= ITERATIONS_MAX => Ok(()),
+        _ => Err(Failure::Login("the server asks for too many rounds of key derivation")),
+    }
+}

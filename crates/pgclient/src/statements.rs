@@ -1,0 +1,67 @@
+//! The statements that one connection has prepared: a bounded cache by SQL text, the least recently
+//! used evicted first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::frames::Field;
+
+/// Longer statements are not worth their memory on the server: they are parsed each time.
+pub(crate) const CACHED_SQL_MAX: usize = 32 * 1024;
+
+pub(crate) struct Prepared {
+    pub(crate) name: Box<str>,
+    pub(crate) fields: Option<Arc<[Field]>>,
+    used: u64,
+}
+
+pub(crate) struct Statements {
+    by_sql: HashMap<Box<str>, Prepared>,
+    max: usize,
+    clock: u64,
+    names: u64,
+    /// Whether `RESET ALL` is prepared.
+    pub(crate) reset: bool,
+    /// For how many settings `set_config` is prepared: one bit each.
+    pub(crate) settings: u32,
+}
+
+impl Statements {
+    pub(crate) fn new(max: usize) -> Self {
+        Self { by_sql: HashMap::new(), max: max.max(1), clock: 0, names: 0, reset: false, settings: 0 }
+    }
+
+    pub(crate) fn find(&mut self, sql: &str) -> Option<&Prepared> {
+        self.clock += 1;
+        let prepared = self.by_sql.get_mut(sql)?;
+        prepared.used = self.clock;
+        Some(prepared)
+    }
+
+    /// A name that this connection has not used before.
+    pub(crate) fn fresh_name(&mut self) -> Box<str> {
+        self.names += 1;
+        format!("dw{}", self.names).into()
+    }
+
+    /// Takes the least recently used statement out when there is no room for one more.
+    pub(crate) fn evict(&mut self) -> Option<Prepared> {
+        if self.by_sql.len() < self.max {
+            return None;
+        }
+        let oldest = self.by_sql.iter().min_by_key(|(_, prepared)| prepared.used)?.0.clone();
+        self.by_sql.remove(&oldest)
+    }
+
+    pub(crate) fn insert(&mut self, sql: &str, name: Box<str>, fields: Option<Arc<[Field]>>) {
+        self.clock += 1;
+        self.by_sql.insert(sql.into(), Prepared { name, fields, used: self.clock });
+    }
+
+    /// Forgets all: the server has, or will have.
+    pub(crate) fn clear(&mut self) {
+        self.by_sql.clear();
+        self.reset = false;
+        self.settings = 0;
+    }
+}

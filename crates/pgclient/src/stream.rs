@@ -1,0 +1,187 @@
+//! The bytes to and from a server: TCP, a socket, or TLS over TCP.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::target::{Endpoint, SslMode, Target};
+
+/// SSLRequest: its length and the code 80877103.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A target with the TLS client that belongs to it.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    target: Target,
+    tls: Option<TlsConnector>,
+}
+
+impl Dialer {
+    /// Reads the trusted certificates; blocks on files, so it is called at load only.
+    pub(crate) fn new(target: Target) -> io::Result<Self> {
+        let tls = match target.ssl {
+            SslMode::Disable => None,
+            mode => Some(TlsConnector::from(Arc::new(client_config(&target, mode)?))),
+        };
+        Ok(Self { target, tls })
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    pub(crate) async fn dial(&self) -> io::Result<Stream> {
+        match &self.target.endpoint {
+            Endpoint::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+            Endpoint::Tcp(host, port) => {
+                let tcp = TcpStream::connect((&**host, *port)).await?;
+                // A request is one write; waiting to fill a segment would only delay it.
+                tcp.set_nodelay(true)?;
+                match &self.tls {
+                    None => Ok(Stream::Tcp(tcp)),
+                    Some(tls) => self.secure(tcp, tls, host).await,
+                }
+            }
+        }
+    }
+
+    async fn secure(&self, mut tcp: TcpStream, tls: &TlsConnector, host: &str) -> io::Result<Stream> {
+        tcp.write_all(&SSL_REQUEST).await?;
+        // Exactly one byte is read in the clear, so nothing that was injected before TLS is ever used.
+        match tcp.read_u8().await? {
+            b'S' => {}
+            b'N' if self.target.ssl == SslMode::Prefer => return Ok(Stream::Tcp(tcp)),
+            _ => return Err(io::Error::other("the server does not offer TLS")),
+        }
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let stream = tls.connect(name, tcp).await?;
+        Ok(Stream::Tls(Box::new(stream)))
+    }
+}
+
+fn client_config(target: &Target, mode: SslMode) -> io::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    // With a named authority even `require` verifies: who names one wants it used.
+    if mode == SslMode::VerifyFull || target.root_certificates.is_some() {
+        let roots = Arc::new(roots(target)?);
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(roots, provider).build().map_err(io::Error::other)?;
+        return Ok(builder.with_webpki_verifier(verifier).with_no_client_auth());
+    }
+    let verifier = Arc::new(AnyServer(provider));
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+fn roots(target: &Target) -> io::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    match &target.root_certificates {
+        Some(path) => {
+            for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
+                roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
+            }
+        }
+        None => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+    }
+    if roots.is_empty() {
+        return Err(io::Error::other("no certificate authority to trust; name one with sslrootcert"));
+    }
+    Ok(roots)
+}
+
+/// `sslmode=require`: the server may be anybody, but it must hold the key that it shows.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            // Plain streams have nothing of their own to flush.
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
