@@ -25,15 +25,18 @@ mod conn;
 mod error;
 mod frames;
 mod handshake;
+mod login;
 mod pool;
 mod request;
 mod statements;
 mod stream;
 mod target;
 
+pub use catalog::{Catalog, CatalogStatus, CatalogWatch};
 pub use config::PoolConfig;
 pub use error::{RunError, ServerError};
 pub use frames::{Field, Malformed, read_all};
+pub use login::LoginFacts;
 pub use pool::{Pool, PoolSettings, PoolStats};
 pub use request::{Reply, Request, Row, SETTINGS_MAX};
 pub use target::{Endpoint, SslMode, Target, TargetError};

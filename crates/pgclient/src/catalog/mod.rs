@@ -1,7 +1,13 @@
 //! What the database offers: relations, keys and functions of the exposed schemas, as one immutable
 //! snapshot with an epoch.
 
+mod load;
+mod watch;
+mod wire;
+
 use std::collections::HashMap;
+
+pub use watch::{CatalogStatus, CatalogWatch};
 
 /// The exposed part of a database at one moment.
 #[derive(Debug, Default)]
