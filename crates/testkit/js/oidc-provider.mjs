@@ -39,7 +39,8 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
     introspection: { enabled: true },
     resourceIndicators: {
       enabled: true,
-      defaultResource: () => audience,
+      // An indicator is a URI; the audience may be any name.
+      defaultResource: () => 'urn:doorward:data',
       useGrantedResource: () => true,
       getResourceServerInfo: () => ({
         audience,
