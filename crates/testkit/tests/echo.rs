@@ -1,6 +1,8 @@
 //! The road serves a door that it has never heard of: one-shot calls, pipelined statements on one long
 //! session, and streams. Each test says what a user or an auditor would notice.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on says why")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
