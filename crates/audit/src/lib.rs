@@ -1,1 +1,274 @@
-//! Placeholder.
+//! Organ audit: from a reserved place to a durable frame to a row of the timeline.
+//!
+//! The road reserves a place and hands records over ([`Audit::recorder`]); the spool makes them durable; the
+//! shipper carries them to the store, exactly once; [`query`] and `render` read them back. Start with
+//! [`Audit::open`], and read `columns.rs` to see what a record holds.
+//!
+//! Invariants: no call here blocks the async runtime but those that say so; a store that cannot be written
+//! never stops the gateway, a spool that cannot be written closes what requires records.
+
+pub mod columns;
+pub mod config;
+pub mod personal;
+pub mod query;
+pub mod row;
+mod shipper;
+mod spool;
+pub mod store;
+mod subjects;
+pub mod time;
+pub mod wire;
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use doorward_core::Recorder;
+use parking_lot::Mutex;
+
+pub use config::AuditConfig;
+pub use spool::{PLACES_MAX, State};
+
+use shipper::{Progress, Shipper};
+use spool::files::{Directory, Files};
+use spool::{Recovered, Settings, Shared, SpoolRecorder, Writer};
+use store::sqlite::SqliteStore;
+use subjects::Subjects;
+
+/// The largest segment file.
+const SEGMENT_SIZE_MAX: u64 = 64 << 20;
+/// Segments that a spool of the configured size has at least, so that deleting one makes room.
+const SEGMENTS_MIN: u64 = 8;
+/// The lock file that keeps a second gateway out.
+const LOCK_FILE: &str = "lock";
+
+/// Why the record's organ cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// A value of the configuration cannot be used.
+    #[error("{key}: {text}")]
+    Config {
+        /// The configuration's key.
+        key: &'static str,
+        /// What is wrong.
+        text: String,
+    },
+    /// Another gateway has the spool.
+    #[error(
+        "the spool {0} is in use by another gateway; give each gateway a directory of its own (`spool.dir`)"
+    )]
+    InUse(String),
+    /// The spool cannot be used.
+    #[error("the spool {dir} cannot be used: {cause}")]
+    Spool {
+        /// The directory.
+        dir: String,
+        /// Why.
+        cause: String,
+    },
+    /// The subjects' key store cannot be used.
+    #[error("the subjects' key store {path} cannot be used: {cause}")]
+    Subjects {
+        /// The file.
+        path: String,
+        /// Why.
+        cause: String,
+    },
+    /// A thread cannot be started.
+    #[error("a thread cannot be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// How the spool and the store are, for status pages and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Whether the spool takes records.
+    pub state: State,
+    /// This gateway's name in its records.
+    pub gateway_id: Arc<str>,
+    /// This start's number.
+    pub epoch: u64,
+    /// Bytes in the spool.
+    pub spool_bytes: u64,
+    /// Bytes that it may hold.
+    pub spool_bytes_max: u64,
+    /// Calls with a place reserved: those in flight.
+    pub reserved: usize,
+    /// Frames made durable since the start.
+    pub written_total: u64,
+    /// The number of the last durable frame of this epoch.
+    pub committed_seq: u64,
+    /// The number of the last frame of this epoch in the store.
+    pub shipped_seq: u64,
+    /// Records shipped since the start, those of earlier epochs included.
+    pub shipped_total: u64,
+    /// Frames that are durable and not yet in the store.
+    pub backlog: u64,
+    /// Segment files; more than one is a sign that the store is behind.
+    pub segments: usize,
+    /// Records that could not be kept since the start.
+    pub lost_total: u64,
+    /// Damaged places found in the spool since the start.
+    pub damaged_total: u64,
+    /// Why the spool cannot be written.
+    pub spool_error: Option<String>,
+    /// Why the store cannot be written.
+    pub store_error: Option<String>,
+}
+
+/// The record's organ at work.
+pub struct Audit {
+    shared: Arc<Shared>,
+    progress: Arc<Progress>,
+    threads: Mutex<Threads>,
+    /// Unlocked by the operating system when the process ends, however it ends.
+    _lock: File,
+}
+
+#[derive(Default)]
+struct Threads {
+    writer: Option<JoinHandle<()>>,
+    shipper: Option<JoinHandle<()>>,
+}
+
+impl Audit {
+    /// Locks and recovers the spool, and starts the writer and the shipper. Blocks for as long as reading
+    /// the last segments takes.
+    ///
+    /// A store that cannot be opened is no error here: records wait in the spool, [`Audit::status`] says
+    /// why, and it is tried again.
+    pub fn open(config: &AuditConfig) -> Result<Self, AuditError> {
+        if let Some((key, text)) = config.problem() {
+            return Err(AuditError::Config { key, text });
+        }
+        let dir = &config.spool.dir;
+        let spool_error = |error: std::io::Error| AuditError::Spool {
+            dir: dir.display().to_string(),
+            cause: error.to_string(),
+        };
+        let files = Arc::new(Directory::open(dir).map_err(spool_error)?);
+        let lock = lock(dir)?;
+        let subjects = open_subjects(&config.store.subjects_path())?;
+        let recovered = Recovered::read(&*files, config.spool.gateway_id.as_deref()).map_err(spool_error)?;
+        let size_max = config.spool.size_max.get();
+        let settings = Settings {
+            gateway_id: recovered.gateway_id,
+            epoch: recovered.epoch,
+            size_max,
+            segment_size: (size_max / SEGMENTS_MIN).min(SEGMENT_SIZE_MAX),
+            commit_delay: config.spool.commit_delay.get(),
+        };
+        let files: Arc<dyn Files> = files;
+        let shared = Arc::new(Shared::new(settings, files, recovered.segments));
+        let mut writer = Writer::new(shared.clone(), subjects);
+        writer.prove().map_err(|cause| AuditError::Spool { dir: dir.display().to_string(), cause })?;
+        let progress = Arc::new(Progress::default());
+        let mut threads =
+            Threads { writer: Some(spawn("audit-writer", move || writer.run())?), shipper: None };
+        if !config.drain_disabled {
+            let path = config.store.path().to_owned();
+            let open_store: shipper::OpenStore = Box::new(move || Ok(Box::new(SqliteStore::open(&path)?)));
+            let shipper =
+                Shipper::new(shared.clone(), progress.clone(), open_store, config.retention.clone());
+            threads.shipper = Some(spawn("audit-shipper", move || shipper.run())?);
+        }
+        Ok(Self { shared, progress, threads: Mutex::new(threads), _lock: lock })
+    }
+
+    /// Where the road sends records.
+    pub fn recorder(&self) -> Arc<dyn Recorder> {
+        Arc::new(SpoolRecorder(self.shared.clone()))
+    }
+
+    /// How it goes. Cheap.
+    pub fn status(&self) -> Status {
+        let shared = &self.shared;
+        let committed_seq = shared.committed_seq.load(Ordering::Relaxed);
+        let shipped_seq = self.progress.shipped_seq.load(Ordering::Relaxed);
+        Status {
+            state: shared.state(),
+            gateway_id: shared.settings.gateway_id.clone(),
+            epoch: shared.settings.epoch,
+            spool_bytes: shared.bytes(),
+            spool_bytes_max: shared.settings.size_max,
+            reserved: shared.places(),
+            written_total: shared.written_total.load(Ordering::Relaxed),
+            committed_seq,
+            shipped_seq,
+            shipped_total: self.progress.shipped_total.load(Ordering::Relaxed),
+            backlog: committed_seq.saturating_sub(shipped_seq),
+            segments: shared.segments.lock().len(),
+            lost_total: shared.lost_total(),
+            damaged_total: self.progress.damaged_total.load(Ordering::Relaxed),
+            spool_error: shared.error.lock().clone(),
+            store_error: self.progress.error.lock().clone(),
+        }
+    }
+
+    /// Takes no more calls, makes what is queued durable, and ships what it can within the deadline; the
+    /// rest waits in the spool for the next start. Blocks. Whether everything was shipped.
+    pub fn shutdown(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        self.shared.close();
+        let mut threads = self.threads.lock();
+        join(threads.writer.take());
+        self.progress.stop();
+        self.shared.committed.notify_all();
+        if let Some(shipper) = threads.shipper.take() {
+            while !shipper.is_finished() && Instant::now() < deadline {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+            self.progress.give_up();
+            join(Some(shipper));
+        }
+        self.shared.segments.lock().is_empty()
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.shutdown(Duration::ZERO);
+    }
+}
+
+impl std::fmt::Debug for Audit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Audit").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, AuditError> {
+    let spool = |cause: String| AuditError::Spool { dir: dir.display().to_string(), cause };
+    let mut options = OpenOptions::new();
+    let file = spool::files::private(options.write(true).create(true).truncate(false))
+        .open(dir.join(LOCK_FILE))
+        .map_err(|error| spool(error.to_string()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(AuditError::InUse(dir.display().to_string())),
+        Err(std::fs::TryLockError::Error(error)) => Err(spool(error.to_string())),
+    }
+}
+
+fn open_subjects(path: &Path) -> Result<Subjects, AuditError> {
+    let failed = |cause: String| AuditError::Subjects { path: path.display().to_string(), cause };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Directory::open(parent).map_err(|error| failed(error.to_string()))?;
+    }
+    Subjects::open(path).map_err(|error| failed(error.to_string()))
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread
+        && thread.join().is_err()
+    {
+        tracing::error!("a thread of the record's organ panicked");
+    }
+}

@@ -107,6 +107,11 @@ impl LeaseId {
     pub fn fresh() -> Self {
         Self(Uuid::now_v7())
     }
+
+    /// The 16 bytes of the id.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
 }
 
 impl fmt::Display for LeaseId {

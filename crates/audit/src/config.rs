@@ -1,0 +1,185 @@
+//! The configuration of the record: where it is kept, for how long, and how it gets there.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use doorward_settings::{ByteSize, HumanDuration, SecretRef};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+
+/// Where records are kept: `sqlite:PATH`. The default is `sqlite:data/audit.db`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreUrl {
+    path: PathBuf,
+}
+
+impl StoreUrl {
+    /// An embedded SQLite file.
+    pub fn sqlite(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Reads the form in which the configuration spells it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
+            return Ok(Self::sqlite(path));
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Err("a store in PostgreSQL or TimescaleDB comes with a later version; \
+                        use `sqlite:PATH` until then"
+                .to_owned());
+        }
+        Err("expected `sqlite:PATH`, for example `sqlite:data/audit.db`".to_owned())
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file of the key store, which is kept apart from the records.
+    pub fn subjects_path(&self) -> PathBuf {
+        self.path.with_file_name("subjects.db")
+    }
+}
+
+impl Default for StoreUrl {
+    fn default() -> Self {
+        Self::sqlite("data/audit.db")
+    }
+}
+
+impl<'de> Deserialize<'de> for StoreUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for StoreUrl {
+    fn schema_name() -> Cow<'static, str> {
+        "StoreUrl".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^sqlite:.+",
+            "description": "Where records are kept: `sqlite:PATH`.",
+            "default": "sqlite:data/audit.db"
+        })
+    }
+}
+
+/// The local durable log that records pass through on their way to the store.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolConfig {
+    /// The directory of the segment files. One gateway at a time may use it.
+    pub dir: PathBuf,
+    /// The most bytes that the spool may hold. When it is full, a resource with `audit: required`
+    /// answers 503 until the store has caught up.
+    pub size_max: ByteSize,
+    /// The longest that a record waits for others to be synced together with, under load. An idle log
+    /// syncs at once.
+    pub commit_delay: HumanDuration,
+    /// The name of this gateway in its records; the default is a random one, kept in the directory.
+    pub gateway_id: Option<String>,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("data/spool"),
+            size_max: ByteSize::new(4 << 30),
+            commit_delay: HumanDuration::new(Duration::from_millis(5)),
+            gateway_id: None,
+        }
+    }
+}
+
+/// For how long records are kept in the store.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Records that are older are removed.
+    pub age: Option<HumanDuration>,
+    /// When the store is larger, its oldest records are removed.
+    pub size: Option<ByteSize>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 60 * 60;
+        Self {
+            age: Some(HumanDuration::new(Duration::from_secs(30 * DAY))),
+            size: Some(ByteSize::new(10 << 30)),
+        }
+    }
+}
+
+/// Where traces of calls are sent, by OTLP over HTTP with JSON bodies.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OtlpConfig {
+    /// The collector's address, `http://127.0.0.1:4318`; `/v1/traces` is added when it has no path.
+    pub endpoint: String,
+    /// Headers that the collector asks for; each value is a secret reference.
+    #[serde(default)]
+    pub headers: BTreeMap<String, SecretRef>,
+    /// Whether spans tell who called, and the operation's text. Off unless set.
+    #[serde(default)]
+    pub personal: bool,
+}
+
+/// All of the record's configuration.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditConfig {
+    /// Where records are kept.
+    pub store: StoreUrl,
+    /// The log that they pass through.
+    pub spool: SpoolConfig,
+    /// For how long they are kept.
+    pub retention: Retention,
+    /// Leaves records in the spool; for benchmarks.
+    #[serde(skip)]
+    pub drain_disabled: bool,
+}
+
+/// The longest `commit_delay`: callers wait for it.
+pub const COMMIT_DELAY_MAX: Duration = Duration::from_secs(1);
+/// The smallest spool.
+pub const SPOOL_SIZE_MIN: u64 = 16 << 20;
+/// The longest `gateway_id`, in bytes.
+pub const GATEWAY_ID_MAX: usize = 64;
+
+impl AuditConfig {
+    /// What is wrong with it, if anything: the key, and a sentence.
+    pub fn problem(&self) -> Option<(&'static str, String)> {
+        if self.spool.commit_delay.get() > COMMIT_DELAY_MAX {
+            return Some(("spool.commit_delay", "callers wait for it, so it is at most 1s".to_owned()));
+        }
+        if self.spool.size_max.get() < SPOOL_SIZE_MIN {
+            return Some(("spool.size_max", "the spool needs at least 16MiB".to_owned()));
+        }
+        let id = self.spool.gateway_id.as_deref().unwrap_or("gateway");
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if id.is_empty() || id.len() > GATEWAY_ID_MAX || !id.bytes().all(plain) {
+            let text = "1 to 64 letters, digits, `-`, `_` and `.` are expected";
+            return Some(("spool.gateway_id", text.to_owned()));
+        }
+        None
+    }
+
+    /// The same with relative paths taken from `base`.
+    #[must_use]
+    pub fn relative_to(mut self, base: &Path) -> Self {
+        self.store.path = base.join(&self.store.path);
+        self.spool.dir = base.join(&self.spool.dir);
+        self
+    }
+}

@@ -1,0 +1,187 @@
+//! From an access record to the values that are kept of it.
+//!
+//! Constraints: no I/O; every text is bounded, so that a frame is; nothing here decides what a record
+//! holds, the table of [`crate::columns`] does.
+
+use std::borrow::Cow;
+
+use doorward_core::{AccessRecord, Principal, Stage};
+use serde_json::{Map, Value as Json};
+use uuid::Uuid;
+
+use crate::personal::{Sealed, seal};
+
+/// The most bytes of an operation's text that are kept.
+pub const OPERATION_MAX: usize = 8 << 10;
+/// The most bytes of `ext` that are kept.
+pub const EXT_MAX: usize = 8 << 10;
+/// The most bytes of an object's name that are kept.
+pub const OBJECT_MAX: usize = 4 << 10;
+/// The most bytes of the claims that are kept; they are an input of the decision.
+pub const CLAIMS_MAX: usize = 32 << 10;
+/// The most bytes of any other text.
+pub const TEXT_MAX: usize = 2 << 10;
+
+/// One value of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Not known, or does not apply.
+    Null,
+    /// A number, a count or a time in microseconds.
+    Int(i64),
+    /// A text that tells nothing about a person.
+    Text(Cow<'a, str>),
+    /// An id.
+    Uuid(Uuid),
+    /// JSON, as one text.
+    Json(Cow<'a, str>),
+    /// A personal value, sealed.
+    Personal(Sealed<'a>),
+}
+
+impl Value<'_> {
+    /// The same value on its own feet.
+    pub fn into_owned(self) -> Value<'static> {
+        match self {
+            Self::Null => Value::Null,
+            Self::Int(number) => Value::Int(number),
+            Self::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
+            Self::Uuid(id) => Value::Uuid(id),
+            Self::Json(text) => Value::Json(Cow::Owned(text.into_owned())),
+            Self::Personal(sealed) => Value::Personal(Sealed::stored(sealed.as_stored().to_owned())),
+        }
+    }
+}
+
+/// What the values of one call are made of.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// The record, as the road left it.
+    pub record: &'a AccessRecord,
+    /// The caller's random id, once the caller is known.
+    pub subject: Option<Uuid>,
+}
+
+impl<'a> Input<'a> {
+    pub(crate) fn principal(self) -> Option<&'a Principal> {
+        self.record.principal.as_deref()
+    }
+
+    pub(crate) fn personal(self, text: Option<&'a str>, max: usize) -> Value<'a> {
+        text.map_or(Value::Null, |text| Value::Personal(seal(self.subject, bounded(text, max))))
+    }
+
+    pub(crate) fn of_principal(self, read: impl FnOnce(&'a Principal) -> Option<&'a str>) -> Value<'a> {
+        text(self.principal().and_then(read))
+    }
+
+    pub(crate) fn source_ip(self) -> Value<'a> {
+        let ip = self.record.source_ip.as_ref();
+        ip.map_or(Value::Null, |ip| Value::Personal(seal(self.subject, ip.reveal().to_string())))
+    }
+
+    pub(crate) fn groups(self) -> Value<'a> {
+        match self.principal() {
+            Some(principal) if !principal.groups.is_empty() => json(
+                principal.groups.iter().map(|group| Json::from(&**group)).collect::<Vec<_>>().into(),
+                CLAIMS_MAX,
+            ),
+            Some(_) | None => Value::Null,
+        }
+    }
+
+    /// Who acts for the principal, nearest first: `[{"iss":…,"sub":…}]`.
+    pub(crate) fn on_behalf_of(self) -> Value<'a> {
+        match self.principal() {
+            Some(principal) if !principal.actors.is_empty() => {
+                let chain: Vec<Json> = principal.actors.iter().map(actor).collect();
+                let text = bounded_json(Json::from(chain).to_string(), CLAIMS_MAX);
+                Value::Personal(seal(self.subject, text))
+            }
+            Some(_) | None => Value::Null,
+        }
+    }
+
+    pub(crate) fn claims(self) -> Value<'a> {
+        match self.principal() {
+            Some(principal) if principal.authenticated() => {
+                let claims = &*principal.claims_json;
+                let text = match claims.len() {
+                    0..=CLAIMS_MAX => Cow::Borrowed(claims),
+                    length => Cow::Owned(too_long(length)),
+                };
+                Value::Personal(seal(self.subject, text))
+            }
+            Some(_) | None => Value::Null,
+        }
+    }
+
+    pub(crate) fn ext(self) -> Value<'a> {
+        match self.record.ext.is_empty() {
+            true => Value::Null,
+            false => match serde_json::to_string(&self.record.ext) {
+                Ok(text) => Value::Json(Cow::Owned(bounded_json(text, EXT_MAX))),
+                Err(_) => Value::Null,
+            },
+        }
+    }
+
+    pub(crate) fn stage(self, stage: Stage) -> Value<'a> {
+        self.record.timings.of(stage).map_or(Value::Null, |micros| Value::Int(i64::from(micros)))
+    }
+}
+
+pub(crate) fn text(text: Option<&str>) -> Value<'_> {
+    text.map_or(Value::Null, |text| Value::Text(bounded(text, TEXT_MAX)))
+}
+
+pub(crate) fn int(number: impl TryInto<i64>) -> Value<'static> {
+    Value::Int(number.try_into().unwrap_or(i64::MAX))
+}
+
+pub(crate) fn maybe_int(number: Option<impl TryInto<i64>>) -> Value<'static> {
+    number.map_or(Value::Null, int)
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> Value<'static> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'));
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for &byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+    Value::Text(Cow::Owned(text))
+}
+
+/// Cuts a text to `max` bytes and says so in its end.
+pub(crate) fn bounded(text: &str, max: usize) -> Cow<'_, str> {
+    if text.len() <= max {
+        return Cow::Borrowed(text);
+    }
+    let marker = format!("…[{} bytes in all]", text.len());
+    let end = text.floor_char_boundary(max.saturating_sub(marker.len()));
+    Cow::Owned(format!("{}{marker}", text.get(..end).unwrap_or_default()))
+}
+
+fn json(value: Json, max: usize) -> Value<'static> {
+    Value::Json(Cow::Owned(bounded_json(value.to_string(), max)))
+}
+
+fn bounded_json(text: String, max: usize) -> String {
+    if text.len() <= max { text } else { too_long(text.len()) }
+}
+
+/// Stands for JSON that was too long to keep: still JSON, and says how long it was.
+fn too_long(length: usize) -> String {
+    format!("{{\"truncated_bytes\":{length}}}")
+}
+
+fn actor(actor: &doorward_core::Actor) -> Json {
+    let mut link = Map::new();
+    if let Some(issuer) = &actor.issuer {
+        link.insert("iss".to_owned(), Json::from(&**issuer));
+    }
+    link.insert("sub".to_owned(), Json::from(&**actor.subject.reveal()));
+    Json::Object(link)
+}

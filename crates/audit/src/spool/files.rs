@@ -1,0 +1,121 @@
+//! The few things that the spool asks of a file system. Tests put a file system here that fails, fills up
+//! and forgets what was not synced.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// One directory of files.
+pub(crate) trait Files: Send + Sync {
+    /// Names and lengths.
+    fn list(&self) -> io::Result<Vec<(String, u64)>>;
+    /// Makes a file that is not there yet, durably so.
+    fn create(&self, name: &str) -> io::Result<Box<dyn Appender>>;
+    /// Reads up to `max` bytes from `offset` on; fewer only at the end of the file.
+    fn read(&self, name: &str, offset: u64, max: usize) -> io::Result<Vec<u8>>;
+    /// Cuts a file, durably.
+    fn truncate(&self, name: &str, length: u64) -> io::Result<()>;
+    /// Removes a file. After a crash it may be there again.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Gives a file another name.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Puts a small file in place: all of it or nothing, durably.
+    fn put(&self, name: &str, content: &[u8]) -> io::Result<()>;
+}
+
+/// A file that grows.
+pub(crate) trait Appender: Send {
+    /// Appends all bytes, or fails with some of them written.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Makes what was appended durable.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A directory of the operating system.
+#[derive(Debug)]
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    /// Opens the directory, and makes it when it is not there.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(path)?;
+        Ok(Self(path.to_owned()))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.0)?.sync_all()
+    }
+}
+
+/// Records are for the gateway's own eyes.
+pub(crate) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options
+}
+
+impl Files for Directory {
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string() {
+                files.push((name, entry.metadata()?.len()));
+            }
+        }
+        Ok(files)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn Appender>> {
+        let file = private(OpenOptions::new().append(true).create_new(true)).open(self.0.join(name))?;
+        self.sync()?;
+        Ok(Box::new(file))
+    }
+
+    fn read(&self, name: &str, offset: u64, max: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(self.0.join(name))?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = Vec::with_capacity(max);
+        file.take(u64::try_from(max).unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn truncate(&self, name: &str, length: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.0.join(name))?;
+        file.set_len(length)?;
+        file.sync_all()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.0.join(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.0.join(from), self.0.join(to))?;
+        self.sync()
+    }
+
+    fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let new = self.0.join(format!("{name}.new"));
+        let mut file = private(OpenOptions::new().write(true).create(true).truncate(true)).open(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        drop(file);
+        fs::rename(&new, self.0.join(name))?;
+        self.sync()
+    }
+}
+
+impl Appender for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

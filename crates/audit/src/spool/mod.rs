@@ -1,0 +1,302 @@
+//! The spool: a local durable log that every record passes through.
+//!
+//! A call reserves its place before anything is parsed ([`SpoolRecorder`]). Frames go through a queue to
+//! one writer thread, which encodes them, appends them to a segment file and syncs it for many at once;
+//! whoever waits is told after the sync. The shipper reads what is durable and carries it to the store.
+//!
+//! Invariants:
+//! - one gateway a directory: a lock file keeps a second one out;
+//! - each start is a new epoch, and (gateway, epoch, number) names one frame for ever;
+//! - a waiter that hears `Ok` finds its frame on disk after any crash;
+//! - nothing here blocks the async runtime: reserving and handing over take a counter and a short lock;
+//! - the queue is bounded by the places reserved ([`PLACES_MAX`]), two frames a place; the directory is
+//!   bounded by `size_max` plus what the calls in flight at that moment write.
+
+pub(crate) mod files;
+mod recovery;
+pub(crate) mod segment;
+mod writer;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use doorward_core::{AccessRecord, Durable, NotDurable, Recorder, Slot, SystemClock, Timestamp};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+pub(crate) use recovery::Recovered;
+pub(crate) use writer::Writer;
+
+use files::Files;
+
+/// Calls whose records have a place reserved at one time.
+pub const PLACES_MAX: usize = 65_536;
+/// Bytes of the spool that each reserved place stands for.
+const PLACE_BYTES: u64 = 2 << 10;
+/// How long one sync may take before the spool counts as stalled and refuses new calls.
+const STALL: Duration = Duration::from_secs(10);
+
+/// How the spool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It takes records.
+    Ready,
+    /// It holds as much as it may, or the disk is full; the store has to catch up.
+    Full,
+    /// Writing fails, or takes too long; it tries again each second.
+    Broken,
+    /// The gateway is going down.
+    Closed,
+}
+
+impl State {
+    /// The state as status pages and metrics spell it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Full => "full",
+            Self::Broken => "broken",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// What the spool needs to know.
+pub(crate) struct Settings {
+    pub(crate) gateway_id: Arc<str>,
+    pub(crate) epoch: u64,
+    pub(crate) size_max: u64,
+    pub(crate) segment_size: u64,
+    pub(crate) commit_delay: Duration,
+}
+
+/// One segment, as far as it is durable.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentInfo {
+    pub(crate) name: String,
+    pub(crate) epoch: u64,
+    /// Bytes that are durable.
+    pub(crate) length: u64,
+    /// Whether it will grow no more.
+    pub(crate) sealed: bool,
+}
+
+/// What waits for the writer.
+pub(crate) struct Item {
+    record: Box<AccessRecord>,
+    intent: bool,
+    waiter: oneshot::Sender<Result<(), NotDurable>>,
+    /// Given back when the frame is written.
+    _place: Option<Place>,
+}
+
+#[derive(Default)]
+struct Queue {
+    items: Vec<Item>,
+    /// The writer sleeps until there are this many; `None` while it works.
+    wake_at: Option<usize>,
+    closing: bool,
+}
+
+/// Records that could not be kept, and are not yet part of a gap frame.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Losses {
+    pub(crate) count: u64,
+    pub(crate) from_us: i64,
+    pub(crate) until_us: i64,
+}
+
+impl Losses {
+    pub(crate) fn add(&mut self, count: u64, at: Timestamp) {
+        if self.count == 0 {
+            self.from_us = at.micros();
+        }
+        self.count = self.count.saturating_add(count);
+        self.until_us = self.until_us.max(at.micros());
+    }
+}
+
+/// What the recorder, the writer and the shipper share.
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) files: Arc<dyn Files>,
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    /// Segments from the oldest on; the shipper takes them from the front.
+    pub(crate) segments: Mutex<VecDeque<SegmentInfo>>,
+    /// Told when more is durable, and at the end.
+    pub(crate) committed: Condvar,
+    places: AtomicUsize,
+    bytes: AtomicU64,
+    broken: AtomicBool,
+    disk_full: AtomicBool,
+    closed: AtomicBool,
+    /// Microseconds since `born` at which the sync under way began; 0 when there is none.
+    syncing_since: AtomicU64,
+    born: Instant,
+    pub(crate) losses: Mutex<Losses>,
+    lost_total: AtomicU64,
+    pub(crate) committed_seq: AtomicU64,
+    pub(crate) written_total: AtomicU64,
+    pub(crate) error: Mutex<Option<String>>,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: Settings, files: Arc<dyn Files>, segments: VecDeque<SegmentInfo>) -> Self {
+        let bytes = segments.iter().map(|segment| segment.length).sum();
+        Self {
+            settings,
+            files,
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            segments: Mutex::new(segments),
+            committed: Condvar::new(),
+            places: AtomicUsize::new(0),
+            bytes: AtomicU64::new(bytes),
+            broken: AtomicBool::new(false),
+            disk_full: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            syncing_since: AtomicU64::new(0),
+            born: Instant::now(),
+            losses: Mutex::default(),
+            lost_total: AtomicU64::new(0),
+            committed_seq: AtomicU64::new(0),
+            written_total: AtomicU64::new(0),
+            error: Mutex::new(None),
+        }
+    }
+
+    /// How the spool is.
+    pub(crate) fn state(&self) -> State {
+        if self.closed.load(Ordering::Relaxed) {
+            State::Closed
+        } else if self.disk_full.load(Ordering::Relaxed) || self.room_left() < PLACE_BYTES {
+            State::Full
+        } else if self.broken.load(Ordering::Relaxed) || self.stalled() {
+            State::Broken
+        } else {
+            State::Ready
+        }
+    }
+
+    fn room_left(&self) -> u64 {
+        let reserved = u64::try_from(self.places.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
+        let used = self.bytes.load(Ordering::Relaxed).saturating_add(reserved.saturating_mul(PLACE_BYTES));
+        self.settings.size_max.saturating_sub(used)
+    }
+
+    fn stalled(&self) -> bool {
+        match self.syncing_since.load(Ordering::Relaxed) {
+            0 => false,
+            since => self.born.elapsed().saturating_sub(Duration::from_micros(since)) > STALL,
+        }
+    }
+
+    /// Bytes in the directory's segments.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Calls with a place reserved.
+    pub(crate) fn places(&self) -> usize {
+        self.places.load(Ordering::Relaxed)
+    }
+
+    /// Records lost since the start.
+    pub(crate) fn lost_total(&self) -> u64 {
+        self.lost_total.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn freed(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lose(&self, count: u64) {
+        let now = doorward_core::Clock::now(&SystemClock);
+        self.lost_total.fetch_add(count, Ordering::Relaxed);
+        self.losses.lock().add(count, now);
+    }
+
+    /// Takes no more calls, and lets the writer end when it has written what is queued.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.queue.lock().closing = true;
+        self.filled.notify_one();
+    }
+
+    fn push(&self, item: Item) {
+        let mut queue = self.queue.lock();
+        if queue.closing {
+            drop(queue);
+            self.lose(1);
+            // Dropping the item drops its waiter, which hears `NotDurable`.
+            return;
+        }
+        queue.items.push(item);
+        if queue.wake_at.is_some_and(|wake_at| queue.items.len() >= wake_at) {
+            queue.wake_at = None;
+            drop(queue);
+            self.filled.notify_one();
+        }
+    }
+}
+
+/// A reserved place; dropped, it is free again.
+pub(crate) struct Place(Arc<Shared>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.places.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The spool, as the road sees it.
+pub(crate) struct SpoolRecorder(pub(crate) Arc<Shared>);
+
+impl Recorder for SpoolRecorder {
+    fn reserve(&self) -> Option<Box<dyn Slot>> {
+        let shared = &self.0;
+        let refused = shared.closed.load(Ordering::Relaxed)
+            || shared.broken.load(Ordering::Relaxed)
+            || shared.room_left() < PLACE_BYTES
+            || shared.stalled();
+        if refused {
+            return None;
+        }
+        if shared.places.fetch_add(1, Ordering::Relaxed) >= PLACES_MAX {
+            shared.places.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Box::new(SpoolSlot { place: Place(shared.clone()) }))
+    }
+
+    fn lost(&self, _record: &AccessRecord) {
+        self.0.lose(1);
+    }
+}
+
+struct SpoolSlot {
+    place: Place,
+}
+
+impl Slot for SpoolSlot {
+    fn intent(&mut self, record: &AccessRecord) -> Durable {
+        let (waiter, durable) = oneshot::channel();
+        let record = Box::new(record.clone());
+        self.place.0.push(Item { record, intent: true, waiter, _place: None });
+        wait(durable)
+    }
+
+    fn complete(self: Box<Self>, record: Box<AccessRecord>) -> Durable {
+        let (waiter, durable) = oneshot::channel();
+        let shared = self.place.0.clone();
+        shared.push(Item { record, intent: false, waiter, _place: Some(self.place) });
+        wait(durable)
+    }
+}
+
+fn wait(durable: oneshot::Receiver<Result<(), NotDurable>>) -> Durable {
+    Box::pin(async move { durable.await.unwrap_or(Err(NotDurable)) })
+}

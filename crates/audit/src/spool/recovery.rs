@@ -1,0 +1,106 @@
+//! What is done before the spool takes its first record: the epoch, and what the last one left behind.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use doorward_core::{Clock, SystemClock};
+use uuid::Uuid;
+
+use super::files::Files;
+use super::{SegmentInfo, segment};
+
+const EPOCH_FILE: &str = "epoch";
+const GATEWAY_FILE: &str = "gateway-id";
+/// The most bytes of one of these files.
+const SMALL_FILE_MAX: usize = 1_024;
+
+/// What the directory holds.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) gateway_id: Arc<str>,
+    pub(crate) epoch: u64,
+    /// Segments of earlier epochs, oldest first, each cut to its last good frame.
+    pub(crate) segments: VecDeque<SegmentInfo>,
+}
+
+impl Recovered {
+    /// Reads the directory and begins a new epoch.
+    ///
+    /// Epochs grow with the wall clock's seconds, so that a directory that was wiped does not begin again
+    /// at numbers that the store has seen.
+    pub(crate) fn read(files: &dyn Files, gateway_id: Option<&str>) -> io::Result<Self> {
+        let seconds = u64::try_from(SystemClock.now().seconds()).unwrap_or(0);
+        Self::read_at(files, gateway_id, seconds)
+    }
+
+    pub(crate) fn read_at(files: &dyn Files, gateway_id: Option<&str>, seconds: u64) -> io::Result<Self> {
+        let listed = files.list()?;
+        let gateway_id = match gateway_id {
+            Some(id) => Arc::from(id),
+            None => own_id(files, &listed)?,
+        };
+        let segments = segments(files, &listed)?;
+        let before = small_file(files, &listed, EPOCH_FILE)?.and_then(|text| text.trim().parse().ok());
+        let newest = segments.back().map(|segment| segment.epoch);
+        let epoch = before.max(newest).map_or(1, |epoch: u64| epoch.saturating_add(1)).max(seconds);
+        files.put(EPOCH_FILE, epoch.to_string().as_bytes())?;
+        Ok(Self { gateway_id, epoch, segments })
+    }
+}
+
+fn own_id(files: &dyn Files, listed: &[(String, u64)]) -> io::Result<Arc<str>> {
+    if let Some(id) = small_file(files, listed, GATEWAY_FILE)? {
+        return Ok(Arc::from(id.trim()));
+    }
+    let id = format!("gw-{}", Uuid::new_v4().simple());
+    let id = id.get(..11).unwrap_or(&id);
+    files.put(GATEWAY_FILE, id.as_bytes())?;
+    Ok(Arc::from(id))
+}
+
+fn small_file(files: &dyn Files, listed: &[(String, u64)], name: &str) -> io::Result<Option<String>> {
+    if !listed.iter().any(|(listed, _)| listed == name) {
+        return Ok(None);
+    }
+    let bytes = files.read(name, 0, SMALL_FILE_MAX)?;
+    let text = String::from_utf8(bytes).map_err(|_| io::Error::other(format!("`{name}` is not text")))?;
+    Ok(Some(text).filter(|text| !text.trim().is_empty()))
+}
+
+fn segments(files: &dyn Files, listed: &[(String, u64)]) -> io::Result<VecDeque<SegmentInfo>> {
+    let mut found: Vec<(u64, u64, String, u64)> = listed
+        .iter()
+        .filter_map(|(name, length)| {
+            segment::parse_name(name).map(|(epoch, seq)| (epoch, seq, name.clone(), *length))
+        })
+        .collect();
+    found.sort();
+    let mut segments = VecDeque::new();
+    for (index, (epoch, _, name, length)) in found.iter().enumerate() {
+        let last = found.get(index + 1).is_none_or(|next| next.0 != *epoch);
+        // Only the last segment of an epoch can have a torn end; the others were synced before the next
+        // one was made.
+        let length = if last { cut_tail(files, name, *length)? } else { *length };
+        if length > 0 {
+            segments.push_back(SegmentInfo { name: name.clone(), epoch: *epoch, length, sealed: true });
+        }
+    }
+    Ok(segments)
+}
+
+/// Cuts a segment behind its last good frame; what is cut was never reported as durable.
+fn cut_tail(files: &dyn Files, name: &str, length: u64) -> io::Result<u64> {
+    let (good, _) = segment::good_end(files, name, length)?;
+    if length == 0 {
+        files.remove(name)?;
+    } else if good == 0 {
+        // Torn in its first batch, or damaged at its start: it is kept for whoever wants to look.
+        tracing::warn!(segment = name, bytes = length, "a segment without a readable header was set aside");
+        files.rename(name, &segment::set_aside(name))?;
+    } else if good < length {
+        tracing::warn!(segment = name, bytes = length - good, "a torn end was cut off the spool");
+        files.truncate(name, good)?;
+    }
+    Ok(good)
+}

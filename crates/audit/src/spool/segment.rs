@@ -1,0 +1,153 @@
+//! Segments: their names, and reading their frames, damaged ones included.
+//!
+//! Invariant: frames are numbered without holes inside a segment, except where a frame is damaged; a
+//! reader that meets damage looks for the next good frame of the same segment and says how many are gone.
+
+use std::io;
+
+use super::files::Files;
+use crate::wire::{self, Frame, Malformed, PREFIX};
+
+/// Bytes read at once.
+const CHUNK: usize = 1 << 20;
+/// A frame after damage counts as one of this segment only if its number is this near.
+const SEQ_JUMP_MAX: u64 = 16 << 20;
+
+/// The name of a segment: `EPOCH-FIRSTSEQ.seg`, in hex digits, so that names sort as frames do.
+pub(crate) fn name(epoch: u64, first_seq: u64) -> String {
+    format!("{epoch:016x}-{first_seq:016x}.seg")
+}
+
+/// Epoch and first number of a segment, from its name.
+pub(crate) fn parse_name(name: &str) -> Option<(u64, u64)> {
+    let (epoch, seq) = name.strip_suffix(".seg")?.split_once('-')?;
+    let hex = |text: &str| (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten();
+    Some((hex(epoch)?, hex(seq)?))
+}
+
+/// The name under which a segment that cannot be read is kept for the operator.
+pub(crate) fn set_aside(name: &str) -> String {
+    format!("{name}.bad")
+}
+
+/// A place in a segment.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Cursor {
+    /// Bytes before the next frame.
+    pub(crate) offset: u64,
+    /// The next frame's number, once one was read.
+    pub(crate) next_seq: Option<u64>,
+    /// The segment's salt and columns, once the header was read.
+    pub(crate) salt: Option<u64>,
+}
+
+/// What a reader found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A good frame: where its payload is in the chunk, and where it ends in the file.
+    Frame { start: usize, end: usize, file_end: u64 },
+    /// Damage; the search for the next good frame goes on at this offset. That frame's number tells how
+    /// many are gone.
+    Damage { resume: u64 },
+    /// No good frame between here and the end.
+    Tail,
+}
+
+/// A chunk of a segment in memory.
+pub(crate) struct Chunk {
+    pub(crate) bytes: Vec<u8>,
+    base: u64,
+    /// Whether it reaches the end of what may be read.
+    last: bool,
+}
+
+impl Chunk {
+    /// Reads the chunk that begins at `offset`; at least one whole frame, if there is one.
+    pub(crate) fn load(files: &dyn Files, name: &str, offset: u64, length: u64) -> io::Result<Self> {
+        let mut want = CHUNK;
+        loop {
+            let left = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let bytes = files.read(name, offset, want.min(left))?;
+            let last = bytes.len() >= left || bytes.len() < want.min(left);
+            let whole = wire::peek_seq(&bytes).is_none_or(|(size, _)| size + PREFIX <= bytes.len());
+            if last || whole {
+                return Ok(Self { bytes, base: offset, last });
+            }
+            want = wire::PAYLOAD_MAX + PREFIX;
+        }
+    }
+
+    /// The frame at `offset`, or what is there instead. `None`: the next chunk begins there.
+    pub(crate) fn at(&self, cursor: &Cursor) -> Option<Found> {
+        let start = usize::try_from(cursor.offset.checked_sub(self.base)?).ok()?;
+        let bytes = self.bytes.get(start..).unwrap_or_default();
+        if bytes.is_empty() {
+            return self.last.then_some(Found::Tail);
+        }
+        match wire::payload(bytes, cursor.salt.unwrap_or(0)) {
+            Ok(payload) => {
+                let (from, to) = (start + PREFIX, start + PREFIX + payload.len());
+                Some(Found::Frame { start: from, end: to, file_end: self.offset(to) })
+            }
+            // A frame at the edge of the chunk, unless its length itself is damaged.
+            Err(Malformed::Short) if !self.last && start > 0 => None,
+            Err(_) => self.resume(cursor, start + 1),
+        }
+    }
+
+    /// Looks for the next good frame.
+    fn resume(&self, cursor: &Cursor, from: usize) -> Option<Found> {
+        let (Some(salt), Some(next)) = (cursor.salt, cursor.next_seq) else { return Some(Found::Tail) };
+        for start in from..self.bytes.len() {
+            let bytes = self.bytes.get(start..).unwrap_or_default();
+            let Some((size, seq)) = wire::peek_seq(bytes) else { continue };
+            if seq < next || seq > next.saturating_add(SEQ_JUMP_MAX) {
+                continue;
+            }
+            if wire::payload(bytes, salt).is_ok() {
+                return Some(Found::Damage { resume: self.offset(start) });
+            }
+            if !self.last && start > 0 && bytes.len() < size + PREFIX {
+                return Some(Found::Damage { resume: self.offset(start) });
+            }
+        }
+        // Nothing good in this chunk; go on with the next, which overlaps this one by a frame's prefix.
+        match self.last {
+            true => Some(Found::Tail),
+            false => {
+                let resume = self.bytes.len().saturating_sub(PREFIX * 4).max(from);
+                Some(Found::Damage { resume: self.offset(resume) })
+            }
+        }
+    }
+
+    fn offset(&self, index: usize) -> u64 {
+        self.base.saturating_add(u64::try_from(index).unwrap_or(u64::MAX))
+    }
+}
+
+/// Walks a segment to its last good frame: the offset behind it, and its number.
+pub(crate) fn good_end(files: &dyn Files, name: &str, length: u64) -> io::Result<(u64, Option<u64>)> {
+    let mut cursor = Cursor::default();
+    let (mut good, mut last) = (0, None);
+    let mut chunk = Chunk::load(files, name, 0, length)?;
+    loop {
+        match chunk.at(&cursor) {
+            None => chunk = Chunk::load(files, name, cursor.offset, length)?,
+            Some(Found::Tail) => return Ok((good, last)),
+            Some(Found::Damage { resume }) => cursor.offset = resume,
+            Some(Found::Frame { start, end, file_end }) => {
+                let Ok((seq, frame)) = wire::decode(chunk.bytes.get(start..end).unwrap_or_default()) else {
+                    // Whole, but of another format: it is not ours to cut.
+                    return Ok((length, last));
+                };
+                if let Frame::Header(header) = &frame {
+                    cursor.salt = Some(header.salt);
+                }
+                cursor.offset = file_end;
+                cursor.next_seq = Some(seq.saturating_add(1));
+                (good, last) = (file_end, Some(seq));
+            }
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The writer thread: takes what is queued, encodes it, appends it, syncs once for all, tells the waiters.
+//!
+//! The leader's rule: an idle log syncs at once. Under load (the last batch had [`LOAD`] frames or more)
+//! the next batch gathers until it is as large as the last one, but no longer than the last sync took
+//! (at least [`GATHER_MIN`]) and never longer than `commit_delay`. So callers in a closed loop form full
+//! groups, and a lone caller never waits for company.
+//!
+//! Invariant: after a failed write or sync the file is cut back to what is durable and not written again;
+//! a failed sync may have dropped pages that a later one would not report. The numbers of the failed
+//! frames are not used again either.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use super::files::Appender;
+use super::{Item, Losses, SegmentInfo, Shared, segment};
+use crate::columns::CALL_COLUMNS;
+use crate::row::Input;
+use crate::subjects::Subjects;
+use crate::wire::{self, Gap, Header};
+use doorward_core::NotDurable;
+
+/// Frames of the last batch from which on the log counts as loaded.
+const LOAD: usize = 8;
+/// The shortest time to gather under load.
+const GATHER_MIN: Duration = Duration::from_micros(300);
+/// Encoded bytes after which a batch is written, whatever else is queued.
+const BATCH_BYTES: usize = 4 << 20;
+/// How often a broken spool is tried again, and losses are looked for.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// Why a batch could not be made durable.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error("the spool's files: {0}")]
+    Io(#[from] io::Error),
+    #[error("the subjects' key store: {0}")]
+    Subjects(#[from] rusqlite::Error),
+}
+
+impl WriteError {
+    fn disk_full(&self) -> bool {
+        match self {
+            Self::Io(error) => {
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::Subjects(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+        }
+    }
+}
+
+struct Active {
+    name: String,
+    file: Box<dyn Appender>,
+    salt: u64,
+    length: u64,
+}
+
+/// The writer's own state; [`Writer::run`] is its thread.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    subjects: Subjects,
+    active: Option<Active>,
+    next_seq: u64,
+    buffer: Vec<u8>,
+    last_batch: usize,
+    last_sync: Duration,
+    failed_at: Option<Instant>,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, subjects: Subjects) -> Self {
+        Self {
+            shared,
+            subjects,
+            active: None,
+            next_seq: 1,
+            buffer: Vec::new(),
+            last_batch: 0,
+            last_sync: Duration::ZERO,
+            failed_at: None,
+        }
+    }
+
+    /// Makes the first segment, so that a spool that cannot be written is known at the start.
+    pub(crate) fn prove(&mut self) -> Result<(), String> {
+        self.commit(&mut Vec::new()).map_err(|error| error.to_string())
+    }
+
+    /// Works until the spool is closed and the queue is empty.
+    pub(crate) fn run(mut self) {
+        while let Some(mut items) = self.gather() {
+            self.write(&mut items);
+        }
+        let mut segments = self.shared.segments.lock();
+        if let Some(last) = segments.back_mut() {
+            last.sealed = true;
+        }
+        drop(segments);
+        self.shared.committed.notify_all();
+    }
+
+    /// Waits for frames, and for company under load. An empty batch is a tick: losses to write, or a
+    /// broken spool to try. `None` at the end.
+    fn gather(&mut self) -> Option<Vec<Item>> {
+        let shared = &self.shared;
+        let mut queue = shared.queue.lock();
+        if queue.items.is_empty() && !queue.closing {
+            queue.wake_at = Some(1);
+            shared.filled.wait_for(&mut queue, PROBE);
+        }
+        if self.last_batch >= LOAD && !queue.items.is_empty() {
+            let longest = self.last_sync.max(GATHER_MIN).min(shared.settings.commit_delay);
+            let deadline = Instant::now() + longest;
+            while queue.items.len() < self.last_batch && !queue.closing {
+                queue.wake_at = Some(self.last_batch);
+                if shared.filled.wait_until(&mut queue, deadline).timed_out() {
+                    break;
+                }
+            }
+        }
+        queue.wake_at = None;
+        if queue.closing && queue.items.is_empty() {
+            return None;
+        }
+        let capacity = queue.items.len();
+        Some(std::mem::replace(&mut queue.items, Vec::with_capacity(capacity)))
+    }
+
+    fn write(&mut self, items: &mut Vec<Item>) {
+        self.last_batch = items.len();
+        let broken = self.shared.broken.load(Ordering::Relaxed);
+        let losses = self.shared.losses.lock().count > 0;
+        if items.is_empty() && !broken && !losses {
+            return;
+        }
+        if broken && self.failed_at.is_some_and(|at| at.elapsed() < PROBE) {
+            self.shared.lose(count_records(items));
+            return;
+        }
+        loop {
+            if let Err(error) = self.commit(items) {
+                self.fail(&error, items);
+                return;
+            }
+            if items.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Writes as many of the items as one batch takes, makes them durable and tells their waiters.
+    fn commit(&mut self, items: &mut Vec<Item>) -> Result<(), WriteError> {
+        let salt = self.ready_segment()?;
+        let mut seq = self.next_seq;
+        let mut losses = None;
+        self.buffer.clear();
+        if self.active.as_ref().is_some_and(|active| active.length == 0) {
+            put_header(&mut self.buffer, &self.shared, salt, seq);
+            seq += 1;
+        }
+        let pending = *self.shared.losses.lock();
+        if pending.count > 0 {
+            put_losses(&mut self.buffer, salt, seq, &pending);
+            losses = Some(pending);
+            seq += 1;
+        }
+        let mut taken = 0;
+        for item in items.iter() {
+            let subject = subject(&mut self.subjects, item)?;
+            wire::put_access(
+                &mut self.buffer,
+                salt,
+                seq,
+                item.intent,
+                Input { record: &item.record, subject },
+            );
+            seq += 1;
+            taken += 1;
+            if self.buffer.len() >= BATCH_BYTES {
+                break;
+            }
+        }
+        // From here on the numbers are used, whatever comes of the write.
+        self.next_seq = seq;
+        self.sync()?;
+        self.recovered(seq, losses);
+        self.shared.written_total.fetch_add(u64::try_from(taken).unwrap_or(0), Ordering::Relaxed);
+        for item in items.drain(..taken) {
+            // A receiver that is gone did not wait: a streamed body's end, a hang-up.
+            let _ = item.waiter.send(Ok(()));
+        }
+        Ok(())
+    }
+
+    /// The salt of a segment that has room, a new one if need be.
+    fn ready_segment(&mut self) -> Result<u64, WriteError> {
+        let settings = &self.shared.settings;
+        if let Some(active) = &self.active {
+            if active.length < settings.segment_size {
+                return Ok(active.salt);
+            }
+            self.retire();
+        }
+        let name = segment::name(self.shared.settings.epoch, self.next_seq);
+        let file = self.shared.files.create(&name)?;
+        let (salt, _) = Uuid::new_v4().as_u64_pair();
+        self.active = Some(Active { name, file, salt, length: 0 });
+        Ok(salt)
+    }
+
+    fn retire(&mut self) {
+        self.active = None;
+        if let Some(last) = self.shared.segments.lock().back_mut() {
+            last.sealed = true;
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), WriteError> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        let started = Instant::now();
+        let since = self.shared.born.elapsed().as_micros();
+        self.shared.syncing_since.store(u64::try_from(since).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+        // New ids are durable before the frames that use them.
+        let done = self.subjects.commit().map_err(WriteError::from).and_then(|()| {
+            active.file.append(&self.buffer)?;
+            Ok(active.file.sync()?)
+        });
+        self.shared.syncing_since.store(0, Ordering::Relaxed);
+        done?;
+        self.last_sync = started.elapsed();
+        let written = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+        let first = active.length == 0;
+        active.length += written;
+        self.shared.bytes.fetch_add(written, Ordering::Relaxed);
+        let mut segments = self.shared.segments.lock();
+        if first {
+            let epoch = self.shared.settings.epoch;
+            let name = active.name.clone();
+            segments.push_back(SegmentInfo { name, epoch, length: active.length, sealed: false });
+        } else if let Some(last) = segments.back_mut() {
+            last.length = active.length;
+        }
+        Ok(())
+    }
+
+    fn recovered(&mut self, seq: u64, written: Option<Losses>) {
+        if let Some(written) = written {
+            let mut losses = self.shared.losses.lock();
+            losses.count = losses.count.saturating_sub(written.count);
+            losses.from_us = losses.until_us;
+        }
+        if self.shared.broken.swap(false, Ordering::Relaxed) {
+            tracing::info!("the spool can be written again");
+            *self.shared.error.lock() = None;
+        }
+        self.shared.disk_full.store(false, Ordering::Relaxed);
+        self.failed_at = None;
+        self.shared.committed_seq.store(seq.saturating_sub(1), Ordering::Relaxed);
+        self.shared.committed.notify_all();
+    }
+
+    fn fail(&mut self, error: &WriteError, items: &mut Vec<Item>) {
+        self.failed_at = Some(Instant::now());
+        self.subjects.roll_back();
+        let text = error.to_string();
+        if !self.shared.broken.swap(true, Ordering::Relaxed) {
+            tracing::error!(error = %text, "the spool cannot be written; resources that require records are closed");
+        }
+        self.shared.disk_full.store(error.disk_full(), Ordering::Relaxed);
+        *self.shared.error.lock() = Some(text);
+        if let Some(active) = self.active.take() {
+            self.cut_back(&active);
+        }
+        self.shared.lose(count_records(items));
+        for item in items.drain(..) {
+            let _ = item.waiter.send(Err(NotDurable));
+        }
+    }
+
+    /// Takes back what was appended but is not durable. When that fails too, the reader stops at the
+    /// durable length, and a restart finds the rest: records of calls that were refused.
+    fn cut_back(&self, active: &Active) {
+        let done = match active.length {
+            0 => self.shared.files.remove(&active.name),
+            length => self.shared.files.truncate(&active.name, length),
+        };
+        if let Err(error) = done {
+            tracing::warn!(segment = %active.name, %error, "a failed write could not be taken back");
+        }
+        if active.length > 0
+            && let Some(last) = self.shared.segments.lock().back_mut()
+        {
+            last.sealed = true;
+        }
+    }
+}
+
+/// How many records are lost with these frames: an intent without its completion is one that recovery
+/// calls unknown, and without either it is the completion that counts.
+fn count_records(items: &[Item]) -> u64 {
+    u64::try_from(items.iter().filter(|item| !item.intent).count()).unwrap_or(u64::MAX)
+}
+
+fn subject(subjects: &mut Subjects, item: &Item) -> rusqlite::Result<Option<Uuid>> {
+    match &item.record.principal {
+        Some(principal) if principal.authenticated() => {
+            subjects.id(principal.issuer.as_str(), principal.subject.reveal()).map(Some)
+        }
+        Some(_) | None => Ok(None),
+    }
+}
+
+fn put_header(buffer: &mut Vec<u8>, shared: &Shared, salt: u64, seq: u64) {
+    let header = Header {
+        salt,
+        epoch: shared.settings.epoch,
+        gateway_id: (&*shared.settings.gateway_id).into(),
+        columns: CALL_COLUMNS.iter().map(|(name, _)| (*name).into()).collect(),
+    };
+    wire::put_header(buffer, seq, &header);
+}
+
+fn put_losses(buffer: &mut Vec<u8>, salt: u64, seq: u64, losses: &Losses) {
+    let reason = "no room in the spool, or it could not be written".into();
+    let gap = Gap { lost: losses.count, from_us: losses.from_us, until_us: losses.until_us, reason };
+    wire::put_gap(buffer, salt, seq, &gap);
+}
