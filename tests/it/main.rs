@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The integration tests: one binary over the real `doorward`, and the rules of the house.
+
+mod architecture;
