@@ -1,7 +1,7 @@
 //! Organ audit: from a reserved place to a durable frame to a row of the timeline.
 //!
 //! The road reserves a place and hands records over ([`Audit::recorder`]); the spool makes them durable; the
-//! shipper carries them to the store, exactly once; [`query`] and `render` read them back. Start with
+//! shipper carries them to the store, exactly once; [`query`] and [`render`] read them back. Start with
 //! [`Audit::open`], and read `columns.rs` to see what a record holds.
 //!
 //! Invariants: no call here blocks the async runtime but those that say so; a store that cannot be written
@@ -9,8 +9,10 @@
 
 pub mod columns;
 pub mod config;
+pub mod otlp;
 pub mod personal;
 pub mod query;
+pub mod render;
 pub mod row;
 mod shipper;
 mod spool;
