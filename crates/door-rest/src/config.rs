@@ -1,0 +1,85 @@
+//! The configuration of a resource that the REST door serves.
+
+use doorward_pgclient::PoolConfig;
+use doorward_settings::{ByteSize, HumanDuration, SecretRef};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// A PostgreSQL database that the REST door serves.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RestConfig {
+    /// Where the database is: `postgres://HOST[:PORT]/DATABASE`, without user and password. Over a
+    /// network it is reached by TLS; `?sslmode=` and `?sslrootcert=` say how it is verified.
+    pub url: String,
+    /// The login that becomes the grants' roles. It should be NOINHERIT, own nothing, and be a member of
+    /// those roles and of nothing else.
+    pub login: LoginConfig,
+    /// The schemas that are served; the first one is the default, a caller chooses by `Accept-Profile`
+    /// and `Content-Profile`.
+    #[serde(default = "default_schemas")]
+    #[schemars(length(min = 1, max = 64))]
+    pub schemas: Vec<Box<str>>,
+    /// Schemas that are searched for types, operators and functions behind the served one.
+    #[serde(default = "default_schemas")]
+    #[schemars(length(max = 64))]
+    pub extra_search_path: Vec<Box<str>>,
+    /// The bounds of the connections to the database.
+    #[serde(default)]
+    pub pool: PoolConfig,
+    /// How long a statement may run, when the grant does not say (default: the pool's bound).
+    pub timeout: Option<HumanDuration>,
+    /// The most rows that one answer has; further rows are left out and `Content-Range` tells so. A
+    /// grant may say less.
+    pub max_rows: Option<u64>,
+    /// The largest body of a request.
+    #[serde(default = "default_body_max")]
+    pub body_max: ByteSize,
+    /// Whether a call without a durable record is refused.
+    #[serde(default)]
+    pub audit: AuditConfig,
+    /// Accepts a login that is SUPERUSER, BYPASSRLS or REPLICATION, or owns what it serves.
+    #[serde(default)]
+    pub dangerous_superuser: bool,
+    /// Accepts an unencrypted connection over a network.
+    #[serde(default)]
+    pub dangerous_plaintext: bool,
+}
+
+/// The gateway's login at the database.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoginConfig {
+    /// The database user.
+    pub user: Box<str>,
+    /// Where its password is.
+    pub password: SecretRef,
+}
+
+/// What happens to calls when their records cannot be made durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditConfig {
+    /// They are refused.
+    #[default]
+    Required,
+    /// They go on, and the gap is counted and recorded.
+    BestEffort,
+}
+
+impl From<AuditConfig> for doorward_core::AuditMode {
+    fn from(config: AuditConfig) -> Self {
+        match config {
+            AuditConfig::Required => Self::Required,
+            AuditConfig::BestEffort => Self::BestEffort,
+        }
+    }
+}
+
+fn default_schemas() -> Vec<Box<str>> {
+    vec!["public".into()]
+}
+
+fn default_body_max() -> ByteSize {
+    ByteSize::new(1 << 20)
+}

@@ -1,0 +1,89 @@
+//! A refusal as PostgREST's clients know it: status, code, message, details, hint.
+//!
+//! A [`Problem`] is a [`Fault`] with the form in which the caller hears it. The two texts differ where
+//! the caller's text holds values (PostgreSQL quotes them in its messages): the record keeps the
+//! fault's text, which holds none.
+
+use std::borrow::Cow;
+
+use doorward_core::{Code, Fault, Kind, Refusal};
+
+/// The form in which the caller hears of a fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Form {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// PostgREST's code, or the SQLSTATE.
+    pub(crate) code: Cow<'static, str>,
+    /// The text for the caller, where it is not the fault's.
+    pub(crate) message: Option<Box<str>>,
+    /// More about the problem.
+    pub(crate) details: Option<Box<str>>,
+    /// What to do, where it is not the fault's.
+    pub(crate) hint: Option<Box<str>>,
+}
+
+/// A fault and its form.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) fault: Fault,
+    pub(crate) form: Form,
+}
+
+impl Problem {
+    /// A problem whose text is the same for the caller and the record.
+    pub(crate) fn new(
+        status: u16,
+        pgrst: &'static str,
+        code: &'static Code,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        let form = Form { status, code: Cow::Borrowed(pgrst), message: None, details: None, hint: None };
+        Self { fault: Fault::new(code, message), form }
+    }
+
+    /// Adds details, for the caller alone.
+    pub(crate) fn details(mut self, details: impl Into<Box<str>>) -> Self {
+        self.form.details = Some(details.into());
+        self
+    }
+
+    /// Adds what the caller can do next.
+    pub(crate) fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.fault = self.fault.hint(hint);
+        self
+    }
+}
+
+/// The form of a fault that another part of the road raised, by its kind.
+pub(crate) fn form_of(refusal: &Refusal<'_>) -> Form {
+    let fault = refusal.fault;
+    let (status, code): (u16, &'static str) = match fault.code().kind {
+        Kind::Malformed => (400, "PGRST100"),
+        Kind::TooLarge => (413, "PGRST102"),
+        Kind::Unauthenticated => (401, unauthenticated(fault.code().name)),
+        // PostgREST's clients know a refused right by PostgreSQL's own code.
+        Kind::Denied => (403, "42501"),
+        Kind::NotFound => (404, "PGRST125"),
+        Kind::Unsupported => (405, "PGRST117"),
+        Kind::Limited => (429, "PGRST003"),
+        Kind::Backend => (502, "PGRST000"),
+        Kind::Timeout => (504, "57014"),
+        Kind::Unavailable => (503, "PGRST000"),
+        Kind::Internal => (500, "PGRSTX00"),
+    };
+    Form { status, code: Cow::Borrowed(code), message: None, details: None, hint: None }
+}
+
+/// PostgREST tells three refusals of a token apart: 302 nobody where somebody is needed, 303 a claim
+/// that does not hold, 301 everything else.
+fn unauthenticated(name: &str) -> &'static str {
+    const CLAIMS: [&str; 5] = ["expired", "audience", "not-yet", "issuer", "lifetime"];
+    if name.contains("missing") || name.contains("required") || name.contains("anonymous") {
+        "PGRST302"
+    } else if CLAIMS.iter().any(|claim| name.contains(claim)) {
+        "PGRST303"
+    } else {
+        "PGRST301"
+    }
+}
