@@ -1,0 +1,179 @@
+//! From a caller and an action to the few rules that can concern them, whatever the number of rules.
+//!
+//! Two steps, each a hash lookup: the caller's names → selector numbers (once a decision), and (resource,
+//! verb, selector) → rules. Rules for one literal object are found by that object. What comes out is a
+//! superset of the rules that hold; it is in file order, and never in the order of a hash map.
+
+use std::collections::HashMap;
+
+use doorward_core::{Action, Principal, PrincipalKind, Verb};
+
+use crate::rule::Rule;
+use crate::selector::{Glob, Selector, nameable};
+
+const PUBLIC: u32 = 0;
+const ANYONE: u32 = 1;
+const FIRST_FREE: u32 = 2;
+
+/// The numbers of selectors.
+#[derive(Debug, Default)]
+pub(crate) struct Selectors {
+    users: HashMap<Box<str>, u32>,
+    groups: HashMap<Box<str>, u32>,
+    clients: HashMap<Box<str>, u32>,
+    issuers: HashMap<Box<str>, u32>,
+    tasks: Globs,
+    agents: Globs,
+    group_globs: Vec<(Glob, u32)>,
+    used: u32,
+}
+
+#[derive(Debug, Default)]
+struct Globs {
+    literal: HashMap<Box<str>, u32>,
+    wild: Vec<(Glob, u32)>,
+}
+
+impl Selectors {
+    /// The number of a selector; a new one if it has none.
+    fn number(&mut self, selector: &Selector) -> u32 {
+        let fresh = FIRST_FREE + self.used;
+        let number = match selector {
+            Selector::Public => PUBLIC,
+            Selector::Anyone => ANYONE,
+            Selector::User(name) => *self.users.entry(name.clone()).or_insert(fresh),
+            Selector::Client(name) => *self.clients.entry(name.clone()).or_insert(fresh),
+            Selector::Issuer(name) => *self.issuers.entry(name.clone()).or_insert(fresh),
+            Selector::Group(glob) => number_of(&mut self.groups, &mut self.group_globs, glob, fresh),
+            Selector::Task(glob) => number_of(&mut self.tasks.literal, &mut self.tasks.wild, glob, fresh),
+            Selector::Agent(glob) => number_of(&mut self.agents.literal, &mut self.agents.wild, glob, fresh),
+        };
+        if number == fresh {
+            self.used += 1;
+        }
+        number
+    }
+
+    /// The numbers of all selectors that select the principal.
+    pub(crate) fn of(&self, principal: &Principal) -> Vec<u32> {
+        let mut numbers = Vec::with_capacity(6 + principal.groups.len());
+        numbers.push(PUBLIC);
+        if !principal.authenticated() {
+            return numbers;
+        }
+        numbers.push(ANYONE);
+        let subject: &str = principal.subject.reveal();
+        if nameable(principal) {
+            numbers.extend(self.users.get(subject));
+            numbers.extend(principal.email.as_ref().and_then(|email| self.users.get(&**email.reveal())));
+        }
+        numbers.extend(principal.client_id.as_ref().and_then(|id| self.clients.get(id)));
+        numbers.extend(self.issuers.get(principal.issuer.as_str()));
+        for group in &principal.groups {
+            numbers.extend(self.groups.get(group));
+            numbers.extend(wild(&self.group_globs, group));
+        }
+        match principal.kind {
+            PrincipalKind::Task => self.tasks.find(subject, &mut numbers),
+            PrincipalKind::Agent => self.agents.find(subject, &mut numbers),
+            PrincipalKind::User | PrincipalKind::Service | PrincipalKind::Public => {}
+        }
+        numbers
+    }
+}
+
+impl Globs {
+    fn find(&self, text: &str, numbers: &mut Vec<u32>) {
+        numbers.extend(self.literal.get(text));
+        numbers.extend(wild(&self.wild, text));
+    }
+}
+
+fn wild<'a>(globs: &'a [(Glob, u32)], text: &'a str) -> impl Iterator<Item = u32> + 'a {
+    globs.iter().filter(move |(glob, _)| glob.matches(text)).map(|(_, number)| *number)
+}
+
+fn number_of(
+    literal: &mut HashMap<Box<str>, u32>,
+    wild: &mut Vec<(Glob, u32)>,
+    glob: &Glob,
+    fresh: u32,
+) -> u32 {
+    if let Some(text) = glob.literal() {
+        return *literal.entry(text.into()).or_insert(fresh);
+    }
+    if let Some((_, number)) = wild.iter().find(|(known, _)| known == glob) {
+        return *number;
+    }
+    wild.push((glob.clone(), fresh));
+    fresh
+}
+
+/// The rules of one kind, by what they speak of.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    resources: HashMap<Box<str>, u32>,
+    lists: HashMap<(u32, Verb, u32), List>,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    /// Rules for one object.
+    exact: HashMap<Box<str>, Vec<u32>>,
+    /// Rules with a pattern.
+    wide: Vec<u32>,
+}
+
+impl Index {
+    /// Indexes rules by their place in the list.
+    pub(crate) fn new(rules: &[Rule], selectors: &mut Selectors) -> Self {
+        let mut index = Self::default();
+        for (place, rule) in (0_u32..).zip(rules) {
+            for selector in &rule.to {
+                let number = selectors.number(selector);
+                for scope in &rule.scopes {
+                    let fresh = u32::try_from(index.resources.len()).unwrap_or(u32::MAX);
+                    let resource = *index.resources.entry(scope.resource.as_str().into()).or_insert(fresh);
+                    let literal = scope.pattern.literal();
+                    for verb in scope.verbs.iter() {
+                        let list = index.lists.entry((resource, verb, number)).or_default();
+                        match &literal {
+                            Some(object) => {
+                                push(list.exact.entry(object.as_str().into()).or_default(), place)
+                            }
+                            None => push(&mut list.wide, place),
+                        }
+                    }
+                }
+            }
+        }
+        index
+    }
+
+    /// The places of the rules that may speak of the action and mean the caller, in file order.
+    pub(crate) fn candidates(&self, action: &Action, numbers: &[u32]) -> Vec<u32> {
+        let mut places = Vec::new();
+        let Some(resource) = self.resources.get(action.resource.as_str()) else { return places };
+        for number in numbers {
+            let Some(list) = self.lists.get(&(*resource, action.verb, *number)) else { continue };
+            places.extend_from_slice(&list.wide);
+            if !list.exact.is_empty() {
+                places.extend(list.exact.get(action.object.as_str()).into_iter().flatten());
+            }
+        }
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lists.is_empty()
+    }
+}
+
+/// Places come in rising order, so a rule that names the same thing twice is the last one in the list.
+fn push(places: &mut Vec<u32>, place: u32) {
+    if places.last() != Some(&place) {
+        places.push(place);
+    }
+}

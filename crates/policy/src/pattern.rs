@@ -1,0 +1,311 @@
+//! Object patterns: `*` within one segment, `**` for any number of segments, `${…}` for the caller's own.
+//!
+//! Patterns are compared with objects in core's canonical, percent-encoded form, and an escape such as
+//! `%2F` is one character of it: a wildcard never matches half of one. `*` stands for at least one
+//! character when it is a whole segment, so `daily/*` does not match `daily/`.
+
+use doorward_core::{Principal, encode_segment};
+
+use crate::template::{self, Part, Variable};
+
+/// The longest pattern, in bytes, and the most segments that one may have.
+const PATTERN_BYTES_MAX: usize = 1_024;
+const SEGMENTS_MAX: usize = 64;
+
+/// A compiled pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pattern {
+    segments: Vec<Segment>,
+    source: Box<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Segment {
+    Literal(Box<str>),
+    /// Text, wildcards and variables within one segment.
+    Glob(Vec<Piece>),
+    /// `**`.
+    Deep,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Literal(Box<str>),
+    Star,
+    Variable(Variable),
+}
+
+/// Why a pattern with variables cannot be used for this caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unfilled;
+
+impl Pattern {
+    /// Reads the object part of a rule, without the resource.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(format!("a pattern has at most {PATTERN_BYTES_MAX} bytes"));
+        }
+        let segments = text.split('/').map(parse_segment).collect::<Result<Vec<_>, _>>()?;
+        if segments.len() > SEGMENTS_MAX {
+            return Err(format!("a pattern has at most {SEGMENTS_MAX} segments"));
+        }
+        Ok(Self { segments, source: text.into() })
+    }
+
+    /// The one object that it matches, if it has no wildcard and no variable.
+    pub(crate) fn literal(&self) -> Option<String> {
+        let literals: Option<Vec<&str>> = self
+            .segments
+            .iter()
+            .map(|segment| match segment {
+                Segment::Literal(text) => Some(&**text),
+                Segment::Glob(_) | Segment::Deep => None,
+            })
+            .collect();
+        literals.map(|literals| literals.join("/"))
+    }
+
+    /// Whether it has variables.
+    pub(crate) fn has_variables(&self) -> bool {
+        self.pieces().any(|piece| matches!(piece, Piece::Variable(_)))
+    }
+
+    /// Whether it uses `${group}`.
+    pub(crate) fn uses_group(&self) -> bool {
+        self.pieces().any(|piece| matches!(piece, Piece::Variable(Variable::Group)))
+    }
+
+    /// Whether it matches every object.
+    pub(crate) fn is_everything(&self) -> bool {
+        matches!(self.segments.as_slice(), [Segment::Deep])
+    }
+
+    /// The pattern as the rule spells it.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether the canonical object matches, with variables filled from the caller.
+    pub(crate) fn matches(
+        &self,
+        object: &str,
+        principal: &Principal,
+        group: Option<&str>,
+    ) -> Result<bool, Unfilled> {
+        if !self.has_variables() {
+            return Ok(self.matches_filled(object));
+        }
+        Ok(self.filled(principal, group)?.matches_filled(object))
+    }
+
+    /// Whether some caller's object could be this one: a variable stands for any text in a segment.
+    pub(crate) fn could_match(&self, object: &str) -> bool {
+        let segments = self.segments.iter().map(|segment| match segment {
+            Segment::Glob(pieces) => Segment::Glob(pieces.iter().map(any_for_variable).collect()),
+            other => other.clone(),
+        });
+        Self { segments: segments.collect(), source: "".into() }.matches_filled(object)
+    }
+
+    /// Whether every object that `other` matches is matched by this one. Errs on the side of `false`.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        !self.has_variables() && covers(&self.segments, &other.segments)
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.segments.iter().flat_map(|segment| match segment {
+            Segment::Glob(pieces) => pieces.as_slice(),
+            Segment::Literal(_) | Segment::Deep => &[],
+        })
+    }
+
+    fn filled(&self, principal: &Principal, group: Option<&str>) -> Result<Self, Unfilled> {
+        let fill = |piece: &Piece| match piece {
+            Piece::Variable(variable) => {
+                let value = variable.fill(principal, group).ok_or(Unfilled)?;
+                let mut text = String::with_capacity(value.len());
+                encode_segment(&value, &mut text);
+                Ok(Piece::Literal(text.into()))
+            }
+            other => Ok(other.clone()),
+        };
+        let segments = self.segments.iter().map(|segment| match segment {
+            Segment::Glob(pieces) => Ok(Segment::Glob(pieces.iter().map(fill).collect::<Result<_, _>>()?)),
+            other => Ok(other.clone()),
+        });
+        Ok(Self { segments: segments.collect::<Result<_, _>>()?, source: "".into() })
+    }
+
+    /// Walks both lists; the last `**` seen is where a mismatch takes up again, one segment further, so
+    /// that the work is at most the product of the two lengths.
+    fn matches_filled(&self, object: &str) -> bool {
+        let mut wanted = self.segments.as_slice();
+        let mut rest = Some(object);
+        let mut retry: Option<(&[Segment], Option<&str>)> = None;
+        loop {
+            match (wanted.split_first(), rest) {
+                (Some((Segment::Deep, after)), _) => {
+                    retry = Some((after, rest));
+                    wanted = after;
+                    continue;
+                }
+                (Some((segment, after)), Some(text)) => {
+                    let (head, tail) = next_segment(text);
+                    if segment.matches(head) {
+                        (wanted, rest) = (after, tail);
+                        continue;
+                    }
+                }
+                (None, None) => return true,
+                (Some(_), None) | (None, Some(_)) => {}
+            }
+            match retry {
+                Some((after, Some(text))) => {
+                    let (_, tail) = next_segment(text);
+                    retry = Some((after, tail));
+                    (wanted, rest) = (after, tail);
+                }
+                Some((_, None)) | None => return false,
+            }
+        }
+    }
+}
+
+fn next_segment(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('/') {
+        Some((head, tail)) => (head, Some(tail)),
+        None => (text, None),
+    }
+}
+
+fn any_for_variable(piece: &Piece) -> Piece {
+    match piece {
+        Piece::Variable(_) => Piece::Star,
+        other => other.clone(),
+    }
+}
+
+impl Segment {
+    fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Literal(literal) => **literal == *text,
+            Self::Glob(pieces) if matches!(pieces.as_slice(), [Piece::Star]) => !text.is_empty(),
+            Self::Glob(pieces) => glob(pieces, text),
+            Self::Deep => true,
+        }
+    }
+}
+
+/// Wildcards within one segment, with the same take-up as above; a step is a character or an escape.
+fn glob(pieces: &[Piece], text: &str) -> bool {
+    let mut wanted = pieces;
+    let mut rest = text;
+    let mut retry: Option<(&[Piece], &str)> = None;
+    loop {
+        match wanted.split_first() {
+            Some((Piece::Star, after)) => {
+                retry = Some((after, rest));
+                wanted = after;
+                continue;
+            }
+            Some((Piece::Literal(literal), after)) => {
+                if let Some(tail) = rest.strip_prefix(&**literal) {
+                    (wanted, rest) = (after, tail);
+                    continue;
+                }
+            }
+            // A variable that nobody has filled matches nothing.
+            Some((Piece::Variable(_), _)) => return false,
+            None if rest.is_empty() => return true,
+            None => {}
+        }
+        let Some((after, from)) = retry else { return false };
+        let step = if from.starts_with('%') { 3 } else { 1 };
+        let Some(tail) = from.get(step..) else { return false };
+        retry = Some((after, tail));
+        (wanted, rest) = (after, tail);
+    }
+}
+
+fn covers(wide: &[Segment], narrow: &[Segment]) -> bool {
+    match (wide.split_first(), narrow.split_first()) {
+        (None, None) => true,
+        (Some((Segment::Deep, after)), None) => covers(after, &[]),
+        (Some((Segment::Deep, after)), Some((_, narrow_after))) => {
+            covers(after, narrow) || covers(wide, narrow_after)
+        }
+        (Some((segment, after)), Some((other, narrow_after))) => {
+            segment_covers(segment, other) && covers(after, narrow_after)
+        }
+        (None, Some(_)) | (Some(_), None) => false,
+    }
+}
+
+fn segment_covers(wide: &Segment, narrow: &Segment) -> bool {
+    match (wide, narrow) {
+        (_, Segment::Deep) => false,
+        (_, Segment::Literal(text)) => wide.matches(text),
+        (Segment::Glob(pieces), Segment::Glob(_)) if matches!(pieces.as_slice(), [Piece::Star]) => true,
+        (wide, narrow) => wide == narrow,
+    }
+}
+
+fn parse_segment(text: &str) -> Result<Segment, String> {
+    match text {
+        "" => return Err("an empty segment matches nothing; to mean all objects write \"**\"".to_owned()),
+        "**" => return Ok(Segment::Deep),
+        "." | ".." => return Err(format!("\"{text}\" cannot be a segment")),
+        _ if text.contains("**") => {
+            return Err("\"**\" stands for whole segments, alone between slashes".to_owned());
+        }
+        _ => {}
+    }
+    let mut pieces = Vec::new();
+    for part in template::split(text)? {
+        match part {
+            Part::Variable(variable) => pieces.push(Piece::Variable(variable)),
+            Part::Text(text) => {
+                for (index, literal) in text.split('*').enumerate() {
+                    if index > 0 {
+                        pieces.push(Piece::Star);
+                    }
+                    if !literal.is_empty() {
+                        pieces.push(Piece::Literal(canonical(literal)?.into()));
+                    }
+                }
+            }
+        }
+    }
+    Ok(match pieces.as_slice() {
+        [Piece::Literal(text)] => Segment::Literal(text.clone()),
+        _ => Segment::Glob(pieces),
+    })
+}
+
+/// What a rule writes → core's canonical form: escapes are decoded once and encoded again.
+fn canonical(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '%' => {
+                let digits = text.get(at + 1..at + 3).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+                let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+                bytes.push(
+                    byte.ok_or("\"%\" is followed by two hex digits, and a percent sign is written %25")?,
+                );
+                chars.next();
+                chars.next();
+            }
+            c if c.is_ascii_alphanumeric() || "-_.~@$+=!,;&'()".contains(c) || !c.is_ascii() => {
+                bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            c if c.is_ascii_control() => return Err("a control character stands in the pattern".to_owned()),
+            c => return Err(format!("\"{c}\" is written %{:02X} in a pattern", u32::from(c))),
+        }
+    }
+    let decoded = String::from_utf8(bytes).map_err(|_| "the escapes are not UTF-8 text".to_owned())?;
+    let mut out = String::with_capacity(decoded.len());
+    encode_segment(&decoded, &mut out);
+    Ok(out)
+}

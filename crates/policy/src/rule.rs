@@ -1,0 +1,129 @@
+//! One compiled rule, grant or deny alike, and the reasons for which it may not hold.
+
+use std::time::Duration;
+
+use doorward_core::{Action, GrantName, Obligations, Principal, ResourceName, RoleName, Verb};
+use doorward_settings::Position;
+
+use crate::condition::Condition;
+use crate::limiter::Limit;
+use crate::pattern::{Pattern, Unfilled};
+use crate::selector::Selector;
+use crate::template::Template;
+
+/// A set of verbs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verbs(u16);
+
+impl Verbs {
+    pub(crate) fn insert(&mut self, verb: Verb) {
+        self.0 |= 1 << (verb as u16);
+    }
+
+    pub(crate) fn contains(self, verb: Verb) -> bool {
+        self.0 & (1 << (verb as u16)) != 0
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = Verb> {
+        Verb::ALL.into_iter().filter(move |verb| self.contains(*verb))
+    }
+}
+
+/// `read,write shop/public/*`.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope {
+    pub(crate) verbs: Verbs,
+    pub(crate) resource: ResourceName,
+    pub(crate) pattern: Pattern,
+}
+
+impl Scope {
+    pub(crate) fn text(&self) -> String {
+        let verbs: Vec<&str> = self.verbs.iter().map(Verb::as_str).collect();
+        format!("{} {}/{}", verbs.join(","), self.resource, self.pattern.source())
+    }
+
+    fn concerns(&self, action: &Action) -> bool {
+        self.verbs.contains(action.verb) && self.resource == action.resource
+    }
+}
+
+/// The backend role of a grant.
+#[derive(Debug)]
+pub(crate) enum Role {
+    Named(RoleName),
+    Filled(Template),
+}
+
+impl Role {
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Named(name) => name.to_string(),
+            Self::Filled(template) => template.text(),
+        }
+    }
+}
+
+/// A grant or a deny rule.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    pub(crate) name: GrantName,
+    pub(crate) position: Position,
+    pub(crate) to: Vec<Selector>,
+    pub(crate) scopes: Vec<Scope>,
+    pub(crate) when: Option<Condition>,
+    pub(crate) role: Option<Role>,
+    pub(crate) limit: Option<Limit>,
+    /// The limit as the configuration says it.
+    pub(crate) limit_text: Option<String>,
+    pub(crate) rows_max: Option<u64>,
+    pub(crate) bytes_max: Option<u64>,
+    pub(crate) timeout: Option<Duration>,
+    /// Whether a template uses `${group}`: then only a group in `to` can select.
+    pub(crate) uses_group: bool,
+}
+
+/// Whether a set of scopes speaks of an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Match {
+    Yes,
+    No,
+    /// A template could not be filled for this caller, and nothing else matched.
+    Unfilled,
+}
+
+impl Rule {
+    /// The group that matched `to`, or `Some(None)` when something else did; `None` when nothing does.
+    pub(crate) fn selects<'p>(&self, principal: &'p Principal) -> Option<Option<&'p str>> {
+        let mut hits = self.to.iter().filter_map(|selector| selector.selects(principal));
+        if self.uses_group { hits.find(Option::is_some) } else { hits.next() }
+    }
+
+    pub(crate) fn matches(&self, action: &Action, principal: &Principal, group: Option<&str>) -> Match {
+        let mut result = Match::No;
+        for scope in self.scopes.iter().filter(|scope| scope.concerns(action)) {
+            match scope.pattern.matches(action.object.as_str(), principal, group) {
+                Ok(true) => return Match::Yes,
+                Ok(false) => {}
+                Err(Unfilled) => result = Match::Unfilled,
+            }
+        }
+        result
+    }
+
+    /// What the grant adds to its permission; fails when the role's template cannot be filled.
+    pub(crate) fn obligations(
+        &self,
+        principal: &Principal,
+        group: Option<&str>,
+    ) -> Result<Obligations, Unfilled> {
+        let role = match &self.role {
+            Some(Role::Named(name)) => Some(name.clone()),
+            Some(Role::Filled(template)) => {
+                Some(RoleName::new(template.fill(principal, group).ok_or(Unfilled)?))
+            }
+            None => None,
+        };
+        Ok(Obligations { role, rows_max: self.rows_max, bytes_max: self.bytes_max, timeout: self.timeout })
+    }
+}
