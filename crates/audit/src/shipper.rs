@@ -147,6 +147,21 @@ impl Shipper {
         }
     }
 
+    /// Ships all that is durable, or says what is in the way.
+    #[cfg(test)]
+    pub(crate) fn ship_all(&mut self) -> Result<(), String> {
+        loop {
+            match self.step() {
+                Ok(Step::Moved) => {}
+                Ok(Step::Idle) => return Ok(()),
+                Err(error) => {
+                    (self.store, self.place) = (None, None);
+                    return Err(error.to_string());
+                }
+            }
+        }
+    }
+
     fn failed(&mut self, error: &ShipError) {
         let text = error.to_string();
         let mut last = self.progress.error.lock();

@@ -17,6 +17,11 @@ mod recovery;
 pub(crate) mod segment;
 mod writer;
 
+#[cfg(test)]
+pub(crate) mod model;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

@@ -131,7 +131,7 @@ impl Writer {
         Some(std::mem::replace(&mut queue.items, Vec::with_capacity(capacity)))
     }
 
-    fn write(&mut self, items: &mut Vec<Item>) {
+    pub(super) fn write(&mut self, items: &mut Vec<Item>) {
         self.last_batch = items.len();
         let broken = self.shared.broken.load(Ordering::Relaxed);
         let losses = self.shared.losses.lock().count > 0;

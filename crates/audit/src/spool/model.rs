@@ -1,0 +1,314 @@
+//! A disk and a store for tests: the disk fails at a chosen step, fills up, and forgets what was not
+//! synced; the store keeps what was committed.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use doorward_core::{
+    AccessId, AccessRecord, Action, Actions, AuthMethod, ConfigDigest, Object, Outcome, Principal,
+    PrincipalKind, ResourceName, Timestamp, TraceContext, Verb,
+};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::files::{Appender, Files};
+use crate::columns::CALL_COLUMNS;
+use crate::config::Retention;
+use crate::row::Value;
+use crate::store::{Batch, OpenIntent, Store, StoreError};
+
+#[derive(Clone, Debug, Default)]
+struct FakeFile {
+    bytes: Vec<u8>,
+    synced: usize,
+}
+
+#[derive(Debug, Default)]
+struct Disk {
+    files: BTreeMap<String, FakeFile>,
+    /// Removed, but a crash may bring them back.
+    removed: BTreeMap<String, FakeFile>,
+    /// Steps until the crash.
+    steps_left: Option<usize>,
+    crashed: bool,
+    quota: Option<usize>,
+    sync_fails: bool,
+}
+
+impl Disk {
+    fn step(&mut self) -> io::Result<()> {
+        match &mut self.steps_left {
+            Some(0) => self.crashed = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        if self.crashed { Err(io::Error::other("the machine is off")) } else { Ok(()) }
+    }
+
+    fn used(&self) -> usize {
+        self.files.values().map(|file| file.bytes.len()).sum()
+    }
+}
+
+/// The disk. Clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FakeDisk(Arc<Mutex<Disk>>);
+
+impl FakeDisk {
+    pub(crate) fn crash_after(&self, steps: Option<usize>) {
+        self.0.lock().steps_left = steps;
+    }
+
+    pub(crate) fn crashed(&self) -> bool {
+        self.0.lock().crashed
+    }
+
+    pub(crate) fn quota(&self, bytes: Option<usize>) {
+        self.0.lock().quota = bytes;
+    }
+
+    pub(crate) fn sync_fails(&self, fails: bool) {
+        self.0.lock().sync_fails = fails;
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.0.lock().used()
+    }
+
+    pub(crate) fn flip(&self, name: &str, offset: usize) {
+        if let Some(file) = self.0.lock().files.get_mut(name) {
+            file.bytes[offset] ^= 0x10;
+        }
+    }
+
+    pub(crate) fn segments(&self) -> Vec<(String, usize)> {
+        let disk = self.0.lock();
+        disk.files
+            .iter()
+            .filter(|(name, _)| name.ends_with(".seg"))
+            .map(|(name, file)| (name.clone(), file.bytes.len()))
+            .collect()
+    }
+
+    /// What is on the disk after the power comes back: what was synced, and some of the rest, in any order.
+    pub(crate) fn power_cycle(&self, mut seed: u64) -> Self {
+        let mut random = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(seed >> 33).unwrap()
+        };
+        let disk = self.0.lock();
+        let mut files = disk.files.clone();
+        for (name, file) in &disk.removed {
+            if random() % 2 == 0 {
+                files.entry(name.clone()).or_insert_with(|| file.clone());
+            }
+        }
+        for file in files.values_mut() {
+            let unsynced = file.bytes.len() - file.synced;
+            file.bytes.truncate(file.synced + random() % (unsynced + 1));
+            let tail = file.bytes.len() - file.synced;
+            if tail > 0 && random() % 3 == 0 {
+                let from = file.synced + random() % tail;
+                let until = file.bytes.len().min(from + 1 + random() % 64);
+                file.bytes[from..until].fill(0);
+            }
+            file.synced = file.bytes.len();
+        }
+        Self(Arc::new(Mutex::new(Disk { files, ..Disk::default() })))
+    }
+}
+
+impl Files for FakeDisk {
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let disk = self.0.lock();
+        Ok(disk.files.iter().map(|(name, file)| (name.clone(), file.bytes.len() as u64)).collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn Appender>> {
+        let mut disk = self.0.lock();
+        disk.step()?;
+        assert!(!disk.files.contains_key(name), "{name} is there already");
+        disk.files.insert(name.to_owned(), FakeFile::default());
+        disk.removed.clear();
+        Ok(Box::new(FakeAppender { disk: self.clone(), name: name.to_owned() }))
+    }
+
+    fn read(&self, name: &str, offset: u64, max: usize) -> io::Result<Vec<u8>> {
+        let disk = self.0.lock();
+        let file = disk.files.get(name).ok_or(io::ErrorKind::NotFound)?;
+        let from = usize::try_from(offset).unwrap().min(file.bytes.len());
+        Ok(file.bytes[from..file.bytes.len().min(from + max)].to_vec())
+    }
+
+    fn truncate(&self, name: &str, length: u64) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        disk.step()?;
+        let file = disk.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
+        file.bytes.truncate(usize::try_from(length).unwrap());
+        file.synced = file.bytes.len();
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        disk.step()?;
+        let file = disk.files.remove(name).ok_or(io::ErrorKind::NotFound)?;
+        disk.removed.insert(name.to_owned(), file);
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        disk.step()?;
+        let file = disk.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        disk.files.insert(to.to_owned(), file);
+        Ok(())
+    }
+
+    fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let mut disk = self.0.lock();
+        disk.step()?;
+        disk.files.insert(name.to_owned(), FakeFile { bytes: content.to_vec(), synced: content.len() });
+        disk.removed.clear();
+        Ok(())
+    }
+}
+
+struct FakeAppender {
+    disk: FakeDisk,
+    name: String,
+}
+
+impl Appender for FakeAppender {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut disk = self.disk.0.lock();
+        let room = disk.quota.map_or(bytes.len(), |quota| quota.saturating_sub(disk.used()));
+        let on = disk.step();
+        let Some(file) = disk.files.get_mut(&self.name) else { return Err(io::ErrorKind::NotFound.into()) };
+        // Whatever goes wrong, some of it may be there.
+        let taken = if on.is_err() { bytes.len() / 2 } else { bytes.len().min(room) };
+        file.bytes.extend_from_slice(&bytes[..taken]);
+        on?;
+        if taken < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut disk = self.disk.0.lock();
+        disk.step()?;
+        if disk.sync_fails {
+            return Err(io::Error::other("I/O error"));
+        }
+        let Some(file) = disk.files.get_mut(&self.name) else { return Err(io::ErrorKind::NotFound.into()) };
+        file.synced = file.bytes.len();
+        Ok(())
+    }
+}
+
+/// What the store has committed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    /// (epoch, seq, access id, outcome).
+    pub(crate) records: Vec<(u64, u64, Uuid, String)>,
+    /// Records lost, as gaps say.
+    pub(crate) gaps: Vec<(u64, String)>,
+    high_water: BTreeMap<u64, u64>,
+    open: BTreeMap<(u64, u64), OpenIntent>,
+    pub(crate) away: bool,
+}
+
+/// The store. Clones are the same store.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FakeStore(pub(crate) Arc<Mutex<Kept>>);
+
+impl Store for FakeStore {
+    fn high_water(&mut self, _: &str, epoch: u64) -> Result<u64, StoreError> {
+        Ok(self.0.lock().high_water.get(&epoch).copied().unwrap_or(0))
+    }
+
+    fn open_intents(&mut self, _: &str, epoch: u64) -> Result<Vec<OpenIntent>, StoreError> {
+        let kept = self.0.lock();
+        Ok(kept.open.iter().filter(|((of, _), _)| *of == epoch).map(|(_, intent)| intent.clone()).collect())
+    }
+
+    fn unfinished_epochs(&mut self, _: &str, epoch: u64) -> Result<Vec<u64>, StoreError> {
+        let mut epochs: Vec<u64> =
+            self.0.lock().open.keys().map(|(of, _)| *of).filter(|of| *of < epoch).collect();
+        epochs.dedup();
+        Ok(epochs)
+    }
+
+    fn write(&mut self, batch: &Batch<'_>) -> Result<(), StoreError> {
+        let mut kept = self.0.lock();
+        if kept.away {
+            return Err(StoreError::Io(io::Error::other("away")));
+        }
+        let outcome = CALL_COLUMNS.iter().position(|(name, _)| *name == "outcome").unwrap();
+        for record in &batch.records {
+            let Value::Text(outcome) = &record.access.values[outcome] else { panic!("outcome is text") };
+            let row = (batch.epoch, record.seq, record.access.access_id, outcome.to_string());
+            kept.records.push(row);
+        }
+        for intent in &batch.opened {
+            kept.open.insert((batch.epoch, intent.seq), intent.clone());
+        }
+        kept.open.retain(|_, intent| !batch.closed.contains(&intent.access_id));
+        kept.gaps.extend(batch.gaps.iter().map(|(_, gap)| (gap.lost, gap.reason.to_string())));
+        kept.high_water.insert(batch.epoch, batch.to_seq);
+        Ok(())
+    }
+
+    fn retain(&mut self, _: &Retention, _: i64) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+}
+
+/// A record as a door leaves it.
+pub(crate) fn record() -> Box<AccessRecord> {
+    let access_id = AccessId::fresh();
+    let mut principal = Principal::public();
+    principal.kind = PrincipalKind::User;
+    principal.issuer = doorward_core::IssuerName::new("corp");
+    principal.subject = "u-17".into();
+    principal.email = Some("analyst@corp.example".into());
+    principal.groups = vec!["analysts".into()];
+    principal.claims_json = r#"{"sub":"u-17"}"#.into();
+    principal.auth_method = AuthMethod::Jwt;
+    let action = Action {
+        verb: Verb::Read,
+        resource: ResourceName::new("shop"),
+        object: Object::from_segments(["public", "orders"]),
+    };
+    Box::new(AccessRecord {
+        ts: Timestamp::from_seconds(1_795_000_000),
+        access_id,
+        parent_access_id: None,
+        environment: "test".into(),
+        principal: Some(Arc::new(principal)),
+        session_id: None,
+        source_ip: None,
+        user_agent: None,
+        door: "rest",
+        actions: Some(Actions::one(action)),
+        endpoint: Some("GET /shop/{table}".into()),
+        operation: None,
+        operation_fingerprint: None,
+        api_version: None,
+        outcome: Outcome::Allowed,
+        fault: None,
+        rule: None,
+        config_digest: ConfigDigest::new("sha256:0123456789abcdef"),
+        backend_role: None,
+        lease_id: None,
+        limit_remaining: None,
+        status: Some(200),
+        sqlstate: None,
+        rows: Some(1),
+        bytes_in: 0,
+        bytes_out: 120,
+        duration_us: 900,
+        timings: doorward_core::Timings::default(),
+        trace: TraceContext { trace_id: [7; 16], span_id: [3; 8], parent_span_id: None, sampled: false },
+        ext: serde_json::Map::new(),
+    })
+}

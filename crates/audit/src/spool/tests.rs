@@ -1,0 +1,354 @@
+//! The spool against a model: a disk that crashes at each step, and a store that counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use doorward_core::{AccessRecord, Durable, NotDurable, Recorder, Slot};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::model::{FakeDisk, FakeStore, record};
+use super::*;
+use crate::config::Retention;
+use crate::shipper::{Progress, Shipper};
+use crate::subjects::Subjects;
+
+/// A gateway's spool and shipper on a fake disk, driven by hand.
+struct World {
+    shared: Arc<Shared>,
+    writer: Writer,
+    shipper: Shipper,
+    progress: Arc<Progress>,
+    recorder: SpoolRecorder,
+}
+
+impl World {
+    fn start(disk: &FakeDisk, store: &FakeStore) -> Result<Self, String> {
+        Self::start_with(disk, store, 1 << 30)
+    }
+
+    fn start_with(disk: &FakeDisk, store: &FakeStore, size_max: u64) -> Result<Self, String> {
+        let recovered = Recovered::read_at(disk, Some("gw"), 5).map_err(|error| error.to_string())?;
+        let settings = Settings {
+            gateway_id: recovered.gateway_id,
+            epoch: recovered.epoch,
+            size_max,
+            segment_size: 4_000,
+            commit_delay: Duration::from_millis(5),
+        };
+        let shared = Arc::new(Shared::new(settings, Arc::new(disk.clone()), recovered.segments));
+        let mut writer = Writer::new(shared.clone(), Subjects::in_memory().unwrap());
+        writer.prove()?;
+        let progress = Arc::new(Progress::default());
+        let store = store.clone();
+        let shipper = Shipper::new(
+            shared.clone(),
+            progress.clone(),
+            Box::new(move || Ok(Box::new(store.clone()))),
+            Retention::default(),
+        );
+        let recorder = SpoolRecorder(shared.clone());
+        Ok(Self { shared, writer, shipper, progress, recorder })
+    }
+
+    /// Lets the writer take what is queued.
+    fn write(&mut self) {
+        let mut items = std::mem::take(&mut self.shared.queue.lock().items);
+        self.writer.write(&mut items);
+    }
+
+    fn keep(&mut self, record: Box<AccessRecord>) -> Result<(), NotDurable> {
+        let durable = self.recorder.reserve().ok_or(NotDurable)?.complete(record);
+        self.write();
+        now(durable).expect("the writer has answered")
+    }
+}
+
+/// What a future says, if it says it now.
+fn now(mut durable: Durable) -> Option<Result<(), NotDurable>> {
+    match Pin::new(&mut durable).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// A call comes in; `true` when it writes an intent.
+    Open(bool),
+    /// The oldest open call ends.
+    Finish,
+    /// The writer writes.
+    Write,
+    /// The shipper ships.
+    Ship,
+    /// The store goes away, or comes back.
+    Away(bool),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => any::<bool>().prop_map(Op::Open),
+        4 => Just(Op::Finish),
+        3 => Just(Op::Write),
+        2 => Just(Op::Ship),
+        1 => any::<bool>().prop_map(Op::Away),
+    ]
+}
+
+type Round = (Vec<Op>, Option<usize>, u64);
+
+fn round() -> impl Strategy<Value = Round> {
+    (prop::collection::vec(op(), 0..60), prop::option::of(0_usize..40), any::<u64>())
+}
+
+/// What callers were told.
+#[derive(Default)]
+struct Told {
+    sent: BTreeSet<Uuid>,
+    intents: BTreeSet<Uuid>,
+    completions: BTreeSet<Uuid>,
+}
+
+impl Told {
+    fn listen(&mut self, waiting: &mut Vec<(Uuid, bool, Durable)>) {
+        for (id, intent, durable) in std::mem::take(waiting) {
+            if now(durable) == Some(Ok(())) {
+                if intent { &mut self.intents } else { &mut self.completions }.insert(id);
+            }
+        }
+    }
+}
+
+fn live(disk: &FakeDisk, store: &FakeStore, ops: &[Op], told: &mut Told) {
+    let Ok(mut world) = World::start(disk, store) else { return };
+    let mut open: Vec<(Box<dyn Slot>, Box<AccessRecord>)> = Vec::new();
+    let mut waiting = Vec::new();
+    for op in ops {
+        if disk.crashed() {
+            break;
+        }
+        match op {
+            Op::Open(intent) => {
+                let Some(mut slot) = world.recorder.reserve() else { continue };
+                let record = record();
+                let id = Uuid::from_bytes(*record.access_id.as_bytes());
+                if *intent {
+                    waiting.push((id, true, slot.intent(&record)));
+                }
+                told.sent.insert(id);
+                open.push((slot, record));
+            }
+            Op::Finish if open.is_empty() => {}
+            Op::Finish => {
+                let (slot, record) = open.remove(0);
+                let id = Uuid::from_bytes(*record.access_id.as_bytes());
+                waiting.push((id, false, slot.complete(record)));
+            }
+            Op::Write => {
+                world.write();
+                told.listen(&mut waiting);
+            }
+            Op::Ship => drop(world.shipper.ship_all()),
+            Op::Away(away) => store.0.lock().away = *away,
+        }
+    }
+}
+
+fn check(rounds: &[Round]) {
+    let (mut disk, store, mut told) = (FakeDisk::default(), FakeStore::default(), Told::default());
+    for (ops, crash_after, seed) in rounds {
+        disk.crash_after(*crash_after);
+        live(&disk, &store, ops, &mut told);
+        disk = disk.power_cycle(*seed);
+    }
+    store.0.lock().away = false;
+    let mut world = World::start(&disk, &store).unwrap();
+    world.shipper.ship_all().unwrap();
+
+    let kept = store.0.lock().clone();
+    let mut outcomes: BTreeMap<Uuid, &str> = BTreeMap::new();
+    let mut keys = BTreeSet::new();
+    for (epoch, seq, id, outcome) in &kept.records {
+        assert!(told.sent.contains(id), "a record of a call that was not made");
+        assert!(outcomes.insert(*id, outcome).is_none(), "a call has two records");
+        assert!(keys.insert((*epoch, *seq)), "two records have one key");
+    }
+    for id in &told.completions {
+        assert_eq!(outcomes.get(id).copied(), Some("allowed"), "a durable record is lost");
+    }
+    for id in &told.intents {
+        assert!(outcomes.contains_key(id), "a durable intent left no record");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_durable_is_lost_and_nothing_comes_twice(rounds in prop::collection::vec(round(), 1..5)) {
+        check(&rounds);
+    }
+}
+
+#[test]
+fn a_crash_at_each_step_loses_nothing() {
+    let call = [Op::Open(true), Op::Write, Op::Finish, Op::Open(false), Op::Finish, Op::Write, Op::Ship];
+    let ops: Vec<Op> = call.iter().cycle().take(call.len() * 6).cloned().collect();
+    for step in 0..120 {
+        for seed in 0..6 {
+            check(&[(ops.clone(), Some(step), seed), (ops.clone(), Some(step / 2), seed + 1)]);
+        }
+    }
+}
+
+#[test]
+fn a_call_that_dies_with_the_gateway_is_recorded_as_unknown() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start(&disk, &store).unwrap();
+    let mut slot = world.recorder.reserve().unwrap();
+    let durable = slot.intent(&record());
+    world.write();
+    assert_eq!(now(durable), Some(Ok(())));
+    world.shipper.ship_all().unwrap();
+    assert_eq!(store.0.lock().records, []);
+
+    let disk = disk.power_cycle(0);
+    World::start(&disk, &store).unwrap().shipper.ship_all().unwrap();
+    let kept = store.0.lock().clone();
+    assert_eq!(kept.records.len(), 1);
+    assert_eq!(kept.records[0].3, "unknown");
+    // And only once.
+    World::start(&disk.power_cycle(0), &store).unwrap().shipper.ship_all().unwrap();
+    assert_eq!(store.0.lock().records.len(), 1);
+}
+
+#[test]
+fn a_full_disk_refuses_and_recovers_and_says_what_was_lost() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start(&disk, &store).unwrap();
+    world.keep(record()).unwrap();
+    disk.quota(Some(disk.used() + 100));
+    assert_eq!(world.keep(record()), Err(NotDurable));
+    assert_eq!(world.shared.state(), State::Full);
+    assert!(world.recorder.reserve().is_none());
+    world.recorder.lost(&record());
+    disk.quota(None);
+    std::thread::park_timeout(Duration::from_millis(1_050));
+    world.write();
+    assert_eq!(world.shared.state(), State::Ready);
+    world.keep(record()).unwrap();
+    world.shipper.ship_all().unwrap();
+    let kept = store.0.lock().clone();
+    assert_eq!(kept.records.len(), 2);
+    assert_eq!(kept.gaps.iter().map(|(lost, _)| lost).sum::<u64>(), 2);
+    assert_eq!(world.progress.damaged_total.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_failed_sync_is_not_trusted_again() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start(&disk, &store).unwrap();
+    world.keep(record()).unwrap();
+    disk.sync_fails(true);
+    assert_eq!(world.keep(record()), Err(NotDurable));
+    assert_eq!(world.shared.state(), State::Broken);
+    assert!(world.shared.error.lock().as_deref().unwrap().contains("I/O error"));
+    disk.sync_fails(false);
+    std::thread::park_timeout(Duration::from_millis(1_050));
+    world.write();
+    world.keep(record()).unwrap();
+    assert_eq!(disk.segments().len(), 2, "a new segment takes over");
+    world.shipper.ship_all().unwrap();
+    assert_eq!(store.0.lock().records.len(), 2);
+}
+
+#[test]
+fn a_spool_at_its_size_refuses_until_the_store_has_caught_up() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    store.0.lock().away = true;
+    let mut world = World::start_with(&disk, &store, 40_000).unwrap();
+    let mut kept = 0;
+    while world.keep(record()).is_ok() {
+        kept += 1;
+    }
+    assert_eq!(world.shared.state(), State::Full);
+    assert!(world.shipper.ship_all().unwrap_err().contains("away"));
+    store.0.lock().away = false;
+    world.shipper.ship_all().unwrap();
+    assert_eq!(world.shared.state(), State::Ready);
+    assert_eq!(store.0.lock().records.len(), kept);
+    assert_eq!(disk.segments().len(), 1);
+}
+
+#[test]
+fn places_are_bounded_and_come_back() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let world = World::start(&disk, &store).unwrap();
+    let slots: Vec<_> = (0..PLACES_MAX).map_while(|_| world.recorder.reserve()).collect();
+    assert_eq!(slots.len(), PLACES_MAX);
+    assert!(world.recorder.reserve().is_none());
+    drop(slots);
+    assert_eq!(world.shared.places(), 0);
+    assert!(world.recorder.reserve().is_some());
+}
+
+#[test]
+fn a_closed_spool_takes_nothing_and_says_so() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start(&disk, &store).unwrap();
+    let slot = world.recorder.reserve().unwrap();
+    world.shared.close();
+    let durable = slot.complete(record());
+    world.write();
+    assert_eq!(now(durable), Some(Err(NotDurable)));
+    assert!(world.recorder.reserve().is_none());
+    assert_eq!(world.shared.lost_total(), 1);
+}
+
+#[test]
+fn a_flipped_bit_costs_one_frame_and_is_reported() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start(&disk, &store).unwrap();
+    for _ in 0..40 {
+        world.keep(record()).unwrap();
+    }
+    drop(world);
+    let segments = disk.segments();
+    assert!(segments.len() > 2, "{segments:?}");
+    // In the middle of a segment in the middle, and in the middle of the last one.
+    let (middle, last) = (&segments[1], &segments[segments.len() - 1]);
+    disk.flip(&middle.0, middle.1 / 2);
+    disk.flip(&last.0, last.1 / 2);
+    let mut world = World::start(&disk, &store).unwrap();
+    world.shipper.ship_all().unwrap();
+    let kept = store.0.lock().clone();
+    assert_eq!(kept.records.len(), 38);
+    assert_eq!(kept.gaps.iter().map(|(lost, _)| lost).sum::<u64>(), 2);
+    assert_eq!(world.progress.damaged_total.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn any_flipped_bit_is_survived() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start(&disk, &store).unwrap();
+    for _ in 0..12 {
+        world.keep(record()).unwrap();
+    }
+    drop(world);
+    let (name, length) = disk.segments().remove(0);
+    for offset in (0..length).step_by(3) {
+        let (disk, store) = (disk.power_cycle(0), FakeStore::default());
+        disk.flip(&name, offset);
+        let mut world = World::start(&disk, &store).unwrap();
+        world.shipper.ship_all().unwrap();
+        let kept = store.0.lock().clone();
+        let ids: BTreeSet<Uuid> = kept.records.iter().map(|record| record.2).collect();
+        assert_eq!(ids.len(), kept.records.len());
+        assert!(kept.records.len() < 12, "offset {offset}");
+        assert!(!kept.gaps.is_empty() || disk.list().unwrap().iter().any(|(name, _)| name.ends_with(".bad")));
+    }
+}
