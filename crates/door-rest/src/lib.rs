@@ -15,6 +15,7 @@ mod answer;
 mod call;
 pub mod codes;
 mod config;
+mod fuzz;
 mod plan;
 mod problem;
 mod request;
@@ -26,7 +27,11 @@ mod wire;
 
 pub use call::{RestCall, RestFacts, RestInput, RestReply};
 pub use config::{AuditConfig, LoginConfig, RestConfig};
+pub use fuzz::fuzz_request;
 pub use resource::{OpenError, RestResource};
 
 /// The door's name, as records and metrics know it.
 pub const DOOR: &str = "rest";
+
+#[cfg(test)]
+mod tests;

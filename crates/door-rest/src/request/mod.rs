@@ -273,5 +273,3 @@ fn content_type(headers: &HeaderMap) -> Result<(), Problem> {
         .hint("Send the body as application/json."))
 }
 
-#[cfg(test)]
-mod tests;
