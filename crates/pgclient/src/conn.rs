@@ -22,12 +22,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::error::{Failure, ServerError};
 use crate::frames::{self, FRAME_MAX, Field, HEADER, Head, Malformed};
-use crate::request::{Reply, Request};
+use crate::request::{Reply, Request, SETTINGS_MAX};
 use crate::statements::{CACHED_SQL_MAX, Statements};
 use crate::stream::Stream;
 
 /// The most bytes of one request: statement, values and settings.
 const REQUEST_MAX: usize = 256 << 20;
+/// The most values of one statement: their count is 16 bits wide.
+const PARAMS_MAX: usize = 65_535;
+/// The most settings that the pool adds to a request's.
+const OWN_MAX: usize = 4;
 /// Room that a read finds at least.
 const READ_ROOM: usize = 8 * 1024;
 /// The buffers' size when a connection is idle; larger ones are given back.
@@ -106,6 +110,11 @@ impl Conn {
     /// Whether it may be lent again.
     pub(crate) fn is_reusable(&self) -> bool {
         !self.busy && !self.broken
+    }
+
+    /// Whether something may still run on it.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy
     }
 
     /// Whether an answer can still be drained.
@@ -209,11 +218,18 @@ impl Conn {
         if size > REQUEST_MAX {
             return Err(Failure::RequestTooLarge(REQUEST_MAX));
         }
+        // What cannot be encoded is refused before anything is: half a request is never sent.
+        if request.params.len() > PARAMS_MAX {
+            return Err(Failure::Unsendable("more values than PostgreSQL takes"));
+        }
+        if request.sql.contains('\0') {
+            return Err(Failure::Unsendable("a statement with a zero byte"));
+        }
         self.output.clear();
         let mut gather = Gather::new(ask);
         let (name, known) = match self.statements.find(request.sql) {
             Some(prepared) => (prepared.name.clone(), Some(prepared.fields.clone())),
-            None if request.sql.len() > CACHED_SQL_MAX => (Box::from(""), None),
+            None if request.sql.len() > CACHED_SQL_MAX => (Arc::from(""), None),
             None => {
                 // Closing stands first: nothing that fails later can keep it from happening.
                 if let Some(evicted) = self.statements.evict() {
@@ -231,12 +247,12 @@ impl Conn {
             frontend::parse(&name, request.sql, std::iter::empty(), out)?;
             frontend::describe(b'S', &name, out)?;
             gather.parsing.main = true;
+            gather.name = Some(name.clone());
         }
         bind(&name, request.params.iter().copied(), Some(i16::from(request.binary)), out)?;
         let rows_max = request.rows_max.map_or(0, |max| i32::try_from(max).unwrap_or(i32::MAX));
         frontend::execute("", rows_max, out)?;
         frontend::sync(out);
-        gather.name = name;
         if ask.discard {
             frontend::query("DISCARD ALL", out)?;
         }
@@ -253,18 +269,18 @@ impl Conn {
         frontend::execute("", 0, out)
     }
 
-    fn encode_settings(&mut self, ask: &Ask<'_>, gather: &mut Gather<'_>) -> io::Result<()> {
+    fn encode_settings(&mut self, ask: &Ask<'_>, gather: &mut Gather<'_>) -> Result<(), Failure> {
         let count = ask.request.settings.len() + ask.own.len();
-        let name = settings_name(count);
+        let name = settings_name(count)?;
         let bit = 1_u32.checked_shl(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or(0);
         let out = &mut self.output;
         if self.statements.settings & bit == 0 {
-            frontend::parse(&name, &settings_sql(count), std::iter::repeat_n(TEXT, 2 * count), out)?;
+            frontend::parse(name, &settings_sql(count), std::iter::repeat_n(TEXT, 2 * count), out)?;
             gather.parsing.settings = Some(bit);
         }
         let values = ask.request.settings.iter().chain(ask.own).flat_map(|(name, value)| [*name, *value]);
-        bind(&name, values.map(|text| Some(text.as_bytes())), None, out)?;
-        frontend::execute("", 0, out)
+        bind(name, values.map(|text| Some(text.as_bytes())), None, out)?;
+        Ok(frontend::execute("", 0, out)?)
     }
 
     async fn send(&mut self, owed: u32) -> Result<(), Failure> {
@@ -414,10 +430,15 @@ impl Conn {
     /// Keeps in mind what a failure means for the connection.
     fn note(&mut self, failure: Failure) -> Failure {
         self.broken |= match &failure {
-            Failure::Fatal(_) | Failure::Io(_) | Failure::Protocol(_) | Failure::Login(_) => true,
+            Failure::Fatal(_) | Failure::Io(_) => {
+                // The session is over: there is nothing left to cancel.
+                self.busy = false;
+                true
+            }
+            Failure::Protocol(_) | Failure::Login(_) => true,
             // Outside of an exchange nothing may fail.
             Failure::Server(_) => self.owed > 0 && !self.busy,
-            Failure::TooLarge(_) | Failure::RequestTooLarge(_) => false,
+            Failure::TooLarge(_) | Failure::RequestTooLarge(_) | Failure::Unsendable(_) => false,
         };
         failure
     }
@@ -443,7 +464,8 @@ struct Parsing {
 /// An answer while it is read.
 struct Gather<'a> {
     sql: &'a str,
-    name: Box<str>,
+    /// The name that the statement is being prepared as.
+    name: Option<Arc<str>>,
     parsing: Parsing,
     described: bool,
     fields: Option<Arc<[Field]>>,
@@ -460,7 +482,7 @@ impl<'a> Gather<'a> {
     fn new(ask: &Ask<'a>) -> Self {
         Self {
             sql: ask.request.sql,
-            name: Box::from(""),
+            name: None,
             parsing: Parsing::default(),
             described: false,
             fields: None,
@@ -513,8 +535,10 @@ impl<'a> Gather<'a> {
     }
 
     fn prepared(&mut self, statements: &mut Statements) {
-        if std::mem::take(&mut self.described) && !self.name.is_empty() {
-            statements.insert(self.sql, std::mem::take(&mut self.name), self.fields.clone());
+        if std::mem::take(&mut self.described)
+            && let Some(name) = self.name.take().filter(|name| !name.is_empty())
+        {
+            statements.insert(self.sql, name, self.fields.clone());
         }
     }
 
@@ -569,8 +593,14 @@ fn bind<'v>(
     })
 }
 
-fn settings_name(count: usize) -> String {
-    format!("dw_set{count}")
+/// What `set_config` for so many settings is prepared as.
+fn settings_name(count: usize) -> Result<&'static str, Failure> {
+    const NAMES: [&str; SETTINGS_MAX + OWN_MAX + 1] = [
+        "dw_set0", "dw_set1", "dw_set2", "dw_set3", "dw_set4", "dw_set5", "dw_set6", "dw_set7", "dw_set8",
+        "dw_set9", "dw_set10", "dw_set11", "dw_set12", "dw_set13", "dw_set14", "dw_set15", "dw_set16",
+        "dw_set17", "dw_set18", "dw_set19", "dw_set20",
+    ];
+    NAMES.get(count).copied().ok_or(Failure::Unsendable("too many settings"))
 }
 
 /// Sets all settings and answers no row: no value is ever NULL, so the whole condition is evaluated,

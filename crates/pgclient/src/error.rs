@@ -8,7 +8,7 @@ use doorward_core::Fault;
 use crate::codes;
 
 /// How long a caller is asked to stay away when the backend cannot be reached.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// An error that PostgreSQL answered (ErrorResponse): texts as the server wrote them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -142,6 +142,9 @@ pub(crate) enum Failure {
     /// The request cannot be encoded within its bound.
     #[error("the request is larger than {0} bytes")]
     RequestTooLarge(usize),
+    /// The request cannot be encoded at all.
+    #[error("{0}")]
+    Unsendable(&'static str),
     /// Login failed for a reason that repeating does not mend.
     #[error("{0}")]
     Login(&'static str),
@@ -174,6 +177,9 @@ impl Failure {
             Self::RequestTooLarge(max) => {
                 Fault::new(codes::REQUEST_TOO_LARGE, format!("the request is larger than {max} bytes"))
                     .hint("Send it in smaller parts.")
+            }
+            Self::Unsendable(what) => {
+                Fault::new(codes::REQUEST_INVALID, "the request cannot be sent to the database").cause(what)
             }
             Self::Protocol(cause) if read_only => {
                 Fault::new(codes::PROTOCOL, "the database answered with something that is not understood")

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::codes;
 use crate::conn::{Ask, Conn};
-use crate::error::{Failure, RunError, unavailable};
+use crate::error::{Failure, RETRY_AFTER, RunError, unavailable};
 use crate::handshake;
 use crate::request::{Reply, Request, SETTINGS_MAX};
 use crate::stream::Dialer;
@@ -109,6 +109,7 @@ pub(crate) struct Inner {
 struct Backoff {
     failures: u32,
     until: Option<Instant>,
+    cause: String,
 }
 
 impl Pool {
@@ -162,7 +163,7 @@ impl Pool {
                 Err(_) => return Err(deadline_passed(request.read_only).into()),
             };
             match may_repeat(&failure, conn, request.read_only) {
-                Repeat::SameConnection if again && conn.discard().await.is_ok() => {}
+                Repeat::SameConnection if again && is_done(timeout(SETTLE_MAX, conn.discard()).await) => {}
                 Repeat::Fresh if again => {
                     lent.conn = None;
                     lent.connection(false).await?;
@@ -240,9 +241,7 @@ impl Inner {
     }
 
     async fn connect(&self) -> Result<Conn, Fault> {
-        if let Some(wait) = self.backoff.lock().wait() {
-            return Err(unavailable("earlier attempts to connect failed").retry_after(wait));
-        }
+        self.backoff.lock().check()?;
         let connecting = handshake::connect(&self.dialer, &self.login, self.settings.statements_max);
         let result = match timeout(self.settings.connect_timeout, connecting).await {
             Ok(Ok(conn)) => Ok(conn),
@@ -253,7 +252,7 @@ impl Inner {
         match &result {
             Ok(_) => *backoff = Backoff::default(),
             Err(fault) => {
-                backoff.failed();
+                backoff.failed(fault.cause_text().unwrap_or_default());
                 tracing::warn!(database = %self.dialer.target(), cause = fault.cause_text(), "cannot connect");
             }
         }
@@ -286,20 +285,24 @@ impl Inner {
             // If the cancel comes late it hits this, and not the next borrower's statement.
             conn.discard().await
         });
-        match rescued.await {
-            Ok(Ok(())) if conn.is_reusable() => self.keep(conn),
-            Ok(Ok(()) | Err(_)) | Err(_) => {}
+        if is_done(rescued.await) && conn.is_reusable() {
+            self.keep(conn);
         }
     }
 }
 
 impl Backoff {
-    fn wait(&self) -> Option<Duration> {
-        let wait = self.until?.saturating_duration_since(Instant::now());
-        (!wait.is_zero()).then_some(wait)
+    /// Refuses at once while the pause after a failed attempt lasts.
+    fn check(&self) -> Result<(), Fault> {
+        let wait = self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        if wait.is_zero() {
+            return Ok(());
+        }
+        Err(unavailable(format_args!("a moment ago: {}", self.cause)).retry_after(wait.max(RETRY_AFTER)))
     }
 
-    fn failed(&mut self) {
+    fn failed(&mut self, cause: &str) {
+        self.cause = cause.to_owned();
         let pause = BACKOFF_MIN.saturating_mul(1 << self.failures.min(8)).min(BACKOFF_MAX);
         self.failures = self.failures.saturating_add(1);
         self.until = Some(Instant::now() + pause);
@@ -329,7 +332,9 @@ impl Drop for Lent {
         let (Some(conn), Some(seat)) = (self.conn.take(), self.seat.take()) else { return };
         if conn.is_reusable() {
             self.inner.keep(conn);
-        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        } else if conn.is_busy()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
             // Bounded by the seats: the task holds this one until it is done.
             runtime.spawn(self.inner.clone().rescue(conn, seat));
         }
@@ -404,6 +409,10 @@ fn check_settings(request: &Request<'_>) -> Result<(), Fault> {
             Err(Fault::new(codes::REQUEST_INVALID, format!("the setting {name} is the pool's to set")))
         }
     }
+}
+
+fn is_done<E>(result: Result<Result<(), Failure>, E>) -> bool {
+    matches!(result, Ok(Ok(())))
 }
 
 fn exhausted(waited: Duration) -> Fault {

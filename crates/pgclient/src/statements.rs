@@ -10,7 +10,7 @@ use crate::frames::Field;
 pub(crate) const CACHED_SQL_MAX: usize = 32 * 1024;
 
 pub(crate) struct Prepared {
-    pub(crate) name: Box<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) fields: Option<Arc<[Field]>>,
     used: u64,
 }
@@ -39,7 +39,7 @@ impl Statements {
     }
 
     /// A name that this connection has not used before.
-    pub(crate) fn fresh_name(&mut self) -> Box<str> {
+    pub(crate) fn fresh_name(&mut self) -> Arc<str> {
         self.names += 1;
         format!("dw{}", self.names).into()
     }
@@ -53,7 +53,7 @@ impl Statements {
         self.by_sql.remove(&oldest)
     }
 
-    pub(crate) fn insert(&mut self, sql: &str, name: Box<str>, fields: Option<Arc<[Field]>>) {
+    pub(crate) fn insert(&mut self, sql: &str, name: Arc<str>, fields: Option<Arc<[Field]>>) {
         self.clock += 1;
         self.by_sql.insert(sql.into(), Prepared { name, fields, used: self.clock });
     }

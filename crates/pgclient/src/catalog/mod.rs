@@ -19,6 +19,20 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// A catalogue of these relations and functions, as epoch 1, made by hand: for tests of planners.
+    pub fn of(relations: Vec<Relation>, functions: Vec<Function>) -> Self {
+        let mut catalog = Self { epoch: 1, ..Self::default() };
+        for relation in relations {
+            let schema = catalog.relations.entry(relation.schema.clone()).or_default();
+            schema.insert(relation.name.clone(), relation);
+        }
+        for function in functions {
+            let schema = catalog.functions.entry(function.schema.clone()).or_default();
+            schema.entry(function.name.clone()).or_default().push(function);
+        }
+        catalog
+    }
+
     /// Grows by one with each load; part of every key under which something of the catalogue is cached.
     pub fn epoch(&self) -> u64 {
         self.epoch

@@ -1,5 +1,7 @@
 //! The client against real servers: PostgreSQL 15 and 18.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of the tests fail as the tests do")]
+
 mod cancel;
 mod catalog;
 mod clean;
