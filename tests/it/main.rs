@@ -2,3 +2,4 @@
 
 mod architecture;
 mod demo_data;
+mod fuzz;

@@ -1,0 +1,50 @@
+//! The fuzz targets as plain functions: each takes any bytes, and must neither panic nor hang nor break
+//! the promise that it states. `fuzz_targets/` wraps them for libFuzzer, which needs a nightly compiler;
+//! `tests/it/fuzz.rs` runs them over the corpus and over mutations of it with the stable one.
+
+/// Names one of the functions below.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets. The corpus of each is in `fuzz/corpus/NAME/`.
+pub const TARGETS: &[Target] =
+    &[("settings", settings), ("token", token), ("frame", frame), ("backend", backend)];
+
+/// The configuration file: whatever it says, there is a document or a problem with a place.
+pub fn settings(bytes: &[u8]) {
+    match doorward_settings::Document::parse("fuzz.yaml", bytes) {
+        Ok(document) => {
+            let again = doorward_settings::Document::parse("fuzz.yaml", bytes).map(|again| again.digest());
+            assert_eq!(again.ok(), Some(document.digest()), "one text has one digest");
+        }
+        Err(problem) => assert!(!problem.to_string().is_empty(), "a problem says what is wrong"),
+    }
+}
+
+/// The token before anything is believed of it.
+pub fn token(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(token) = doorward_identity::token::parse(text) {
+        assert!(text.as_bytes().starts_with(token.signed), "what is signed is the token's own beginning");
+        assert!(token.kid.is_none_or(|kid| kid.len() <= doorward_identity::token::KID_BYTES_MAX));
+    }
+}
+
+/// A frame of the spool, as recovery reads it from a disk that may hold anything.
+pub fn frame(bytes: &[u8]) {
+    use doorward_audit::wire;
+    let _ = wire::peek_seq(bytes);
+    for salt in [0, 1] {
+        if let Ok(payload) = wire::payload(bytes, salt) {
+            let _ = wire::decode(payload);
+        }
+    }
+    // The checksum keeps random bytes out; behind it the decoder must hold by itself.
+    let _ = wire::decode(bytes);
+}
+
+/// What a PostgreSQL server, or whoever stands in its place, sends.
+pub fn backend(bytes: &[u8]) {
+    if let Ok(frames) = doorward_pgclient::read_all(bytes) {
+        assert!(frames <= bytes.len(), "a frame takes bytes");
+    }
+}
