@@ -180,16 +180,8 @@ impl Cluster {
         user.own(&password_file)?;
         std::fs::set_permissions(&password_file, PermissionsExt::from_mode(0o600))?;
 
-        let made = user.run(
-            Command::new(installation.bin.join("initdb"))
-                .args(["--no-sync", "--no-instructions", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C"])
-                .args(["-U", SUPERUSER, "--pwfile"])
-                .arg(&password_file)
-                .arg("-D")
-                .arg(folder.path().join("data")),
-        )?;
+        make_data(&installation, user, folder.path(), &password_file)?;
         std::fs::remove_file(&password_file)?;
-        ensure!(made.status.success(), "initdb failed: {}", String::from_utf8_lossy(&made.stderr));
 
         let mut cluster = Self {
             server: Mutex::new(None),
@@ -461,6 +453,21 @@ impl Drop for Database<'_> {
         // A server that a test has stopped takes its databases with it.
         let _ = self.cluster.sql(&format!("drop database if exists {} with (force)", self.name));
     }
+}
+
+/// Makes the data folder. Guarded like the server: a test may be killed while it is made.
+fn make_data(installation: &Installation, user: User, folder: &Path, password_file: &Path) -> Result<()> {
+    let mut initdb = Command::new(installation.bin.join("initdb"));
+    initdb
+        .args(["--no-sync", "--no-instructions", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C"])
+        .args(["-U", SUPERUSER, "--pwfile"])
+        .arg(password_file)
+        .arg("-D")
+        .arg(folder.join("data"));
+    let log = folder.join("log");
+    let mut made = Guarded::start("initdb", user.apply(&mut initdb), &log, Signal::Kill, Some(folder))?;
+    ensure!(made.wait()?.success(), "initdb failed:\n{}", made.log());
+    Ok(())
 }
 
 fn answer(psql: &mut Command) -> Result<String> {
