@@ -7,7 +7,7 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. The corpus of each is in `fuzz/corpus/NAME/`.
 pub const TARGETS: &[Target] =
-    &[("settings", settings), ("token", token), ("frame", frame), ("backend", backend)];
+    &[("settings", settings), ("token", token), ("frame", frame), ("backend", backend), ("rest", rest)];
 
 /// The configuration file: whatever it says, there is a document or a problem with a place.
 pub fn settings(bytes: &[u8]) {
@@ -47,4 +47,9 @@ pub fn backend(bytes: &[u8]) {
     if let Ok(frames) = doorward_pgclient::read_all(bytes) {
         assert!(frames <= bytes.len(), "a frame takes bytes");
     }
+}
+
+/// A request of the REST door, down to its statement.
+pub fn rest(bytes: &[u8]) {
+    doorward_door_rest::fuzz_request(bytes);
 }

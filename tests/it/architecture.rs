@@ -15,9 +15,9 @@ const TOOLS: [&str; 3] = ["doorward-settings", "doorward-http", "doorward-pgclie
 const ORGANS: [&str; 4] = ["doorward-identity", "doorward-policy", "doorward-lease", "doorward-audit"];
 /// Doors know the core and tools.
 const DOOR_PREFIX: &str = "doorward-door-";
-/// The binary puts everything together; these two stand outside the house and look in.
+/// The binary puts everything together; these stand outside the house and look in.
 const BINARY: &str = "doorward";
-const OUTSIDE: [&str; 2] = ["doorward-tests", "doorward-benches"];
+const OUTSIDE: [&str; 3] = ["doorward-tests", "doorward-benches", "doorward-demo"];
 const TESTKIT: &str = "doorward-testkit";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +51,8 @@ fn may(from: Place, to: Place) -> bool {
         // A tool may stand on another tool, never on what uses it.
         Place::Tool | Place::Organ | Place::Door => matches!(to, Place::Core | Place::Tool),
         Place::Testkit => matches!(to, Place::Core | Place::Tool),
-        // The demo brings its own people and database, so the binary may use the testkit.
-        Place::Binary => to != Place::Outside && to != Place::Binary,
+        // What ships does not carry the testkit.
+        Place::Binary => !matches!(to, Place::Outside | Place::Binary | Place::Testkit),
         Place::Outside => to != Place::Outside,
     }
 }
