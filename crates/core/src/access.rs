@@ -146,6 +146,12 @@ impl Access {
         &self.arrival
     }
 
+    /// A front that serves several doors has found the one that this call is for.
+    pub fn at_door(&mut self, door: &'static str) {
+        self.arrival.door = door;
+        self.edit(|record| record.door = door);
+    }
+
     /// Where the call stands in a distributed trace.
     pub fn trace(&self) -> TraceContext {
         self.record.as_ref().map_or_else(|| own_trace(AccessId::fresh()), |record| record.trace)
