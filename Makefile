@@ -23,8 +23,8 @@ help:
 
 demo:
 	@scripts/setup.sh demo
-	cargo build --release --quiet -p doorward
-	@target/release/doorward demo $(if $(CHECK),--check)
+	cargo build -p doorward -p doorward-demo
+	@target/debug/doorward-demo $(if $(CHECK),--check)
 
 test: lint
 	@scripts/setup.sh test

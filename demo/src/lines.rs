@@ -1,0 +1,150 @@
+//! The demo's lines: what each shows, what to paste, and what it promises to print.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+use doorward_testkit::issuer::PEOPLE;
+
+/// The file that the lines read their variables from.
+pub(crate) const ENVIRONMENT: &str = "env";
+
+/// One thing that the demo shows.
+struct Line {
+    /// What it shows.
+    title: &'static str,
+    /// What to paste.
+    command: &'static str,
+    /// Texts that its output has.
+    promises: &'static [&'static str],
+    /// Texts that its output does not have.
+    excludes: &'static [&'static str],
+}
+
+const LINES: &[Line] = &[
+    Line {
+        title: "Ada, an analyst, reads flights: her grant allows it",
+        command: r#"curl -s "$AIR/flights?origin=eq.SFO&delay=gt.60&select=id,destination,delay&order=delay.desc&limit=3" -H "Authorization: Bearer $ANALYST""#,
+        promises: &[r#""destination""#, r#""delay""#],
+        excludes: &["code"],
+    },
+    Line {
+        title: "… and calls a function",
+        command: r#"curl -s "$AIR/rpc/busiest_routes?airport=SFO&at_most=2" -H "Authorization: Bearer $ANALYST""#,
+        promises: &[r#""mean_delay""#],
+        excludes: &["message"],
+    },
+    Line {
+        title: "Sam, a support agent, reads tickets: row-level security narrows them to his own",
+        command: r#"curl -s "$AIR/support_tickets?select=id,assignee,status&order=id&limit=3" -H "Authorization: Bearer $SUPPORT""#,
+        promises: &["sam@example.com"],
+        excludes: &["kim@example.com", "lee@example.com"],
+    },
+    Line {
+        title: "Ines, an administrator, sees everybody's",
+        command: r#"curl -s "$AIR/support_tickets?select=id,assignee,status&order=id&limit=3" -H "Authorization: Bearer $ADMINISTRATOR""#,
+        promises: &["kim@example.com"],
+        excludes: &["message"],
+    },
+    Line {
+        title: "The pipeline writes a flight",
+        command: r#"curl -s -i "$AIR/flights" -H "Authorization: Bearer $PIPELINE" -H 'Content-Type: application/json' -d '{"departed_at":"2001-03-31 08:00","delay":0,"distance":337,"origin":"SFO","destination":"LAX"}'"#,
+        promises: &["201 Created", "doorward-access-id"],
+        excludes: &["message"],
+    },
+    Line {
+        title: "Ada may not write: the refusal says why, and what to do",
+        command: r#"curl -s "$AIR/flights" -H "Authorization: Bearer $ANALYST" -H 'Content-Type: application/json' -d '{"delay":0}'"#,
+        promises: &["authorize.no-grant", "write air/public/flights", "hint"],
+        excludes: &["201 Created"],
+    },
+    Line {
+        title: "… and the same, explained offline",
+        command: r#"$DOORWARD explain --as ada --groups analysts write air/public/flights || true"#,
+        promises: &["denied", "analysts"],
+        excludes: &["allowed: "],
+    },
+    Line {
+        title: "Nobody may delete flights, not even Ines: a deny rule beats every grant",
+        command: r#"curl -s -X DELETE "$AIR/flights?id=eq.1" -H "Authorization: Bearer $ADMINISTRATOR""#,
+        promises: &["authorize.denied-by-rule", "flights-stay"],
+        excludes: &["204"],
+    },
+    Line {
+        title: "A forged token is refused, and the gateway's record says which check failed",
+        command: r#"curl -s "$AIR/flights?limit=1" -H "Authorization: Bearer ${ANALYST%?????}AAAAA""#,
+        promises: &["authenticate."],
+        excludes: &["destination"],
+    },
+    Line {
+        title: "Ada's limit is 5 calls a second, 10 at once: the rest of 20 is told when to come back",
+        command: r#"for i in $(seq 20); do curl -s -o /dev/null -w '%{http_code} ' "$AIR/airports?limit=1" -H "Authorization: Bearer $ANALYST"; done; curl -s -i "$AIR/airports?limit=1" -H "Authorization: Bearer $ANALYST" | grep -i -E '^(HTTP|retry-after|ratelimit)'"#,
+        promises: &["200 ", "429 ", "retry-after", "ratelimit-policy"],
+        excludes: &["500"],
+    },
+    Line {
+        title: "The timeline of all that: who, what, by which grant, how it ended",
+        command: r#"sleep 1; $DOORWARD audit tail --no-follow --limit 40"#,
+        promises: &["ada", "sam", "ines", "daily-load", "allowed", "denied", "limited", "public/flights"],
+        excludes: &[],
+    },
+    Line {
+        title: "One call of it, stage by stage, and in words what went wrong",
+        command: r#"$DOORWARD audit trace "$($DOORWARD audit query --outcome denied --principal ada --limit 1 --json | sed -E 's/.*"access_id":"([^"]+)".*/\1/')""#,
+        promises: &["authorize", "decode", "authorize.no-grant"],
+        excludes: &["no record"],
+    },
+];
+
+/// The variables that the lines use, as shell text.
+pub(crate) fn environment(http: &str, admin: &str, binary: &Path, folder: &Path) -> String {
+    let mut text = format!("export AIR={http}/air\nexport ADMIN={admin}\n");
+    let folder = folder.display();
+    for person in &PEOPLE {
+        let name = person.name.to_uppercase();
+        // The formatter of a String cannot fail.
+        let _ = writeln!(text, "export {name}=$(cat '{folder}/{}.token')", person.name);
+    }
+    let _ = writeln!(text, "export DOORWARD='{}'", binary.display());
+    let _ = writeln!(text, "export DOORWARD_CONFIG='{folder}/doorward.yaml:{folder}/ports.yaml'");
+    let _ = writeln!(text, "cd '{folder}'");
+    text
+}
+
+/// Prints the lines, to be pasted into another terminal.
+pub(crate) fn print(folder: &Path) {
+    println!("\nEverything runs. In another terminal, begin with:\n");
+    println!("  source {}/{ENVIRONMENT}", folder.display());
+    for line in LINES {
+        println!("\n# {}\n{}", line.title, line.command);
+    }
+    println!("\n# Metrics and readiness\ncurl -s $ADMIN/metrics | grep doorward_calls\ncurl -s $ADMIN/readyz");
+    println!("\nCtrl-C ends it all and leaves nothing behind.");
+}
+
+/// Runs the lines and says of each whether it came out as promised. Whether all did.
+pub(crate) fn check(folder: &Path) -> Result<bool> {
+    let mut failed = 0;
+    for line in LINES {
+        println!("\n# {}\n$ {}", line.title, line.command);
+        let script = format!("source '{}/{ENVIRONMENT}'\n{}", folder.display(), line.command);
+        let output = Command::new("bash").args(["-c", &script]).output()?;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        println!("{}", text.trim_end());
+        let lower = text.to_lowercase();
+        let missing = line.promises.iter().filter(|promise| !lower.contains(&promise.to_lowercase()));
+        let unwanted = line.excludes.iter().filter(|excluded| lower.contains(&excluded.to_lowercase()));
+        let complaints: Vec<String> = missing
+            .map(|promise| format!("missing: {promise}"))
+            .chain(unwanted.map(|excluded| format!("unwanted: {excluded}")))
+            .collect();
+        for complaint in &complaints {
+            println!("  NOT AS PROMISED, {complaint}");
+        }
+        failed += usize::from(!complaints.is_empty());
+    }
+    println!("\n{} passed, {failed} failed", LINES.len() - failed);
+    Ok(failed == 0)
+}
