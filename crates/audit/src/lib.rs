@@ -274,3 +274,6 @@ fn join(thread: Option<JoinHandle<()>>) {
         tracing::error!("a thread of the record's organ panicked");
     }
 }
+
+#[cfg(test)]
+mod tests;

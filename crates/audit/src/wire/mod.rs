@@ -364,3 +364,6 @@ impl<'a> Reader<'a> {
         Ok(Header { salt, epoch, gateway_id, columns })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -398,3 +398,6 @@ fn cut(text: &str) -> String {
         Some(_) => text.chars().take(CELL_MAX - 1).chain(['…']).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;
