@@ -113,8 +113,21 @@ fn parse_error(source: &str, errors: &cel::ParseErrors) -> CheckError {
     let line = usize::try_from(line).unwrap_or(1).max(1);
     let before: usize = source.split_inclusive('\n').take(line - 1).map(|line| line.chars().count()).sum();
     let offset = before + usize::try_from(column).unwrap_or(1).max(1) - 1;
-    let message = first.msg.lines().next().unwrap_or_default();
-    CheckError::at(offset, format!("the condition is not valid CEL: {message}"))
+    CheckError::at(offset, parse_message(&first.msg))
+}
+
+/// The parser's own words, without its list of all tokens that it knows.
+fn parse_message(message: &str) -> String {
+    if message.contains("Recursion limit") {
+        return "the condition nests too deeply".to_owned();
+    }
+    let line = message.lines().next().unwrap_or_default();
+    let line = line.strip_prefix("Syntax error: ").unwrap_or(line);
+    let line = line.split(" expecting ").next().unwrap_or(line);
+    if line.contains("<EOF>") {
+        return "the condition ends too early".to_owned();
+    }
+    format!("the condition is not valid CEL: {line}")
 }
 
 /// Names of keys and types come from the expression; values do not appear.

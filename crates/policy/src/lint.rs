@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 
 use doorward_core::GrantName;
-use doorward_settings::Position;
+use doorward_settings::{Position, suggest};
 
+use crate::compile::Compiled;
 use crate::rule::{Role, Rule};
 use crate::selector::Selector;
 
@@ -26,6 +27,27 @@ pub struct Lint {
 impl fmt::Display for Lint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: {}", self.position, self.rule, self.message)
+    }
+}
+
+impl Compiled {
+    /// What `doorward check` warns of once it knows the configured issuers: `issuer:` selectors that name
+    /// none of them.
+    pub fn issuer_lints(&self, known: &[&str]) -> Vec<Lint> {
+        let rules = self.grants.iter().chain(&self.denies);
+        let unknown = rules.flat_map(|rule| rule.to.iter().map(move |selector| (rule, selector))).filter_map(
+            |(rule, selector)| match selector {
+                Selector::Issuer(name) if !known.contains(&&**name) => Some((rule, name)),
+                _ => None,
+            },
+        );
+        unknown
+            .map(|(rule, name)| {
+                let hint =
+                    suggest(name, known.iter().copied()).map(|hint| format!("; {hint}")).unwrap_or_default();
+                lint(rule, format!("names an issuer that is not configured: \"{name}\"{hint}"))
+            })
+            .collect()
     }
 }
 

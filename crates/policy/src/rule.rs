@@ -88,7 +88,7 @@ pub(crate) struct Rule {
 pub(crate) enum Match {
     Yes,
     No,
-    /// A template could not be filled for this caller, and nothing else matched.
+    /// Nothing matched, and a template that could have cannot be filled for this caller.
     Unfilled,
 }
 
@@ -105,7 +105,10 @@ impl Rule {
             match scope.pattern.matches(action.object.as_str(), principal, group) {
                 Ok(true) => return Match::Yes,
                 Ok(false) => {}
-                Err(Unfilled) => result = Match::Unfilled,
+                Err(Unfilled) if scope.pattern.could_match(action.object.as_str()) => {
+                    result = Match::Unfilled
+                }
+                Err(Unfilled) => {}
             }
         }
         result

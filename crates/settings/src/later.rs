@@ -12,7 +12,7 @@ const LATER: &[(&str, &str)] = &[
     ("grants.*.mask", "masking of columns"),
     ("grants.*.rows", "row filters"),
     ("grants.*.quota", "quotas over long periods"),
-    ("grants.*.per", "keys of limits and quotas"),
+    ("grants.*.per", "what quotas count by (a limit takes it: limit: { rate: 50/s, per: grant })"),
     ("grants.*.concurrency", "limits on calls in flight"),
     ("grants.*.approve", "approvals"),
     ("grants.*.shadow", "shadow mode"),
