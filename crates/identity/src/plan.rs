@@ -157,7 +157,7 @@ fn check_issuer(issuer: &IssuerConfig, problems: &mut Problems) {
     if issuer.leeway.get().get().as_secs() > LEEWAY_SECONDS_MAX {
         problems.push(issuer.leeway.problem("the leeway is at most 60s"));
     }
-    if issuer.lifetime_max.get().get().is_zero() {
+    if issuer.lifetime_max.get().get().as_secs() == 0 {
         problems.push(issuer.lifetime_max.problem("no token lives that short"));
     }
 }

@@ -1,6 +1,9 @@
 //! Tests of the whole organ, through the trait that the road uses.
 
 mod api_keys;
+mod certificates;
+mod configuration;
+mod introspection;
 mod key_sets;
 mod pitfalls;
 mod shapes;

@@ -198,8 +198,9 @@ impl Web {
         self.count.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn last_request(&self) -> FetchRequest {
-        self.requests.lock().last().unwrap().clone()
+    /// The last request of which the URL has this in it.
+    pub(crate) fn asked(&self, part: &str) -> Option<FetchRequest> {
+        self.requests.lock().iter().rfind(|request| request.url.contains(part)).cloned()
     }
 }
 
