@@ -8,3 +8,4 @@ mod clean;
 mod pool;
 mod statements;
 mod support;
+mod tls;

@@ -1,0 +1,58 @@
+//! TLS to a real server: who is trusted, and who is not.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use doorward_pgclient::{Pool, Target};
+use doorward_testkit::postgres::Cluster;
+
+use crate::support::{clusters, login, read, small, text};
+
+/// Gives a cluster a key and a certificate for `localhost`; returns the certificate.
+fn secure(cluster: &Cluster) -> String {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    for (name, pem) in [("server.crt", &certificate), ("server.key", &key)] {
+        let shell = format!("base64 -d > {name} && chmod 600 {name}");
+        cluster.sql(&format!("copy (select '{}') to program '{shell}'", STANDARD.encode(pem))).unwrap();
+    }
+    cluster.sql("alter system set ssl = on").unwrap();
+    cluster.restart().unwrap();
+    certificate
+}
+
+async fn connect(cluster: &Cluster, host: &str, parameters: &str) -> Result<String, String> {
+    let url = format!("postgres://{host}:{}/postgres?{parameters}", cluster.port());
+    let target = Target::parse(&url, false).unwrap();
+    let pool = Pool::new(target, login(), small(1)).map_err(|error| error.to_string())?;
+    let sql = "select coalesce(version, 'plain') from pg_stat_ssl where pid = pg_backend_pid()";
+    match read(&pool, "alice", sql).await {
+        Ok(reply) => Ok(text(&reply)),
+        Err(error) => Err(error.into_fault().cause_text().unwrap_or_default().to_owned()),
+    }
+}
+
+#[tokio::test]
+async fn the_server_is_verified_when_asked() {
+    for cluster in clusters() {
+        let certificate = secure(&cluster);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ca.pem");
+        std::fs::write(&file, certificate).unwrap();
+        let roots = format!("sslrootcert={}", file.display());
+        let tls = Ok("TLSv1.3".to_owned());
+        assert_eq!(connect(&cluster, "localhost", &format!("sslmode=verify-full&{roots}")).await, tls);
+        assert_eq!(connect(&cluster, "localhost", "sslmode=require").await, tls);
+        assert_eq!(connect(&cluster, "localhost", "sslmode=prefer").await, tls);
+        assert_eq!(connect(&cluster, "localhost", "sslmode=disable").await, Ok("plain".into()));
+        // Another name than the certificate's, and an authority that nobody knows.
+        let wrong_name = connect(&cluster, "127.0.0.1", &format!("sslmode=verify-full&{roots}")).await;
+        assert!(wrong_name.is_err_and(|why| why.contains("certificate")));
+        assert!(connect(&cluster, "localhost", "sslmode=verify-full").await.is_err());
+        // Cancelling goes the same way.
+        let url = format!("postgres://localhost:{}/postgres?sslmode=verify-full&{roots}", cluster.port());
+        let pool = Pool::new(Target::parse(&url, false).unwrap(), login(), small(1)).unwrap();
+        let sleeping = read(&pool, "alice", "select pg_sleep(30)");
+        tokio::time::timeout(std::time::Duration::from_millis(400), sleeping).await.unwrap_err();
+        assert_eq!(text(&read(&pool, "alice", "select 1").await.unwrap()), "1");
+    }
+}
