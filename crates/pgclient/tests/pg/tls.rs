@@ -16,6 +16,7 @@ fn secure(cluster: &Cluster) -> String {
         cluster.sql(&format!("copy (select '{}') to program '{shell}'", STANDARD.encode(pem))).unwrap();
     }
     cluster.sql("alter system set ssl = on").unwrap();
+    cluster.sql("grant pg_read_all_stats to alice").unwrap();
     cluster.restart().unwrap();
     certificate
 }
