@@ -35,7 +35,7 @@ pub use config::AuditConfig;
 pub use spool::{PLACES_MAX, State};
 
 use shipper::{Progress, Shipper};
-use spool::files::{Directory, Files};
+use spool::files::{Directory, Files, make_private};
 use spool::{Recovered, Settings, Shared, SpoolRecorder, Writer};
 use store::sqlite::SqliteStore;
 use subjects::Subjects;
@@ -257,9 +257,7 @@ fn lock(dir: &Path) -> Result<File, AuditError> {
 
 fn open_subjects(path: &Path) -> Result<Subjects, AuditError> {
     let failed = |cause: String| AuditError::Subjects { path: path.display().to_string(), cause };
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Directory::open(parent).map_err(|error| failed(error.to_string()))?;
-    }
+    make_private(path).map_err(|error| failed(error.to_string()))?;
     Subjects::open(path).map_err(|error| failed(error.to_string()))
 }
 

@@ -77,6 +77,26 @@ fn a_record_comes_to_the_timeline_promptly() {
     assert_eq!(kept, id);
 }
 
+#[cfg(unix)]
+#[test]
+fn files_are_for_the_gateways_own_eyes() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    let audit = Audit::open(&config(dir.path())).unwrap();
+    keep(&audit.recorder(), record());
+    until(&audit, |status| status.shipped_total == 1);
+    let mut files = Vec::new();
+    for folder in ["data", "data/spool"] {
+        files.extend(std::fs::read_dir(dir.path().join(folder)).unwrap().map(|entry| entry.unwrap().path()));
+    }
+    assert!(files.len() > 4, "{files:?}");
+    for path in files {
+        let mode = path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} {mode:o}", path.display());
+    }
+}
+
 #[test]
 fn a_second_gateway_on_the_same_spool_is_refused() {
     let dir = tempfile::tempdir().unwrap();

@@ -58,6 +58,18 @@ pub(crate) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
+/// Makes a file that only the gateway's user may read, unless it is there already; for databases, which
+/// would make it readable to all.
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Directory::open(parent)?;
+    }
+    match private(OpenOptions::new().write(true).create_new(true)).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 impl Files for Directory {
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
         let mut files = Vec::new();

@@ -40,7 +40,8 @@ use files::Files;
 pub const PLACES_MAX: usize = 65_536;
 /// Bytes of the spool that each reserved place stands for.
 const PLACE_BYTES: u64 = 2 << 10;
-/// How long one sync may take before the spool counts as stalled and refuses new calls.
+/// How long one sync may take before the spool counts as stalled and refuses new calls, and how long a
+/// caller waits for its frame.
 const STALL: Duration = Duration::from_secs(10);
 
 /// How the spool is.
@@ -303,5 +304,11 @@ impl Slot for SpoolSlot {
 }
 
 fn wait(durable: oneshot::Receiver<Result<(), NotDurable>>) -> Durable {
-    Box::pin(async move { durable.await.unwrap_or(Err(NotDurable)) })
+    Box::pin(async move {
+        // A disk that hangs must not hold callers for ever. Their records may still be written.
+        match tokio::time::timeout(STALL, durable).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(_)) | Err(_) => Err(NotDurable),
+        }
+    })
 }

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use doorward_core::{AccessRecord, Durable, NotDurable, Recorder, Slot};
 use proptest::prelude::*;
+use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use super::model::{FakeDisk, FakeStore, record};
@@ -69,6 +70,9 @@ impl World {
 
 /// What a future says, if it says it now.
 fn now(mut durable: Durable) -> Option<Result<(), NotDurable>> {
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap());
+    let _inside = RUNTIME.enter();
     match Pin::new(&mut durable).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => Some(done),
         Poll::Pending => None,
@@ -224,6 +228,34 @@ fn a_call_that_dies_with_the_gateway_is_recorded_as_unknown() {
     // And only once.
     World::start(&disk.power_cycle(0), &store).unwrap().shipper.ship_all().unwrap();
     assert_eq!(store.0.lock().records.len(), 1);
+}
+
+#[test]
+fn a_torn_end_is_cut_off_and_is_no_damage() {
+    for seed in 0..30 {
+        let (disk, store) = (FakeDisk::default(), FakeStore::default());
+        let mut world = World::start(&disk, &store).unwrap();
+        world.keep(record()).unwrap();
+        disk.crash_after(Some(0));
+        assert_eq!(world.keep(record()), Err(NotDurable));
+        let disk = disk.power_cycle(seed);
+        let mut world = World::start(&disk, &store).unwrap();
+        world.shipper.ship_all().unwrap();
+        let kept = store.0.lock().clone();
+        assert_eq!((kept.records.len(), kept.gaps.len()), (1, 0), "seed {seed}");
+        assert_eq!(world.progress.damaged_total.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_does_not_hold_callers_for_ever() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let world = World::start(&disk, &store).unwrap();
+    // The writer does not get to it.
+    let durable = world.recorder.reserve().unwrap().complete(record());
+    let started = tokio::time::Instant::now();
+    assert_eq!(durable.await, Err(NotDurable));
+    assert_eq!(started.elapsed().as_secs(), STALL.as_secs());
 }
 
 #[test]

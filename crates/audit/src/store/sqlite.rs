@@ -15,6 +15,7 @@ use super::{BUSY_WAIT, Batch, OpenIntent, Record, Store, StoreError};
 use crate::columns::{COLUMNS, Source, Type};
 use crate::config::Retention;
 use crate::row::Value;
+use crate::spool::files::make_private;
 use crate::wire::ActionText;
 
 /// Rows removed in one step of retention.
@@ -34,9 +35,7 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the file, and makes it when there is none; refuses one whose columns are not ours.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            crate::spool::files::Directory::open(parent)?;
-        }
+        make_private(path)?;
         let connection = Connection::open(path)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         connection.busy_timeout(BUSY_WAIT)?;
