@@ -33,12 +33,12 @@ pub fn free_port() -> std::io::Result<u16> {
 }
 
 /// Waits on a thread of its own kind: tests block, the runtime does not.
-pub(crate) fn pause(span: Duration) {
+pub fn pause(span: Duration) {
     std::thread::park_timeout(span);
 }
 
 /// Asks `ready` every few milliseconds until it says yes or the time is up.
-pub(crate) fn wait_until(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
+pub fn wait_until(limit: Duration, mut ready: impl FnMut() -> bool) -> bool {
     let start = std::time::Instant::now();
     loop {
         if ready() {

@@ -483,3 +483,22 @@ fn random_hex() -> Result<String> {
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| anyhow::anyhow!("no random bytes"))?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A checkout may lie in a folder that the server's user cannot enter.
+    #[test]
+    fn programs_in_a_private_folder_are_copied() -> Result<()> {
+        let private = tempfile::tempdir()?;
+        let newer = Installation::newer()?;
+        let native = newer.bin.parent().context("a root")?;
+        let copied = Command::new("cp").arg("-RL").arg(native).arg(private.path().join("native")).status()?;
+        assert!(copied.success());
+        let installation = Installation { bin: private.path().join("native/bin") };
+        let cluster = Cluster::start_new(installation, Durability::Fast)?;
+        assert_eq!(cluster.sql("select 1")?, "1");
+        Ok(())
+    }
+}
