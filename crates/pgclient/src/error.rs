@@ -170,6 +170,12 @@ impl Failure {
     pub(crate) fn run_error(self, read_only: bool) -> RunError {
         let fault = match self {
             Self::Server(error) => return RunError::Server(error),
+            // It was cut off before its end: the change may have been committed, or rolled back by the cancel.
+            Self::TooLarge(max) if !read_only => Fault::new(
+                codes::OUTCOME_UNKNOWN,
+                format!("the answer to the change is larger than {max} bytes and was cut off"),
+            )
+            .hint("Read the rows back before you send the change again, and ask for a smaller answer."),
             Self::TooLarge(max) => {
                 Fault::new(codes::ANSWER_TOO_LARGE, format!("the answer is larger than {max} bytes"))
                     .hint("Ask for fewer rows or columns: `limit`, `select`, a filter.")

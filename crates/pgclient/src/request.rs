@@ -10,7 +10,7 @@ use crate::frames::{self, Field};
 /// One statement with what is set for it alone.
 ///
 /// The role is not here: it is the permit's, and the pool takes it from the pass. So is
-/// `doorward.access_id`, the call's id.
+/// `doorward.access_id`, the call's id. A lease without a role acts as the login itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Request<'a> {
     /// Settings of this transaction only, as names and values: `request.jwt.claims`,

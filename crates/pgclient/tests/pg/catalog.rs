@@ -144,9 +144,7 @@ async fn many_tables_load_quickly() {
         assert!(watch.wait_for(1, WAIT).await, "{:?}", watch.status());
         assert!(watch.current().relations("shop").count() > 1000);
         let took = watch.status().load_time;
-        assert!(took < Duration::from_millis(2500), "{took:?}");
-        watch.reload();
-        assert!(watch.wait_for(2, WAIT).await);
-        tracing::info!(first = ?took, second = ?watch.status().load_time, "loaded");
+        // A fraction of a second on a quiet machine; the tests of a whole workspace are not quiet.
+        assert!(took < Duration::from_secs(2), "{took:?}");
     }
 }

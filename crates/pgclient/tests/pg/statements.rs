@@ -124,6 +124,9 @@ async fn an_answer_is_refused_before_it_is_buffered() {
         let request = Request { sql: many, ..request };
         let error = run(&pool, "alice", &request).await.unwrap_err();
         assert_eq!(error.into_fault().code().name, "forward.answer-too-large");
+        // A change that was cut off may have been committed; nobody is told that it was refused.
+        let error = run(&pool, "alice", &Request { read_only: false, ..request }).await.unwrap_err();
+        assert_eq!(error.into_fault().code().name, "forward.outcome-unknown");
         let exact = Request { sql: "select repeat('x', 3000000)", bytes_max: Some(4_000_000), ..request };
         assert_eq!(
             run(&pool, "alice", &exact).await.unwrap().first().unwrap().value(0).unwrap().len(),
