@@ -1,6 +1,5 @@
 //! The `grants:` and `deny:` sections → a [`Compiled`] policy, or all that is wrong with them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use cel::Env;
@@ -9,6 +8,7 @@ use doorward_settings::{Entry, Node, Problem, Problems, Spanned, suggest};
 
 use crate::condition;
 use crate::config::{DenyConfig, GrantConfig, LimitConfig};
+use crate::hash::FixedMap;
 use crate::index::{Index, Selectors};
 use crate::limiter::{Limit, Limiter};
 use crate::lint::{self, Lint};
@@ -42,7 +42,7 @@ pub struct Compiled {
     pub(crate) selectors: Selectors,
     pub(crate) grant_index: Index,
     pub(crate) deny_index: Index,
-    pub(crate) by_name: HashMap<GrantName, usize>,
+    pub(crate) by_name: FixedMap<GrantName, usize>,
     pub(crate) cel: Arc<Env>,
     pub(crate) limiter: Arc<Limiter>,
     lints: Vec<Lint>,

@@ -153,13 +153,22 @@ struct Resolver<'a> {
 
 impl VariableResolver for Resolver<'_> {
     fn resolve<'b>(&'b self, variable: &str) -> Option<CowVal<'b, 'b>> {
-        let view = match variable {
-            "principal" => View::Principal(self.case),
-            "request" => View::Request(self.case),
-            "action" => View::Action(self.action),
-            _ => return None,
-        };
-        Some(CowVal::owned(view))
+        // The whole dotted name is asked for first, so a field costs one step and no view in between.
+        match variable.split_once('.') {
+            None => self.variable(variable).map(CowVal::owned),
+            Some((name, path)) => self.variable(name)?.at(path).map(CowVal::Owned),
+        }
+    }
+}
+
+impl<'a> Resolver<'a> {
+    fn variable(&self, name: &str) -> Option<View<'a>> {
+        match name {
+            "principal" => Some(View::Principal(self.case)),
+            "request" => Some(View::Request(self.case)),
+            "action" => Some(View::Action(self.action)),
+            _ => None,
+        }
     }
 }
 
@@ -182,6 +191,17 @@ fn list<'v>(items: impl Iterator<Item = Box<dyn Val + 'v>>) -> Box<dyn Val + 'v>
 }
 
 impl<'a> View<'a> {
+    /// A field, or a claim: `email`, `claims.team`. Whatever lies deeper is left to the evaluation.
+    fn at(self, path: &str) -> Option<Box<dyn Val + 'a>> {
+        match (self, path.split_once('.')) {
+            (_, None) => self.field(path),
+            (Self::Principal(case), Some(("claims", claim))) if !claim.contains('.') => {
+                case.principal.claims.get(claim).map(json)
+            }
+            _ => None,
+        }
+    }
+
     fn field(self, name: &str) -> Option<Box<dyn Val + 'a>> {
         match self {
             Self::Principal(case) => principal_field(case, name),
@@ -279,7 +299,7 @@ impl Val for View<'_> {
 
 impl Container for View<'_> {
     fn contains(&self, key: &dyn Val) -> Result<bool, ExecutionError> {
-        Ok(self.field(&key_text(key)?).is_some())
+        Ok(self.field(key_text(key)?).is_some())
     }
 }
 
@@ -289,8 +309,8 @@ impl Indexer for View<'_> {
         Self: 'v,
     {
         let name = key_text(key)?;
-        let value: Option<Box<dyn Val + 'v>> = self.field(&name);
-        value.map(CowVal::Owned).ok_or_else(|| ExecutionError::no_such_key(&name))
+        let value: Option<Box<dyn Val + 'v>> = self.field(name);
+        value.map(CowVal::Owned).ok_or_else(|| ExecutionError::no_such_key(name))
     }
 
     fn steal<'v>(self: Box<Self>, key: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
@@ -301,8 +321,12 @@ impl Indexer for View<'_> {
     }
 }
 
-fn key_text(key: &dyn Val) -> Result<String, ExecutionError> {
-    key.downcast_ref::<CelString<'_>>().map(|key| key.inner().to_owned()).ok_or_else(|| {
-        ExecutionError::UnexpectedType { got: key.get_type().name().to_owned(), want: "string".to_owned() }
-    })
+fn key_text<'k>(key: &'k (dyn Val + '_)) -> Result<&'k str, ExecutionError> {
+    match key.downcast_ref::<CelString<'_>>() {
+        Some(key) => Ok(key.inner()),
+        None => Err(ExecutionError::UnexpectedType {
+            got: key.get_type().name().to_owned(),
+            want: "string".to_owned(),
+        }),
+    }
 }

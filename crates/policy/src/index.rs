@@ -4,10 +4,9 @@
 //! verb, selector) → rules. Rules for one literal object are found by that object. What comes out is a
 //! superset of the rules that hold; it is in file order, and never in the order of a hash map.
 
-use std::collections::HashMap;
-
 use doorward_core::{Action, Principal, PrincipalKind, Verb};
 
+use crate::hash::FixedMap;
 use crate::rule::Rule;
 use crate::selector::{Glob, Selector, nameable};
 
@@ -15,13 +14,16 @@ const PUBLIC: u32 = 0;
 const ANYONE: u32 = 1;
 const FIRST_FREE: u32 = 2;
 
+/// Room for this many candidates is made at once.
+const CANDIDATES_EXPECTED: usize = 16;
+
 /// The numbers of selectors.
 #[derive(Debug, Default)]
 pub(crate) struct Selectors {
-    users: HashMap<Box<str>, u32>,
-    groups: HashMap<Box<str>, u32>,
-    clients: HashMap<Box<str>, u32>,
-    issuers: HashMap<Box<str>, u32>,
+    users: FixedMap<Box<str>, u32>,
+    groups: FixedMap<Box<str>, u32>,
+    clients: FixedMap<Box<str>, u32>,
+    issuers: FixedMap<Box<str>, u32>,
     tasks: Globs,
     agents: Globs,
     group_globs: Vec<(Glob, u32)>,
@@ -30,7 +32,7 @@ pub(crate) struct Selectors {
 
 #[derive(Debug, Default)]
 struct Globs {
-    literal: HashMap<Box<str>, u32>,
+    literal: FixedMap<Box<str>, u32>,
     wild: Vec<(Glob, u32)>,
 }
 
@@ -94,7 +96,7 @@ fn wild<'a>(globs: &'a [(Glob, u32)], text: &'a str) -> impl Iterator<Item = u32
 }
 
 fn number_of(
-    literal: &mut HashMap<Box<str>, u32>,
+    literal: &mut FixedMap<Box<str>, u32>,
     wild: &mut Vec<(Glob, u32)>,
     glob: &Glob,
     fresh: u32,
@@ -112,14 +114,14 @@ fn number_of(
 /// The rules of one kind, by what they speak of.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    resources: HashMap<Box<str>, u32>,
-    lists: HashMap<(u32, Verb, u32), List>,
+    resources: FixedMap<Box<str>, u32>,
+    lists: FixedMap<u64, List>,
 }
 
 #[derive(Debug, Default)]
 struct List {
     /// Rules for one object.
-    exact: HashMap<Box<str>, Vec<u32>>,
+    exact: FixedMap<Box<str>, Vec<u32>>,
     /// Rules with a pattern.
     wide: Vec<u32>,
 }
@@ -136,11 +138,9 @@ impl Index {
                     let resource = *index.resources.entry(scope.resource.as_str().into()).or_insert(fresh);
                     let literal = scope.pattern.literal();
                     for verb in scope.verbs.iter() {
-                        let list = index.lists.entry((resource, verb, number)).or_default();
+                        let list = index.lists.entry(key(resource, verb, number)).or_default();
                         match &literal {
-                            Some(object) => {
-                                push(list.exact.entry(object.as_str().into()).or_default(), place)
-                            }
+                            Some(object) => push(list.exact.entry((*object).into()).or_default(), place),
                             None => push(&mut list.wide, place),
                         }
                     }
@@ -152,23 +152,30 @@ impl Index {
 
     /// The places of the rules that may speak of the action and mean the caller, in file order.
     pub(crate) fn candidates(&self, action: &Action, numbers: &[u32]) -> Vec<u32> {
-        let mut places = Vec::new();
+        let mut places = Vec::with_capacity(CANDIDATES_EXPECTED);
         let Some(resource) = self.resources.get(action.resource.as_str()) else { return places };
         for number in numbers {
-            let Some(list) = self.lists.get(&(*resource, action.verb, *number)) else { continue };
+            let Some(list) = self.lists.get(&key(*resource, action.verb, *number)) else { continue };
             places.extend_from_slice(&list.wide);
             if !list.exact.is_empty() {
                 places.extend(list.exact.get(action.object.as_str()).into_iter().flatten());
             }
         }
-        places.sort_unstable();
-        places.dedup();
+        if places.len() > 1 {
+            places.sort_unstable();
+            places.dedup();
+        }
         places
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.lists.is_empty()
     }
+}
+
+/// A resource, a verb and a selector as one number: resources and selectors are fewer than 2^28.
+fn key(resource: u32, verb: Verb, selector: u32) -> u64 {
+    u64::from(resource) << 36 | u64::from(verb as u8) << 32 | u64::from(selector)
 }
 
 /// Places come in rising order, so a rule that names the same thing twice is the last one in the list.

@@ -20,6 +20,7 @@ mod condition;
 pub mod config;
 mod decide;
 mod explain;
+mod hash;
 mod index;
 mod limiter;
 mod lint;

@@ -15,8 +15,63 @@ const SEGMENTS_MAX: usize = 64;
 /// A compiled pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
+    shape: Shape,
+    has_variables: bool,
     segments: Vec<Segment>,
     source: Box<str>,
+}
+
+/// The common patterns are compared as one text, without a walk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Shape {
+    /// `public/orders`.
+    Exact(Box<str>),
+    /// `public/*`: what stands before the `*`.
+    Children(Box<str>),
+    /// `public/**`: what stands before the `/**`.
+    Tree(Box<str>),
+    /// Anything else.
+    Other,
+}
+
+impl Shape {
+    fn of(segments: &[Segment]) -> Self {
+        let literals = |segments: &[Segment]| {
+            let texts: Option<Vec<&str>> = segments
+                .iter()
+                .map(|segment| match segment {
+                    Segment::Literal(text) => Some(&**text),
+                    Segment::Glob(_) | Segment::Deep => None,
+                })
+                .collect();
+            texts.map(|texts| texts.join("/"))
+        };
+        let shape = match segments.split_last() {
+            Some((Segment::Literal(_), _)) => literals(segments).map(|text| Self::Exact(text.into())),
+            Some((Segment::Glob(pieces), before @ [_, ..])) if matches!(pieces.as_slice(), [Piece::Star]) => {
+                literals(before).map(|text| Self::Children(format!("{text}/").into()))
+            }
+            Some((Segment::Deep, before @ [_, ..])) => literals(before).map(|text| Self::Tree(text.into())),
+            _ => None,
+        };
+        shape.unwrap_or(Self::Other)
+    }
+
+    /// Whether the object matches; `None` when only a walk can tell.
+    fn matches(&self, object: &str) -> Option<bool> {
+        match self {
+            Self::Exact(text) => Some(**text == *object),
+            Self::Children(prefix) => {
+                let rest = object.strip_prefix(&**prefix);
+                Some(rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('/')))
+            }
+            Self::Tree(prefix) => {
+                let rest = object.strip_prefix(&**prefix);
+                Some(rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+            }
+            Self::Other => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,25 +104,23 @@ impl Pattern {
         if segments.len() > SEGMENTS_MAX {
             return Err(format!("a pattern has at most {SEGMENTS_MAX} segments"));
         }
-        Ok(Self { segments, source: text.into() })
+        Ok(Self::new(segments, text))
+    }
+
+    fn new(segments: Vec<Segment>, source: &str) -> Self {
+        let variable = |piece: &Piece| matches!(piece, Piece::Variable(_));
+        let has_variables = segments
+            .iter()
+            .any(|segment| matches!(segment, Segment::Glob(pieces) if pieces.iter().any(variable)));
+        Self { shape: Shape::of(&segments), has_variables, segments, source: source.into() }
     }
 
     /// The one object that it matches, if it has no wildcard and no variable.
-    pub(crate) fn literal(&self) -> Option<String> {
-        let literals: Option<Vec<&str>> = self
-            .segments
-            .iter()
-            .map(|segment| match segment {
-                Segment::Literal(text) => Some(&**text),
-                Segment::Glob(_) | Segment::Deep => None,
-            })
-            .collect();
-        literals.map(|literals| literals.join("/"))
-    }
-
-    /// Whether it has variables.
-    pub(crate) fn has_variables(&self) -> bool {
-        self.pieces().any(|piece| matches!(piece, Piece::Variable(_)))
+    pub(crate) fn literal(&self) -> Option<&str> {
+        match &self.shape {
+            Shape::Exact(text) => Some(text),
+            Shape::Children(_) | Shape::Tree(_) | Shape::Other => None,
+        }
     }
 
     /// Whether it uses `${group}`.
@@ -92,10 +145,13 @@ impl Pattern {
         principal: &Principal,
         group: Option<&str>,
     ) -> Result<bool, Unfilled> {
-        if !self.has_variables() {
-            return Ok(self.matches_filled(object));
+        if let Some(result) = self.shape.matches(object) {
+            return Ok(result);
         }
-        Ok(self.filled(principal, group)?.matches_filled(object))
+        if !self.has_variables {
+            return Ok(matches_segments(&self.segments, object));
+        }
+        Ok(matches_segments(&self.filled(principal, group)?, object))
     }
 
     /// Whether some caller's object could be this one: a variable stands for any text in a segment.
@@ -104,12 +160,12 @@ impl Pattern {
             Segment::Glob(pieces) => Segment::Glob(pieces.iter().map(any_for_variable).collect()),
             other => other.clone(),
         });
-        Self { segments: segments.collect(), source: "".into() }.matches_filled(object)
+        matches_segments(&segments.collect::<Vec<_>>(), object)
     }
 
     /// Whether every object that `other` matches is matched by this one. Errs on the side of `false`.
     pub(crate) fn covers(&self, other: &Self) -> bool {
-        !self.has_variables() && covers(&self.segments, &other.segments)
+        !self.has_variables && covers(&self.segments, &other.segments)
     }
 
     fn pieces(&self) -> impl Iterator<Item = &Piece> {
@@ -119,7 +175,7 @@ impl Pattern {
         })
     }
 
-    fn filled(&self, principal: &Principal, group: Option<&str>) -> Result<Self, Unfilled> {
+    fn filled(&self, principal: &Principal, group: Option<&str>) -> Result<Vec<Segment>, Unfilled> {
         let fill = |piece: &Piece| match piece {
             Piece::Variable(variable) => {
                 let value = variable.fill(principal, group).ok_or(Unfilled)?;
@@ -133,40 +189,40 @@ impl Pattern {
             Segment::Glob(pieces) => Ok(Segment::Glob(pieces.iter().map(fill).collect::<Result<_, _>>()?)),
             other => Ok(other.clone()),
         });
-        Ok(Self { segments: segments.collect::<Result<_, _>>()?, source: "".into() })
+        segments.collect()
     }
+}
 
-    /// Walks both lists; the last `**` seen is where a mismatch takes up again, one segment further, so
-    /// that the work is at most the product of the two lengths.
-    fn matches_filled(&self, object: &str) -> bool {
-        let mut wanted = self.segments.as_slice();
-        let mut rest = Some(object);
-        let mut retry: Option<(&[Segment], Option<&str>)> = None;
-        loop {
-            match (wanted.split_first(), rest) {
-                (Some((Segment::Deep, after)), _) => {
-                    retry = Some((after, rest));
-                    wanted = after;
+/// Walks both lists; the last `**` seen is where a mismatch takes up again, one segment further, so
+/// that the work is at most the product of the two lengths.
+fn matches_segments(segments: &[Segment], object: &str) -> bool {
+    let mut wanted = segments;
+    let mut rest = Some(object);
+    let mut retry: Option<(&[Segment], Option<&str>)> = None;
+    loop {
+        match (wanted.split_first(), rest) {
+            (Some((Segment::Deep, after)), _) => {
+                retry = Some((after, rest));
+                wanted = after;
+                continue;
+            }
+            (Some((segment, after)), Some(text)) => {
+                let (head, tail) = next_segment(text);
+                if segment.matches(head) {
+                    (wanted, rest) = (after, tail);
                     continue;
                 }
-                (Some((segment, after)), Some(text)) => {
-                    let (head, tail) = next_segment(text);
-                    if segment.matches(head) {
-                        (wanted, rest) = (after, tail);
-                        continue;
-                    }
-                }
-                (None, None) => return true,
-                (Some(_), None) | (None, Some(_)) => {}
             }
-            match retry {
-                Some((after, Some(text))) => {
-                    let (_, tail) = next_segment(text);
-                    retry = Some((after, tail));
-                    (wanted, rest) = (after, tail);
-                }
-                Some((_, None)) | None => return false,
+            (None, None) => return true,
+            (Some(_), None) | (None, Some(_)) => {}
+        }
+        match retry {
+            Some((after, Some(text))) => {
+                let (_, tail) = next_segment(text);
+                retry = Some((after, tail));
+                (wanted, rest) = (after, tail);
             }
+            Some((_, None)) | None => return false,
         }
     }
 }
