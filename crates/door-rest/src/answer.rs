@@ -1,12 +1,12 @@
 //! Stage four: the database's one row → an HTTP answer with PostgREST's statuses and headers.
 
 use bytes::Bytes;
+use doorward_core::Kind;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::codes;
-use crate::plan::BodyForm;
 use crate::problem::{Form, Problem};
 use crate::request::prefer::Return;
 use crate::request::{Operation, Request};
@@ -15,8 +15,9 @@ use crate::wire;
 /// What the plan and the row say, in one place.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
-    pub(crate) form: BodyForm,
     pub(crate) void: bool,
+    /// Whether the transaction could change something.
+    pub(crate) changed: bool,
     pub(crate) total: Option<u64>,
     pub(crate) rows: u64,
     pub(crate) body: Option<Bytes>,
@@ -29,11 +30,9 @@ pub(crate) struct Facts {
 
 /// Builds the answer of a call.
 pub(crate) fn answer(request: &Request, resource: &str, facts: Facts) -> Result<Response<Bytes>, Problem> {
-    if request.singular && !matches!(facts.form, BodyForm::Value) && facts.rows != 1 && !facts.void {
-        let message = "Cannot coerce the result to a single JSON object";
-        return Err(Problem::new(406, "PGRST116", codes::NOT_ONE_ROW, message)
-            .details(format!("The result contains {} rows", facts.rows))
-            .hint("Filter for exactly one row, or accept an array."));
+    // A change of another number of rows than one has failed in the database already.
+    if request.singular && facts.rows != 1 && !facts.void && !facts.changed {
+        return Err(not_one_row(facts.rows));
     }
     let (status, range) = status_and_range(request, &facts)?;
     let mut headers = HeaderMap::new();
@@ -61,6 +60,14 @@ pub(crate) fn answer(request: &Request, resource: &str, facts: Facts) -> Result<
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok(response)
+}
+
+/// Exactly one row was asked for.
+pub(crate) fn not_one_row(rows: u64) -> Problem {
+    let message = "Cannot coerce the result to a single JSON object";
+    Problem::new(406, "PGRST116", codes::NOT_ONE_ROW, message)
+        .details(format!("The result contains {rows} rows"))
+        .hint("Filter for exactly one row, or accept an array.")
 }
 
 fn status_and_range(request: &Request, facts: &Facts) -> Result<(StatusCode, String), Problem> {
@@ -163,8 +170,7 @@ const FRAMING: [&str; 9] = [
 fn own_headers(setting: Option<&[u8]>, headers: &mut HeaderMap) -> Result<(), Problem> {
     let Some(setting) = setting else { return Ok(()) };
     let refused = || {
-        let message =
-            "response.headers guc must be a JSON array composed of objects with a single key and a string value";
+        let message = "response.headers guc must be a JSON array composed of objects with a single key and a string value";
         Problem::new(500, "PGRST111", codes::RESPONSE_SETTING, message)
             .hint("The database function that sets it must name headers that are not the gateway's own.")
     };
@@ -209,12 +215,9 @@ pub(crate) fn refusal(form: &Form, refusal: &doorward_core::Refusal<'_>) -> Resp
     let headers = response.headers_mut();
     put(headers, header::CONTENT_TYPE, "application/json; charset=utf-8");
     put(headers, HeaderName::from_static("proxy-status"), &format!("doorward; error={}", form.code));
-    if form.status == 401 {
+    if form.status == 401 && fault.code().kind != Kind::Unauthenticated {
+        // The database asks for somebody: a refused right of a caller who showed nothing.
         put(headers, header::WWW_AUTHENTICATE, "Bearer");
-    }
-    if let Some(wait) = fault.retry_after_span() {
-        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
-        put(headers, header::RETRY_AFTER, &seconds.to_string());
     }
     response
 }

@@ -7,8 +7,8 @@
 //! | request | actions on `schema/name` |
 //! |---|---|
 //! | GET, HEAD, OPTIONS on a table | read |
-//! | POST, PATCH | write; and read when rows, keys or counts are answered |
-//! | DELETE | delete; and read when rows or counts are answered |
+//! | POST, PATCH | write; and read when rows, keys or counts are answered, or one row is asked for |
+//! | DELETE | delete; and read likewise |
 //! | GET, HEAD, OPTIONS on a function | read: its transaction is read only, whatever the function is |
 //! | POST on a function | execute, whether or not the function is declared to have side effects |
 //!
@@ -18,14 +18,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use doorward_core::{
-    Access, Action, Actions, Call, Caller, Case, Clock, Completion, Credentials, Decision, Fault, Object, Pass,
-    Principal, Refusal, ResourceName, Shaped, Snapshot, SystemClock, Verb, unknown_resource,
+    Access, Action, Actions, Call, Caller, Case, Clock, Completion, Decision, Fault, Object, Pass, Principal,
+    Refusal, Resource, ResourceName, Shaped, Snapshot, SystemClock, Verb,
 };
+use doorward_http::{Body, Inbound, RequestBody, dress_answer, dress_refusal, empty, full, read_body};
 use doorward_pgclient::{Reply, RunError};
-use http::{HeaderMap, Method, Response, header};
-use http_body_util::BodyExt;
+use http::{HeaderValue, Method, Response, header};
 
 use crate::answer::{self, Facts};
 use crate::codes;
@@ -38,32 +38,11 @@ use crate::settings::Settings;
 use crate::sql::{self, column};
 use crate::sqlstate;
 
-/// How long a body may take to arrive.
-const BODY_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// What came in over HTTP.
-#[derive(Debug)]
-pub struct RestInput<B> {
-    /// The resource that the address names.
-    pub resource: Box<str>,
-    /// The method.
-    pub method: Method,
-    /// The path behind the resource, still encoded, without its first `/`.
-    pub path: Box<str>,
-    /// The query string, without `?`.
-    pub query: Box<str>,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// What the caller showed.
-    pub credentials: Credentials,
-    /// The body, not yet read.
-    pub body: B,
-}
-
 /// A call of the REST door.
 #[derive(Debug)]
-pub struct RestCall<B> {
-    input: RestInput<B>,
+pub(crate) struct RestCall<'a> {
+    resource: &'a Resource,
+    inbound: Inbound,
     /// Read by `decode`.
     request: Option<Request>,
     /// The form of the fault that this call itself raised.
@@ -72,58 +51,43 @@ pub struct RestCall<B> {
 
 /// What `forward` brings back.
 #[derive(Debug)]
-pub enum RestReply {
-    /// The facts of an answer, and how many bytes the database sent.
-    Rows(Box<RestFacts>),
+pub(crate) enum RestReply {
+    /// The database's answer, taken apart.
+    Rows(Box<Facts>),
     /// The methods that OPTIONS answers.
     Methods(&'static str),
 }
 
-/// The database's answer, taken apart.
-#[derive(Debug)]
-pub struct RestFacts(Facts);
-
-impl<B> RestCall<B>
-where
-    B: http_body::Body<Data = Bytes> + Send + Unpin,
-    B::Error: std::fmt::Display,
-{
-    /// A call that has come in.
-    pub fn new(input: RestInput<B>) -> Self {
-        Self { input, request: None, form: None }
+impl<'a> RestCall<'a> {
+    /// A call that has come in for a resource of this door.
+    pub(crate) fn new(resource: &'a Resource, inbound: Inbound) -> Self {
+        Self { resource, inbound, request: None, form: None }
     }
 
     fn raise<T>(&mut self, result: Result<T, Problem>) -> Result<T, Fault> {
         result.map_err(|problem| {
-            self.form = Some(problem.form);
+            self.form = problem.form;
             problem.fault
         })
     }
 
     async fn read(&mut self, access: &mut Access) -> Result<Actions, Problem> {
-        let snapshot = access.snapshot().clone();
-        let rest = resource(&snapshot, &self.input.resource)?;
-        access.note_endpoint(endpoint(&self.input.method, rest.name.as_str(), &self.input.path));
-        if let Some(agent) = self.input.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()) {
-            access.note_user_agent(agent);
-        }
+        let rest = backend(self.resource)?;
+        let path: Box<str> = self.inbound.tail().into();
+        let incoming = &mut self.inbound.request;
+        access.note_endpoint(endpoint(incoming.method(), rest.name.as_str(), &path));
         let head = Head {
-            method: &self.input.method,
-            path: &self.input.path,
-            query: &self.input.query,
-            headers: &self.input.headers,
+            method: incoming.method(),
+            path: &path,
+            query: incoming.uri().query().unwrap_or_default(),
+            headers: incoming.headers(),
             schemas: &rest.schemas,
         };
         let mut request = Request::read(head)?;
         if request.takes_body() {
-            let json = read_body(&mut self.input.body, &self.input.headers, rest.body_max, access).await?;
-            let expect = match request.operation {
-                Operation::Call => Expect::Arguments,
-                _ => Expect::Rows,
-            };
-            request.payload = Payload::read(json, expect, request.query.columns.is_some())?;
+            request.payload = payload(incoming.body_mut(), &request, rest.body_max, access).await?;
         }
-        let operation = redact::operation(&request, self.input.method.as_str(), rest.name.as_str());
+        let operation = redact::operation(&request, incoming.method().as_str(), rest.name.as_str());
         let fingerprint = redact::fingerprint(&operation);
         access.note_operation(operation, Some(fingerprint));
         let actions = actions(&request, &rest.name);
@@ -132,11 +96,13 @@ where
     }
 
     async fn ask(&mut self, pass: &mut Pass) -> Result<RestReply, Problem> {
-        let snapshot = pass.access().snapshot().clone();
-        let rest = resource(&snapshot, &self.input.resource)?;
+        let rest = backend(self.resource)?;
         let request = self.request.as_ref().ok_or_else(|| unexpected("the request was not decoded"))?;
-        let role = pass.lease().role().ok_or_else(no_role)?.clone();
+        if pass.lease().role().is_none() {
+            return Err(no_role());
+        }
         let catalog = rest.catalog().ok_or_else(no_catalogue)?;
+        let snapshot = pass.access().snapshot().clone();
         let may_name = may_name(request, &snapshot, pass)?;
         let obligations = pass.permit().obligations().clone();
         let rows_max = match (obligations.rows_max, rest.max_rows) {
@@ -150,7 +116,9 @@ where
         let plan = plan::plan(request, &catalog, &bounds)?;
         let statement = sql::write(&plan);
         let principal = pass.permit().principal().clone();
-        let settings = Settings::of(&self.input.headers, &self.input.method, request, rest, &principal);
+        // The body may not be looked at from two threads, so no reference to the whole request is kept.
+        let (headers, method) = (self.inbound.request.headers(), self.inbound.request.method());
+        let settings = Settings::of(headers, method, request, rest, &principal);
         let params: Vec<Option<&[u8]>> = statement.params.iter().map(|value| Some(&value[..])).collect();
         let asked = doorward_pgclient::Request {
             settings: &settings.pairs(),
@@ -162,25 +130,20 @@ where
             timeout: obligations.timeout.or(rest.timeout),
             ..doorward_pgclient::Request::default()
         };
-        tracing::debug!(role = role.as_str(), sql = statement.text, "asking the database");
         match rest.pool.run(pass, &asked).await {
-            Ok(reply) => Ok(RestReply::Rows(Box::new(RestFacts(facts(&plan, &reply)?)))),
+            Ok(reply) => Ok(RestReply::Rows(Box::new(facts(&plan, &reply)?))),
             Err(RunError::Server(error)) => Err(sqlstate::problem(&error, principal.authenticated())),
             Err(RunError::Fault(fault)) => Err(pool_problem(fault)),
         }
     }
 }
 
-impl<B> Call for RestCall<B>
-where
-    B: http_body::Body<Data = Bytes> + Send + Unpin,
-    B::Error: std::fmt::Display,
-{
-    type Answer = Response<Bytes>;
+impl Call for RestCall<'_> {
+    type Answer = Response<Body>;
     type Reply = RestReply;
 
     fn caller(&self) -> Caller<'_> {
-        Caller::Credentials(&self.input.credentials)
+        Caller::Credentials(&self.inbound.credentials)
     }
 
     async fn decode(&mut self, access: &mut Access, _: &Arc<Principal>) -> Result<Actions, Fault> {
@@ -193,56 +156,67 @@ where
         self.raise(asked)
     }
 
-    fn shape(&mut self, reply: RestReply, _: &mut Pass) -> Result<Shaped<Response<Bytes>>, Fault> {
-        let facts = match reply {
+    fn shape(&mut self, reply: RestReply, pass: &mut Pass) -> Result<Shaped<Response<Body>>, Fault> {
+        let (mut response, rows) = match reply {
             RestReply::Methods(methods) => {
                 let mut response = Response::new(Bytes::new());
-                response.headers_mut().insert(header::ALLOW, http::HeaderValue::from_static(methods));
-                let completion = Completion { status: Some(200), ..Completion::default() };
-                return Ok(Shaped::Whole(response, completion));
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+                (response, None)
             }
-            RestReply::Rows(facts) => facts.0,
+            RestReply::Rows(facts) => {
+                let rows = facts.rows;
+                let shaped = match &self.request {
+                    Some(request) => answer::answer(request, self.resource.name.as_str(), *facts),
+                    None => Err(unexpected("the request was not decoded")),
+                };
+                (self.raise(shaped)?, Some(rows))
+            }
         };
-        let rows = facts.rows;
-        let shaped = match &self.request {
-            Some(request) => answer::answer(request, &self.input.resource, facts),
-            None => Err(unexpected("the request was not decoded")),
-        };
-        let response = self.raise(shaped)?;
-        let completion = Completion {
-            status: Some(response.status().as_u16()),
-            rows: Some(rows),
-            bytes_out: u64::try_from(response.body().len()).unwrap_or(u64::MAX),
-        };
-        Ok(Shaped::Whole(response, completion))
+        dress_answer(response.headers_mut(), pass);
+        let completion = completion(&response, rows);
+        Ok(Shaped::Whole(response.map(full), completion))
     }
 
-    fn refuse(&mut self, refusal: &Refusal<'_>) -> (Response<Bytes>, Completion) {
+    fn refuse(&mut self, refusal: &Refusal<'_>) -> (Response<Body>, Completion) {
         let form = self.form.take().unwrap_or_else(|| problem::form_of(refusal));
         let mut response = answer::refusal(&form, refusal);
         if form.status == 405 {
-            let allow = request::allowed_methods(&self.input.path);
-            response.headers_mut().insert(header::ALLOW, http::HeaderValue::from_static(allow));
+            let allow = request::allowed_methods(self.inbound.tail());
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
         }
-        let bytes_out = u64::try_from(response.body().len()).unwrap_or(u64::MAX);
-        let completion = Completion { status: Some(response.status().as_u16()), rows: None, bytes_out };
-        if self.input.method == Method::HEAD {
-            *response.body_mut() = Bytes::new();
-        }
-        (response, completion)
+        dress_refusal(response.headers_mut(), refusal);
+        let completion = completion(&response, None);
+        let head = *self.inbound.request.method() == Method::HEAD;
+        (response.map(|body| if head { empty() } else { full(body) }), completion)
     }
 }
 
-fn resource<'s>(snapshot: &'s Snapshot, name: &str) -> Result<&'s RestResource, Problem> {
-    let Some(resource) = snapshot.resource(name) else {
-        let form =
-            Form { status: 404, code: "PGRST125".into(), message: None, details: None, hint: None };
-        return Err(Problem { fault: unknown_resource(name), form });
-    };
+fn completion(response: &Response<Bytes>, rows: Option<u64>) -> Completion {
+    let bytes_out = u64::try_from(response.body().len()).unwrap_or(u64::MAX);
+    Completion { status: Some(response.status().as_u16()), rows, bytes_out }
+}
+
+fn backend(resource: &Resource) -> Result<&RestResource, Problem> {
     resource.backend::<RestResource>().ok_or_else(|| {
         Problem::new(500, "PGRSTX00", codes::NOT_REST, "the resource is not served by this door")
             .hint("Tell the gateway's operator the access id.")
     })
+}
+
+/// Reads the body of a request whose head is good.
+async fn payload(
+    body: &mut RequestBody,
+    request: &Request,
+    bytes_max: u64,
+    access: &mut Access,
+) -> Result<Payload, Problem> {
+    let json = read_body(body, bytes_max).await;
+    access.count_in(body.bytes_seen());
+    let expect = match request.operation {
+        Operation::Call => Expect::Arguments,
+        _ => Expect::Rows,
+    };
+    Payload::read(json?, expect, request.query.columns.is_some())
 }
 
 /// The route's template: as many of them as there are methods and resources, whatever callers send.
@@ -335,62 +309,8 @@ fn pool_problem(fault: Fault) -> Problem {
         Kind::Unavailable => (503, "PGRST001"),
         _ => (500, "PGRSTX00"),
     };
-    Problem { fault, form: Form { status, code: code.into(), message: None, details: None, hint: None } }
-}
-
-/// Reads a body of at most `bytes_max` within [`BODY_WAIT_MAX`].
-async fn read_body<B>(
-    body: &mut B,
-    headers: &HeaderMap,
-    bytes_max: u64,
-    access: &mut Access,
-) -> Result<Bytes, Problem>
-where
-    B: http_body::Body<Data = Bytes> + Send + Unpin,
-    B::Error: std::fmt::Display,
-{
-    let too_large = || {
-        Problem::new(413, "PGRST102", codes::BODY_TOO_LARGE, "the body is too large")
-            .details(format!("at most {bytes_max} bytes are read"))
-            .hint("Send the rows in several requests.")
-    };
-    let incomplete = |cause: String| {
-        let mut problem = Problem::new(400, "PGRST102", codes::BODY_INCOMPLETE, "the body did not arrive")
-            .hint("Send the whole body at once.");
-        problem.fault = problem.fault.cause(cause);
-        problem
-    };
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > bytes_max) {
-        return Err(too_large());
-    }
-    let gather = async {
-        let mut first = Bytes::new();
-        let mut rest = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| incomplete(error.to_string()))?;
-            let Ok(data) = frame.into_data() else { continue };
-            access.count_in(u64::try_from(data.len()).unwrap_or(u64::MAX));
-            let length = first.len().saturating_add(rest.len()).saturating_add(data.len());
-            if u64::try_from(length).unwrap_or(u64::MAX) > bytes_max {
-                return Err(too_large());
-            }
-            // Most bodies come in one piece, which is then passed on as it is.
-            if first.is_empty() && rest.is_empty() {
-                first = data;
-                continue;
-            }
-            if rest.is_empty() {
-                rest.extend_from_slice(&std::mem::take(&mut first));
-            }
-            rest.extend_from_slice(&data);
-        }
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
-    };
-    match tokio::time::timeout(BODY_WAIT_MAX, gather).await {
-        Ok(gathered) => gathered,
-        Err(_) => Err(incomplete("the body took too long".to_owned())),
-    }
+    let form = Form { status, code: code.into(), message: None, details: None, hint: None };
+    Problem { fault, form: Some(form) }
 }
 
 fn facts(plan: &Plan<'_>, reply: &Reply) -> Result<Facts, Problem> {
@@ -399,8 +319,8 @@ fn facts(plan: &Plan<'_>, reply: &Reply) -> Result<Facts, Problem> {
     let rows = number(column::ROWS).ok_or_else(|| unexpected("there is no count"))?;
     let void = matches!(&plan.source, Source::Call(function, _) if plan::is_void(function));
     Ok(Facts {
-        form: plan.form,
         void,
+        changed: !plan.read_only,
         total: number(column::TOTAL),
         rows,
         body: if plan.form == BodyForm::Empty { None } else { row.shared(column::BODY) },

@@ -15,10 +15,6 @@ doorward_core::codes! {
     PREFERENCE = "decode.rest-preference", Decode, Malformed, Client, retry false, "Unknown preference";
     /// The body is not JSON of the expected form.
     BODY = "decode.rest-body", Decode, Malformed, Client, retry false, "Malformed body";
-    /// The body is larger than the resource allows.
-    BODY_TOO_LARGE = "decode.rest-body-too-large", Decode, TooLarge, Client, retry false, "Body too large";
-    /// The body took too long to arrive, or stopped.
-    BODY_INCOMPLETE = "decode.rest-body-incomplete", Decode, Malformed, Client, retry true, "Body incomplete";
     /// The body's media type is not read.
     MEDIA_TYPE = "decode.rest-media-type", Decode, Unsupported, Client, retry false, "Media type not supported";
     /// No media type that the caller accepts is written.

@@ -1,7 +1,7 @@
 //! One entry for fuzzers: bytes as a request.
 
 use bytes::Bytes;
-use doorward_pgclient::catalog::Catalog;
+use doorward_pgclient::catalog::{Catalog, Column, Generated, Relation, RelationKind};
 use http::{HeaderMap, Method};
 
 use crate::plan::{self, Bounds};
@@ -33,10 +33,38 @@ pub fn fuzz_request(data: &[u8]) {
     }
     let text = redact::operation(&request, method.as_str(), "fuzz");
     debug_assert!(text.len() <= redact::TEXT_BYTES_MAX);
-    let catalog = Catalog::default();
+    let catalog = Catalog::of(vec![orders()], Vec::new());
     let bounds = Bounds { rows_max: Some(100), may_name: &|_| true };
     if let Ok(plan) = plan::plan(&request, &catalog, &bounds) {
         let statement = sql::write(&plan);
         debug_assert!(!statement.text.is_empty());
+    }
+}
+
+fn orders() -> Relation {
+    let column = |name: &str, type_name: &str, oid| Column {
+        name: name.into(),
+        type_name: type_name.into(),
+        type_oid: oid,
+        base_oid: oid,
+        nullable: true,
+        default: None,
+        generated: Generated::No,
+        comment: None,
+    };
+    Relation {
+        schema: "public".into(),
+        name: "orders".into(),
+        kind: RelationKind::Table,
+        insertable: true,
+        updatable: true,
+        deletable: true,
+        columns: vec![
+            column("id", "integer", 23),
+            column("data", "jsonb", 3802),
+            column("status", "text", 25),
+        ],
+        primary_key: vec!["id".into()],
+        comment: None,
     }
 }

@@ -1,8 +1,8 @@
 //! The REST door: PostgreSQL behind PostgREST's conventions.
 //!
-//! A call goes through four pure stages, a module each: [`request`] (HTTP → request), [`plan`] (request
-//! and catalogue → plan), [`sql`] (plan → one statement) and [`answer`] (the database's row → HTTP).
-//! [`call`] joins them to the main road, [`resource`] holds what lives longer than a call.
+//! A call goes through four pure stages, a module each: `request` (HTTP → request), `plan` (request
+//! and catalogue → plan), `sql` (plan → one statement) and `answer` (the database's row → HTTP).
+//! `call` joins them to the main road, `resource` holds what lives longer than a call.
 //!
 //! Invariants: one statement a call, in one transaction, under the permitted role; values are parameters
 //! and identifiers are quoted; the decision comes before the catalogue; the body is built in the
@@ -15,6 +15,7 @@ mod answer;
 mod call;
 pub mod codes;
 mod config;
+mod door;
 mod fuzz;
 mod plan;
 mod problem;
@@ -25,8 +26,8 @@ mod sql;
 mod sqlstate;
 mod wire;
 
-pub use call::{RestCall, RestFacts, RestInput, RestReply};
 pub use config::{AuditConfig, LoginConfig, RestConfig};
+pub use door::RestDoor;
 pub use fuzz::fuzz_request;
 pub use resource::{OpenError, RestResource};
 

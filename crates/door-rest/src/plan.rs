@@ -30,6 +30,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) source: Source<'a>,
     pub(crate) root: Node<'a>,
     pub(crate) form: BodyForm,
+    /// Whether the whole change is undone unless it is of exactly one row.
+    pub(crate) only_one: bool,
     /// Whether the rows are counted as if there were no limit.
     pub(crate) count: bool,
     pub(crate) read_only: bool,
@@ -159,7 +161,8 @@ pub(crate) fn relation<'a>(
         let problem = Problem::new(404, "PGRST205", codes::UNKNOWN_TABLE, message);
         match closest(name, names, bounds) {
             Some(found) => problem.hint(format!("Perhaps you meant the table '{schema}.{found}'")),
-            None => problem.hint("Check the table's name; a new table is known once the schema has been reloaded."),
+            None => problem
+                .hint("Check the table's name; a new table is known once the schema has been reloaded."),
         }
     })
 }
@@ -216,7 +219,8 @@ fn plan_table<'a>(
         (Source::Insert(_), Return::HeadersOnly) => relation.primary_key.iter().map(|name| &**name).collect(),
         _ => Vec::new(),
     };
-    Ok(Plan { source, root, form, count: request.prefer.count_exact, read_only: !writes, location })
+    let only_one = writes && request.singular;
+    Ok(Plan { source, root, form, only_one, count: request.prefer.count_exact, read_only: !writes, location })
 }
 
 fn bounded(limit: Option<u64>, bounds: &Bounds<'_>) -> Option<u64> {
@@ -238,7 +242,10 @@ fn may_change(request: &Request, relation: &Relation) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::new(405, "PGRST117", codes::METHOD, format!("Unsupported HTTP method: {method}"))
-        .details(format!("'{}.{}' is a view whose rows cannot be changed this way", relation.schema, relation.name))
+        .details(format!(
+            "'{}.{}' is a view whose rows cannot be changed this way",
+            relation.schema, relation.name
+        ))
         .hint("OPTIONS lists the methods; change the tables behind the view."))
 }
 
@@ -367,7 +374,9 @@ fn plan_call<'a>(
     // GET is read only whatever the function's author says, and POST is where the author says so.
     let read_only = request.safe || function.volatility != Volatility::Volatile;
     let source = Source::Call(function, arguments);
-    Ok(Plan { source, root, form, count: request.prefer.count_exact, read_only, location: Vec::new() })
+    let only_one = request.singular && !read_only && form != BodyForm::Empty;
+    let count = request.prefer.count_exact;
+    Ok(Plan { source, root, form, only_one, count, read_only, location: Vec::new() })
 }
 
 /// The names of the arguments that a call gives.
@@ -412,10 +421,8 @@ fn fits(function: &Function, given: &[&str]) -> bool {
     let named = function.arguments.iter().all(|argument| !argument.name.is_empty());
     let all_known =
         given.iter().all(|name| function.arguments.iter().any(|argument| &*argument.name == *name));
-    let all_given = function
-        .arguments
-        .iter()
-        .all(|argument| argument.has_default || given.contains(&&*argument.name));
+    let all_given =
+        function.arguments.iter().all(|argument| argument.has_default || given.contains(&&*argument.name));
     named && all_known && all_given
 }
 
@@ -479,9 +486,8 @@ fn unknown_function(
     let names = catalog.all_functions(schema).filter(|function| !function.procedure).map(|f| &*f.name);
     match closest(name, names, bounds) {
         Some(found) => problem.hint(format!("Perhaps you meant to call the function {schema}.{found}")),
-        None => {
-            problem.hint("Check the function's name; a new function is known once the schema has been reloaded.")
-        }
+        None => problem
+            .hint("Check the function's name; a new function is known once the schema has been reloaded."),
     }
 }
 

@@ -27,7 +27,14 @@ pub(crate) struct Form {
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) fault: Fault,
-    pub(crate) form: Form,
+    /// `None`: the form follows from the fault's kind.
+    pub(crate) form: Option<Form>,
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        Self { fault, form: None }
+    }
 }
 
 impl Problem {
@@ -39,12 +46,14 @@ impl Problem {
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
         let form = Form { status, code: Cow::Borrowed(pgrst), message: None, details: None, hint: None };
-        Self { fault: Fault::new(code, message), form }
+        Self { fault: Fault::new(code, message), form: Some(form) }
     }
 
     /// Adds details, for the caller alone.
     pub(crate) fn details(mut self, details: impl Into<Box<str>>) -> Self {
-        self.form.details = Some(details.into());
+        if let Some(form) = &mut self.form {
+            form.details = Some(details.into());
+        }
         self
     }
 
@@ -58,20 +67,19 @@ impl Problem {
 /// The form of a fault that another part of the road raised, by its kind.
 pub(crate) fn form_of(refusal: &Refusal<'_>) -> Form {
     let fault = refusal.fault;
-    let (status, code): (u16, &'static str) = match fault.code().kind {
-        Kind::Malformed => (400, "PGRST100"),
-        Kind::TooLarge => (413, "PGRST102"),
-        Kind::Unauthenticated => (401, unauthenticated(fault.code().name)),
+    let code = match fault.code().kind {
+        Kind::Malformed => "PGRST100",
+        Kind::TooLarge => "PGRST102",
+        Kind::Unauthenticated => unauthenticated(fault.code().name),
         // PostgREST's clients know a refused right by PostgreSQL's own code.
-        Kind::Denied => (403, "42501"),
-        Kind::NotFound => (404, "PGRST125"),
-        Kind::Unsupported => (405, "PGRST117"),
-        Kind::Limited => (429, "PGRST003"),
-        Kind::Backend => (502, "PGRST000"),
-        Kind::Timeout => (504, "57014"),
-        Kind::Unavailable => (503, "PGRST000"),
-        Kind::Internal => (500, "PGRSTX00"),
+        Kind::Denied => "42501",
+        Kind::NotFound => "PGRST125",
+        Kind::Unsupported => "PGRST117",
+        Kind::Backend | Kind::Unavailable => "PGRST000",
+        Kind::Limited | Kind::Timeout => "PGRST003",
+        Kind::Internal => "PGRSTX00",
     };
+    let status = doorward_http::status_of(fault.code()).as_u16();
     Form { status, code: Cow::Borrowed(code), message: None, details: None, hint: None }
 }
 

@@ -13,6 +13,7 @@ use doorward_pgclient::{Catalog, CatalogStatus, CatalogWatch, Pool, PoolStats, T
 use tokio::task::JoinHandle;
 
 use crate::config::RestConfig;
+use crate::request::grammar::NAME_BYTES_MAX;
 use crate::sql;
 
 /// The pause between attempts to check the login of a database that is away.
@@ -57,8 +58,9 @@ impl RestResource {
     /// Opens a resource: connects, checks the login, and begins to watch the catalogue. Fails when the
     /// login is refused; goes on when the database is away. Must be called on a tokio runtime.
     pub async fn open(name: ResourceName, config: &RestConfig, login: Arc<Login>) -> Result<Self, OpenError> {
-        let named = |schema: &Box<str>| (1..=63).contains(&schema.len()) && !schema.contains('\0');
-        if config.schemas.is_empty() || !config.schemas.iter().chain(&config.extra_search_path).all(named) {
+        let mut named = config.schemas.iter().chain(&config.extra_search_path);
+        let is_name = |schema: &str| (1..=NAME_BYTES_MAX).contains(&schema.len()) && !schema.contains('\0');
+        if config.schemas.is_empty() || !named.all(|schema| is_name(schema)) {
             return Err(OpenError::Schemas);
         }
         let target = Target::parse(&config.url, config.dangerous_plaintext)?;

@@ -67,9 +67,8 @@ fn application_name(subject: &str) -> String {
 }
 
 /// Parts of names that credentials go by. A header of such a name is not shown to the database.
-const CREDENTIAL_PARTS: [&str; 10] = [
-    "auth", "cookie", "key", "token", "secret", "password", "session", "signature", "credential", "cert",
-];
+const CREDENTIAL_PARTS: [&str; 10] =
+    ["auth", "cookie", "key", "token", "secret", "password", "session", "signature", "credential", "cert"];
 
 fn visible_headers(headers: &HeaderMap) -> String {
     let mut budget = HEADERS_BYTES_MAX;

@@ -62,12 +62,21 @@ pub(crate) fn write(plan: &Plan<'_>) -> Statement {
         true => format!("(SELECT pg_catalog.count(*) FROM {from}{conditions})"),
         false => "NULL::pg_catalog.int8".to_owned(),
     };
+    // A bound on what is answered of a change does not bound what was changed.
+    let changes = matches!(plan.source, Source::Insert(_) | Source::Update(..) | Source::Delete(..));
+    let counted = match changes && plan.root.limit.is_some() {
+        true => "(SELECT pg_catalog.count(*) FROM dw_source)",
+        false => "pg_catalog.count(*)",
+    };
     let rows = writer.rows(&plan.root, &from, &conditions, plan);
-    let body = body(plan.form);
+    let body = match plan.only_one {
+        true => only_one(body(plan.form), counted),
+        false => body(plan.form).to_owned(),
+    };
     let key = key(plan);
     let with = if with.is_empty() { with } else { format!("WITH dw_source AS ({with}) ") };
     writer.statement.text = format!(
-        "{with}SELECT {total}, pg_catalog.count(*), {body}, \
+        "{with}SELECT {total}, {counted}, {body}, \
          nullif(pg_catalog.current_setting('response.headers', true), ''), \
          nullif(pg_catalog.current_setting('response.status', true), ''){key} FROM ({rows}) AS dw"
     );
@@ -82,6 +91,18 @@ fn body(form: BodyForm) -> &'static str {
         BodyForm::Value => "coalesce((pg_catalog.json_agg(dw.dw_value)->0)::pg_catalog.text, 'null')",
         BodyForm::Empty => "NULL::pg_catalog.text",
     }
+}
+
+/// How the statement fails that must be of one row and is not; the number of rows follows.
+pub(crate) const NOT_ONE_ROW: &str = "dw_not_one_row:";
+
+/// A change of more or fewer rows than one must be undone, and only an error undoes it within the
+/// statement: so the text that says how many there were is read as a number, which it is not.
+fn only_one(body: &str, counted: &str) -> String {
+    format!(
+        "CASE WHEN {counted} = 1 THEN {body} \
+         ELSE pg_catalog.concat('{NOT_ONE_ROW}', {counted})::pg_catalog.int4::pg_catalog.text END"
+    )
 }
 
 fn key(plan: &Plan<'_>) -> &'static str {
@@ -255,7 +276,8 @@ impl Writer {
         if expression.field.path.is_empty() {
             return column;
         }
-        let mut sql = if expression.to_json { format!("(pg_catalog.to_jsonb({column})") } else { format!("({column}") };
+        let mut sql =
+            if expression.to_json { format!("(pg_catalog.to_jsonb({column})") } else { format!("({column}") };
         for step in &expression.field.path {
             sql.push_str(if step.text { "->>" } else { "->" });
             let operand = match &step.operand {
@@ -350,11 +372,8 @@ impl Writer {
             return format!("SELECT {} FROM {target} WHERE false", returning(change.relation, plan));
         }
         let body = self.body(change, true);
-        let sets: Vec<String> = change
-            .columns
-            .iter()
-            .map(|column| format!("{0} = dw_body.{0}", ident(&column.name)))
-            .collect();
+        let sets: Vec<String> =
+            change.columns.iter().map(|column| format!("{0} = dw_body.{0}", ident(&column.name))).collect();
         let conditions = self.conditions(conditions, &target);
         let returning = returning(change.relation, plan);
         format!("UPDATE {target} SET {} FROM {body}{conditions} RETURNING {returning}", sets.join(", "))
@@ -362,8 +381,11 @@ impl Writer {
 
     /// The body's rows as a FROM item named `dw_body`.
     fn body(&mut self, change: &Change<'_>, only_first: bool) -> String {
-        let types: Vec<String> =
-            change.columns.iter().map(|column| format!("{} {}", ident(&column.name), column.type_name)).collect();
+        let types: Vec<String> = change
+            .columns
+            .iter()
+            .map(|column| format!("{} {}", ident(&column.name), column.type_name))
+            .collect();
         let types = types.join(", ");
         let array = matches!(change.payload, Payload::Array { .. });
         let json = self.param(change.payload.json().cloned().unwrap_or_default());

@@ -6,8 +6,10 @@ use std::borrow::Cow;
 use doorward_core::{Code, Fault};
 use doorward_pgclient::ServerError;
 
+use crate::answer;
 use crate::codes;
 use crate::problem::{Form, Problem};
+use crate::sql;
 use crate::wire;
 
 /// The HTTP status of an error.
@@ -31,8 +33,8 @@ fn status(error: &ServerError, authenticated: bool) -> u16 {
             "08" | "53" => 503,
             "0L" | "0P" | "28" => 403,
             "PT" => raised_status(state.get(2..).unwrap_or_default()),
-            "09" | "25" | "2D" | "38" | "39" | "3B" | "40" | "54" | "55" | "57" | "58" | "F0" | "HV" | "P0"
-            | "XX" => 500,
+            "09" | "25" | "2D" | "38" | "39" | "3B" | "40" | "54" | "55" | "57" | "58" | "F0" | "HV"
+            | "P0" | "XX" => 500,
             _ => 400,
         },
     }
@@ -49,11 +51,15 @@ pub(crate) fn problem(error: &ServerError, authenticated: bool) -> Problem {
     if &*error.sqlstate == "PGRST" {
         return raised(error);
     }
+    if let Some(rows) = rows_of_not_one(error) {
+        return answer::not_one_row(rows);
+    }
     let status = status(error, authenticated);
-    let fault = Fault::new(fault_code(error, status), format!("the database answered SQLSTATE {}", error.sqlstate))
-        .hint(default_hint(error, status))
-        .cause(object(error))
-        .backend_code(error.sqlstate.clone());
+    let fault =
+        Fault::new(fault_code(error, status), format!("the database answered SQLSTATE {}", error.sqlstate))
+            .hint(default_hint(error, status))
+            .cause(object(error))
+            .backend_code(error.sqlstate.clone());
     let form = Form {
         status,
         code: Cow::Owned(error.sqlstate.to_string()),
@@ -61,7 +67,13 @@ pub(crate) fn problem(error: &ServerError, authenticated: bool) -> Problem {
         details: error.detail.clone(),
         hint: error.hint.clone(),
     };
-    Problem { fault, form }
+    Problem { fault, form: Some(form) }
+}
+
+/// How many rows there were, when the statement failed because there was not exactly one.
+fn rows_of_not_one(error: &ServerError) -> Option<u64> {
+    let (_, rows) = error.message.split_once(sql::NOT_ONE_ROW).filter(|_| &*error.sqlstate == "22P02")?;
+    rows.trim_end_matches('"').parse().ok()
 }
 
 fn fault_code(error: &ServerError, status: u16) -> &'static Code {
@@ -95,7 +107,9 @@ fn default_hint(error: &ServerError, status: u16) -> &'static str {
             "The role that the grant names lacks this right, or a row-level security policy forbids the row; the database's owner can grant it."
         }
         ("25006", _) => "A call by GET is read only; call the function by POST.",
-        ("57014", _) => "Ask for less: a filter, a limit, fewer columns; or ask the operator for a longer timeout.",
+        ("57014", _) => {
+            "Ask for less: a filter, a limit, fewer columns; or ask the operator for a longer timeout."
+        }
         ("23505", _) => "A row with this key is there already; change it by PATCH.",
         ("23503", _) => "The row refers to one that is not there, or is referred to; mend that first.",
         (_, 503) => "Try again in a moment.",
@@ -127,5 +141,5 @@ fn raised(error: &ServerError) -> Problem {
         details: said.details.map(Into::into),
         hint: said.hint.map(Into::into),
     };
-    Problem { fault, form }
+    Problem { fault, form: Some(form) }
 }

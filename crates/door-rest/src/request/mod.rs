@@ -95,7 +95,7 @@ impl Request {
         let operation = operation(head.method, &target)?;
         let safe = matches!(*head.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let schema = schema(&head, safe)?;
-        let singular = accept(head.headers, safe)?;
+        let singular = accept(head.headers)?;
         let prefer = Prefer::read(texts(head.headers, &HeaderName::from_static("prefer")))?;
         let call_by_get = operation == Operation::Call && safe;
         let arguments = if call_by_get { Arguments::Taken } else { Arguments::Refused };
@@ -139,7 +139,7 @@ impl Request {
         match self.operation {
             Operation::Read | Operation::Call | Operation::Describe => true,
             Operation::Insert | Operation::Update | Operation::Delete => {
-                self.prefer.returns() != Return::Minimal || self.prefer.count_exact
+                self.prefer.returns() != Return::Minimal || self.prefer.count_exact || self.singular
             }
         }
     }
@@ -196,13 +196,10 @@ fn operation(method: &Method, target: &Target) -> Result<Operation, Problem> {
             let message = format!("Cannot use the {method} method on RPC");
             Err(Problem::new(405, "PGRST101", codes::METHOD, message).hint("Call functions by GET or POST."))
         }
-        (Target::Table(_), &Method::PUT) => Err(Problem::new(
-            405,
-            "PGRST117",
-            codes::METHOD,
-            "Unsupported HTTP method: PUT",
-        )
-        .hint("Use POST to insert and PATCH to update; PUT comes with upsert, in a later version.")),
+        (Target::Table(_), &Method::PUT) => {
+            Err(Problem::new(405, "PGRST117", codes::METHOD, "Unsupported HTTP method: PUT")
+                .hint("Use POST to insert and PATCH to update; PUT comes with upsert, in a later version."))
+        }
         _ => Err(Problem::new(405, "PGRST117", codes::METHOD, "Unsupported HTTP method")
             .hint("Use GET, HEAD, POST, PATCH, DELETE or OPTIONS.")),
     }
@@ -233,7 +230,7 @@ fn schema(head: &Head<'_>, safe: bool) -> Result<Box<str>, Problem> {
 }
 
 /// Whether exactly one row is asked for. Only JSON is written.
-fn accept(headers: &HeaderMap, safe: bool) -> Result<bool, Problem> {
+fn accept(headers: &HeaderMap) -> Result<bool, Problem> {
     let mut asked = texts(headers, &header::ACCEPT).flat_map(|value| value.split(',')).peekable();
     if asked.peek().is_none() {
         return Ok(false);
@@ -244,13 +241,9 @@ fn accept(headers: &HeaderMap, safe: bool) -> Result<bool, Problem> {
             "*/*" | "application/*" | "application/json" | "" => return Ok(false),
             "application/vnd.pgrst.array+json" | "application/vnd.pgrst.array" => return Ok(false),
             "application/vnd.pgrst.object+json" | "application/vnd.pgrst.object" => {
-                if media.contains("nulls=stripped") {
-                    continue;
-                }
-                if safe {
+                if !media.contains("nulls=stripped") {
                     return Ok(true);
                 }
-                return Err(query::not_implemented("application/vnd.pgrst.object on requests that write"));
             }
             _ => {}
         }
@@ -272,4 +265,3 @@ fn content_type(headers: &HeaderMap) -> Result<(), Problem> {
         .details("this version reads JSON bodies; CSV and form bodies come with a later one")
         .hint("Send the body as application/json."))
 }
-

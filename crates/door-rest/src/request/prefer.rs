@@ -39,7 +39,9 @@ impl Prefer {
         let mut prefer = Self::default();
         let mut unknown = Vec::new();
         let mut later = None;
-        for token in values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty()) {
+        for token in
+            values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+        {
             match token {
                 "return=minimal" => set(&mut prefer.returns, Return::Minimal),
                 "return=headers-only" => set(&mut prefer.returns, Return::HeadersOnly),

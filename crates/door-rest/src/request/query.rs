@@ -57,7 +57,8 @@ fn parameter(
     match key {
         "select" => {
             if !std::mem::replace(&mut seen.select, true) && !value.trim().is_empty() {
-                query.select = Cursor::new(value).whole_select().map_err(|why| unread("select parameter", why))?;
+                query.select =
+                    Cursor::new(value).whole_select().map_err(|why| unread("select parameter", why))?;
             }
         }
         "order" => {
@@ -83,7 +84,12 @@ fn parameter(
     Ok(())
 }
 
-fn filter_or_argument(query: &mut Query, key: &str, value: &str, arguments: Arguments) -> Result<(), Problem> {
+fn filter_or_argument(
+    query: &mut Query,
+    key: &str,
+    value: &str,
+    arguments: Arguments,
+) -> Result<(), Problem> {
     let test = match (Cursor::new(value).whole_test(), arguments) {
         (Ok(test), _) => test,
         (Err(_), Arguments::Taken) => {
@@ -140,9 +146,9 @@ pub(crate) fn unread(what: &'static str, why: Unread) -> Problem {
                 Some(found) => format!("unexpected {:?} expecting {expected}", found.to_string()),
                 None => format!("unexpected end of input expecting {expected}"),
             };
-            Problem::new(400, "PGRST100", codes::QUERY, message)
-                .details(unexpected)
-                .hint("See https://docs.postgrest.org/en/stable/references/api/tables_views.html for the syntax.")
+            Problem::new(400, "PGRST100", codes::QUERY, message).details(unexpected).hint(
+                "See https://docs.postgrest.org/en/stable/references/api/tables_views.html for the syntax.",
+            )
         }
         Unread::TooMuch(what) => {
             Problem::new(400, "PGRST100", codes::QUERY, what).hint("Ask with a simpler query.")

@@ -21,7 +21,8 @@ pub(crate) fn apply(header: Option<&HeaderValue>, query: &mut Query) -> Result<(
         },
     };
     if last.is_some_and(|last| last < first) {
-        let details = "The lower boundary must be lower than or equal to the upper boundary in the Range header.";
+        let details =
+            "The lower boundary must be lower than or equal to the upper boundary in the Range header.";
         return Err(Problem::new(416, "PGRST103", codes::RANGE, "Requested range not satisfiable")
             .details(details)
             .hint("Send Range: FIRST-LAST with FIRST not greater than LAST."));

@@ -7,13 +7,12 @@ use http::Method;
 
 use super::*;
 use crate::answer::{self, Facts};
-use crate::plan::BodyForm;
 use crate::sqlstate;
 
 fn facts(rows: u64, total: Option<u64>, body: &str) -> Facts {
     Facts {
-        form: BodyForm::Rows,
         void: false,
+        changed: false,
         total,
         rows,
         body: Some(Bytes::copy_from_slice(body.as_bytes())),
@@ -41,122 +40,198 @@ fn answers(ask: Ask, facts: Facts, expect: &Expect) {
 
 #[test]
 fn pages() {
-    answers(get("orders"), facts(2, None, "[{},{}]"), &expect![[r#"
+    answers(
+        get("orders"),
+        facts(2, None, "[{},{}]"),
+        &expect![[r#"
         200
         content-range: 0-1/*
         content-type: application/json; charset=utf-8
         content-profile: public
-        [{},{}]"#]]);
-    answers(get("orders"), facts(0, None, "[]"), &expect![[r#"
+        [{},{}]"#]],
+    );
+    answers(
+        get("orders"),
+        facts(0, None, "[]"),
+        &expect![[r#"
         200
         content-range: */*
         content-type: application/json; charset=utf-8
         content-profile: public
-        []"#]]);
-    answers(get("orders?offset=10&limit=5"), Facts { offset: 10, ..facts(5, Some(15), "[]") }, &expect![[r#"
+        []"#]],
+    );
+    answers(
+        get("orders?offset=10&limit=5"),
+        Facts { offset: 10, ..facts(5, Some(15), "[]") },
+        &expect![[r#"
         206
         content-range: 10-14/15
         content-type: application/json; charset=utf-8
         content-profile: public
-        []"#]]);
-    answers(get("orders").with("prefer", "count=exact"), facts(5, Some(5), "[]"), &expect![[r#"
+        []"#]],
+    );
+    answers(
+        get("orders").with("prefer", "count=exact"),
+        facts(5, Some(5), "[]"),
+        &expect![[r#"
         200
         content-range: 0-4/5
         content-type: application/json; charset=utf-8
         content-profile: public
         preference-applied: count=exact
-        []"#]]);
-    answers(get("orders?offset=99"), Facts { offset: 99, ..facts(0, Some(15), "[]") }, &expect![[r#"
+        []"#]],
+    );
+    answers(
+        get("orders?offset=99"),
+        Facts { offset: 99, ..facts(0, Some(15), "[]") },
+        &expect![[r#"
         416 PGRST103 shape.rest-out-of-range: Requested range not satisfiable
         details: An offset of 99 was requested, but there are only 15 rows.
-        hint: Ask for a smaller offset."#]]);
-    answers(get("orders"), facts(0, Some(0), "[]"), &expect![[r#"
+        hint: Ask for a smaller offset."#]],
+    );
+    answers(
+        get("orders"),
+        facts(0, Some(0), "[]"),
+        &expect![[r#"
         200
         content-range: */0
         content-type: application/json; charset=utf-8
         content-profile: public
-        []"#]]);
-    answers(Ask::new(Method::HEAD, "orders"), Facts { body: None, ..facts(3, None, "") }, &expect![[r#"
+        []"#]],
+    );
+    answers(
+        Ask::new(Method::HEAD, "orders"),
+        Facts { body: None, ..facts(3, None, "") },
+        &expect![[r#"
         200
         content-range: 0-2/*
         content-type: application/json; charset=utf-8
         content-profile: public
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn single_rows() {
     let one = || get("orders?id=eq.1").with("accept", "application/vnd.pgrst.object+json");
-    answers(one(), facts(1, None, "{}"), &expect![[r#"
+    answers(
+        one(),
+        facts(1, None, "{}"),
+        &expect![[r#"
         200
         content-range: 0-0/*
         content-type: application/vnd.pgrst.object+json; charset=utf-8
         content-profile: public
-        {}"#]]);
-    answers(one(), facts(0, None, "null"), &expect![[r#"
+        {}"#]],
+    );
+    answers(
+        one(),
+        facts(0, None, "null"),
+        &expect![[r#"
         406 PGRST116 shape.rest-not-one-row: Cannot coerce the result to a single JSON object
         details: The result contains 0 rows
-        hint: Filter for exactly one row, or accept an array."#]]);
-    answers(one(), facts(2, None, "{}"), &expect![[r#"
+        hint: Filter for exactly one row, or accept an array."#]],
+    );
+    answers(
+        one(),
+        facts(2, None, "{}"),
+        &expect![[r#"
         406 PGRST116 shape.rest-not-one-row: Cannot coerce the result to a single JSON object
         details: The result contains 2 rows
-        hint: Filter for exactly one row, or accept an array."#]]);
+        hint: Filter for exactly one row, or accept an array."#]],
+    );
 }
 
 #[test]
 fn changes() {
-    let none = || Facts { body: None, form: BodyForm::Empty, ..facts(1, None, "") };
-    answers(post("orders", "{}"), none(), &expect![[r#"
+    let none = || Facts { body: None, ..facts(1, None, "") };
+    answers(
+        post("orders", "{}"),
+        none(),
+        &expect![[r#"
         201
         content-range: */*
-    "#]]);
+    "#]],
+    );
     let keyed = Facts { key: Some(Bytes::from_static(b"{\"id\":\"a b&c\",\"x\":null}")), ..none() };
-    answers(post("orders", "{}").with("prefer", "return=headers-only"), keyed, &expect![[r#"
+    answers(
+        post("orders", "{}").with("prefer", "return=headers-only"),
+        keyed,
+        &expect![[r#"
         201
         content-range: */*
         preference-applied: return=headers-only
         location: /shop/orders?id=eq.a%20b%26c&x=is.null
-    "#]]);
+    "#]],
+    );
     let full = || "return=representation";
-    answers(post("orders", "[]").with("prefer", full()), facts(0, Some(0), "[]"), &expect![[r#"
+    answers(
+        post("orders", "[]").with("prefer", full()),
+        facts(0, Some(0), "[]"),
+        &expect![[r#"
         201
         content-range: */0
         content-type: application/json; charset=utf-8
         content-profile: public
         preference-applied: return=representation
-        []"#]]);
-    answers(patch("orders", "{}"), none(), &expect![[r#"
+        []"#]],
+    );
+    answers(
+        patch("orders", "{}"),
+        none(),
+        &expect![[r#"
         204
         content-range: 0-0/*
-    "#]]);
-    answers(patch("orders", "{}").with("prefer", full()), facts(3, None, "[]"), &expect![[r#"
+    "#]],
+    );
+    answers(
+        patch("orders", "{}").with("prefer", full()),
+        facts(3, None, "[]"),
+        &expect![[r#"
         200
         content-range: 0-2/*
         content-type: application/json; charset=utf-8
         content-profile: public
         preference-applied: return=representation
-        []"#]]);
-    answers(Ask::new(Method::DELETE, "orders"), none(), &expect![[r#"
+        []"#]],
+    );
+    answers(
+        Ask::new(Method::DELETE, "orders"),
+        none(),
+        &expect![[r#"
         204
         content-range: */*
-    "#]]);
-    answers(Ask::new(Method::DELETE, "orders").with("prefer", full()), facts(1, Some(1), "[]"), &expect![[r#"
+    "#]],
+    );
+    answers(
+        Ask::new(Method::DELETE, "orders").with("prefer", full()),
+        facts(1, Some(1), "[]"),
+        &expect![[r#"
         200
         content-range: */1
         content-type: application/json; charset=utf-8
         content-profile: public
         preference-applied: return=representation
-        []"#]]);
-    answers(post("rpc/log", "{}"), Facts { void: true, ..none() }, &expect![[r#"
+        []"#]],
+    );
+    answers(
+        post("rpc/log", "{}"),
+        Facts { void: true, ..none() },
+        &expect![[r#"
         204
         content-range: */*
-    "#]]);
-    answers(post("rpc/add", "{}"), Facts { form: BodyForm::Value, ..facts(1, None, "3") }, &expect![[r#"
+    "#]],
+    );
+    answers(
+        post("rpc/add", "{}"),
+        facts(1, None, "3"),
+        &expect![[r#"
         200
         content-range: 0-0/*
         content-type: application/json; charset=utf-8
         content-profile: public
-        3"#]]);
+        3"#]],
+    );
 }
 
 #[test]
@@ -167,7 +242,10 @@ fn functions_may_set_status_and_headers() {
         ..facts(1, None, "1")
     };
     let call = || post("rpc/add", "{}");
-    answers(call(), set("202", r#"[{"cache-control":"no-store"},{"x-a":"1"},{"x-a":"2"}]"#), &expect![[r#"
+    answers(
+        call(),
+        set("202", r#"[{"cache-control":"no-store"},{"x-a":"1"},{"x-a":"2"}]"#),
+        &expect![[r#"
         202
         content-range: 0-0/*
         content-type: application/json; charset=utf-8
@@ -175,28 +253,53 @@ fn functions_may_set_status_and_headers() {
         cache-control: no-store
         x-a: 1
         x-a: 2
-        1"#]]);
-    answers(call(), set("", r#"[{"content-type":"text/plain"}]"#), &expect![[r#"
+        1"#]],
+    );
+    answers(
+        call(),
+        set("", r#"[{"content-type":"text/plain"}]"#),
+        &expect![[r#"
         200
         content-range: 0-0/*
         content-type: text/plain
         content-profile: public
-        1"#]]);
-    answers(call(), set("9", ""), &expect![[r#"
+        1"#]],
+    );
+    answers(
+        call(),
+        set("9", ""),
+        &expect![[r#"
         500 PGRST112 shape.rest-response-setting: response.status guc must be a valid status code
-        hint: The database function that sets it must set a number from 200 to 599."#]]);
-    answers(call(), set("", r#"{"a":"b"}"#), &expect![[r#"
+        hint: The database function that sets it must set a number from 200 to 599."#]],
+    );
+    answers(
+        call(),
+        set("", r#"{"a":"b"}"#),
+        &expect![[r#"
         500 PGRST111 shape.rest-response-setting: response.headers guc must be a JSON array composed of objects with a single key and a string value
-        hint: The database function that sets it must name headers that are not the gateway's own."#]]);
-    answers(call(), set("", r#"[{"a":"b","c":"d"}]"#), &expect![[r#"
+        hint: The database function that sets it must name headers that are not the gateway's own."#]],
+    );
+    answers(
+        call(),
+        set("", r#"[{"a":"b","c":"d"}]"#),
+        &expect![[r#"
         500 PGRST111 shape.rest-response-setting: response.headers guc must be a JSON array composed of objects with a single key and a string value
-        hint: The database function that sets it must name headers that are not the gateway's own."#]]);
-    answers(call(), set("", r#"[{"transfer-encoding":"chunked"}]"#), &expect![[r#"
+        hint: The database function that sets it must name headers that are not the gateway's own."#]],
+    );
+    answers(
+        call(),
+        set("", r#"[{"transfer-encoding":"chunked"}]"#),
+        &expect![[r#"
         500 PGRST111 shape.rest-response-setting: response.headers guc must be a JSON array composed of objects with a single key and a string value
-        hint: The database function that sets it must name headers that are not the gateway's own."#]]);
-    answers(call(), set("", r#"[{"x":"a\r\nb"}]"#), &expect![[r#"
+        hint: The database function that sets it must name headers that are not the gateway's own."#]],
+    );
+    answers(
+        call(),
+        set("", r#"[{"x":"a\r\nb"}]"#),
+        &expect![[r#"
         500 PGRST111 shape.rest-response-setting: response.headers guc must be a JSON array composed of objects with a single key and a string value
-        hint: The database function that sets it must name headers that are not the gateway's own."#]]);
+        hint: The database function that sets it must name headers that are not the gateway's own."#]],
+    );
 }
 
 #[test]
@@ -242,7 +345,7 @@ fn errors_of_the_database() {
         let problem = sqlstate::problem(&error(state, message), true);
         assert!(!problem.fault.public().contains(message), "the record's text holds the server's words");
         assert!(problem.fault.cause_text().is_none_or(|cause| !cause.contains(message)));
-        table.push_str(&format!("{state} {} {}\n", problem.form.status, problem.fault.code().name));
+        table.push_str(&format!("{state} {} {}\n", status_of(&problem), problem.fault.code().name));
     }
     expect![[r#"
         23505 409 forward.rest-refused
@@ -273,16 +376,22 @@ fn errors_of_the_database() {
         55000 500 forward.rest-failed
         XX000 500 forward.rest-failed
         é 400 forward.rest-refused
-    "#]].assert_eq(&table);
-    assert_eq!(sqlstate::problem(&error("42501", ""), false).form.status, 401);
+    "#]]
+    .assert_eq(&table);
+    assert_eq!(status_of(&sqlstate::problem(&error("42501", ""), false)), 401);
     let mut raised = error("PGRST", r#"{"code":"X1","message":"no","details":"d","hint":"h"}"#);
     raised.detail = Some(r#"{"status":418,"headers":{}}"#.into());
     expect![[r#"
         418 X1 forward.rest-refused: no
         details: d
-        hint: h"#]].assert_eq(&fixture::told(&sqlstate::problem(&raised, true)));
+        hint: h"#]]
+    .assert_eq(&fixture::told(&sqlstate::problem(&raised, true)));
     raised.detail = None;
     expect![[r#"
         500 PGRST121 forward.rest-failed: Could not parse JSON in the "RAISE SQLSTATE 'PGRST'" error
         hint: MESSAGE is an object with code, message, details and hint; DETAIL is an object with status and headers."#]].assert_eq(&fixture::told(&sqlstate::problem(&raised, true)));
+}
+
+fn status_of(problem: &crate::problem::Problem) -> u16 {
+    problem.form.as_ref().map(|form| form.status).expect("a form")
 }

@@ -44,7 +44,13 @@ fn relation(schema: &str, name: &str, columns: Vec<Column>) -> Relation {
 }
 
 fn argument(name: &str, type_name: &str, oid: u32) -> Argument {
-    Argument { name: name.into(), type_name: type_name.into(), type_oid: oid, has_default: false, variadic: false }
+    Argument {
+        name: name.into(),
+        type_name: type_name.into(),
+        type_oid: oid,
+        has_default: false,
+        variadic: false,
+    }
 }
 
 fn function(name: &str, arguments: Vec<Argument>, returns: Returns, volatility: Volatility) -> Function {
@@ -60,7 +66,14 @@ fn function(name: &str, arguments: Vec<Argument>, returns: Returns, volatility: 
 }
 
 fn returns(type_name: &str, oid: u32, set: bool, composite: bool) -> Returns {
-    Returns { type_name: type_name.into(), type_oid: oid, set, composite, relation: None, columns: Vec::new() }
+    Returns {
+        type_name: type_name.into(),
+        type_oid: oid,
+        set,
+        composite,
+        relation: None,
+        columns: Vec::new(),
+    }
 }
 
 /// Orders with all kinds of columns, a view that cannot be changed, and functions of all kinds.
@@ -103,8 +116,18 @@ pub(super) fn catalog() -> Catalog {
         function("newest", vec![], one, Volatility::Volatile),
         function("series", vec![a()], returns("integer", 23, true, false), Volatility::Stable),
         function("sum_all", vec![all], int4(), Volatility::Immutable),
-        function("log", vec![argument("note", "text", 25)], returns("void", 2278, false, false), Volatility::Volatile),
-        function("take", vec![argument("", "jsonb", 3802)], returns("jsonb", 3802, false, false), Volatility::Volatile),
+        function(
+            "log",
+            vec![argument("note", "text", 25)],
+            returns("void", 2278, false, false),
+            Volatility::Volatile,
+        ),
+        function(
+            "take",
+            vec![argument("", "jsonb", 3802)],
+            returns("jsonb", 3802, false, false),
+            Volatility::Volatile,
+        ),
         function("over", vec![a()], int4(), Volatility::Stable),
         function("over", vec![a(), b()], int4(), Volatility::Stable),
         function("twice", vec![argument("x", "integer", 23)], int4(), Volatility::Stable),
@@ -167,8 +190,7 @@ impl Ask {
     pub(super) fn read(&self) -> Result<Request, Problem> {
         let (path, query) = self.uri.split_once('?').unwrap_or((&self.uri, ""));
         let schemas = ["public".into(), "private".into()];
-        let head =
-            Head { method: &self.method, path, query, headers: &self.headers, schemas: &schemas };
+        let head = Head { method: &self.method, path, query, headers: &self.headers, schemas: &schemas };
         let mut request = Request::read(head)?;
         if request.takes_body() {
             let shape = if request.operation == Operation::Call { Shape::Arguments } else { Shape::Rows };
@@ -221,8 +243,9 @@ const TAIL: &str = ", nullif(pg_catalog.current_setting('response.headers', true
 
 /// A problem as the caller and the record are told of it.
 pub(super) fn told(problem: &Problem) -> String {
-    let Problem { fault, form } = problem;
-    let optional = |name: &str, text: Option<&str>| text.map(|text| format!("\n{name}: {text}")).unwrap_or_default();
+    let Problem { fault, form: Some(form) } = problem else { panic!("no form: {problem:?}") };
+    let optional =
+        |name: &str, text: Option<&str>| text.map(|text| format!("\n{name}: {text}")).unwrap_or_default();
     assert_ne!(fault.code().kind, Kind::Internal, "{fault}");
     assert!(fault.hint_text().is_some(), "no way out: {fault}");
     format!(

@@ -495,9 +495,11 @@ fn options() {
 #[test]
 fn records_keep_no_values() {
     get(r#"orders?select=id,k:data->>kind&status=eq.secret&or=(total.gt.7,not.and(id.in.(1,2),status.not.is.null))&order=id.desc&limit=5"#).recorded_as(&expect!["GET /shop/orders?select=id,k:data->>kind&status=eq.?&or=(total.gt.?,not.and(id.in.(?),status.not.is.null))&order=id.desc&limit=?"]);
-    get(r#"orders?body=fts(english).secret&status=like(any).{secret}"#).recorded_as(&expect!["GET /shop/orders?body=fts(english).?&status=like(any).?"]);
+    get(r#"orders?body=fts(english).secret&status=like(any).{secret}"#)
+        .recorded_as(&expect!["GET /shop/orders?body=fts(english).?&status=like(any).?"]);
     get(r#"rpc/add?a=secret&b=2&x=eq.9"#).recorded_as(&expect!["GET /shop/rpc/add?a=?&b=?&x=eq.?"]);
-    post("orders?columns=id", "[{\"id\":1,\"status\":\"secret\"}]").recorded_as(&expect!["POST /shop/orders?columns=id"]);
-    patch("orders?id=eq.4", "{\"status\":\"secret\"}").recorded_as(&expect!["PATCH /shop/orders?id=eq.?&body=status"]);
+    post("orders?columns=id", "[{\"id\":1,\"status\":\"secret\"}]")
+        .recorded_as(&expect!["POST /shop/orders?columns=id"]);
+    patch("orders?id=eq.4", "{\"status\":\"secret\"}")
+        .recorded_as(&expect!["PATCH /shop/orders?id=eq.?&body=status"]);
 }
-

@@ -328,10 +328,6 @@ fn media_and_preferences() {
         406 PGRST107 decode.rest-not-acceptable: None of these media types are available
         details: this version writes application/json
         hint: Send Accept: application/json."#]]);
-    post("orders", "{}").with("accept", "application/vnd.pgrst.object+json").refused(&expect![[r#"
-        400 PGRST127 decode.rest-not-implemented: Feature not implemented
-        details: application/vnd.pgrst.object on requests that write: not supported in this version
-        hint: Leave it out; a later version of the gateway brings it."#]]);
     post("orders", "a=1").with("content-type", "application/x-www-form-urlencoded").refused(&expect![[r#"
         415 PGRST107 decode.rest-media-type: Content-Type not acceptable
         details: this version reads JSON bodies; CSV and form bodies come with a later one
@@ -405,4 +401,3 @@ fn bodies() {
         details: the JSON is broken at line 1, column 15
         hint: Send well-formed JSON (RFC 8259)."#]]);
 }
-

@@ -61,7 +61,7 @@ fn inserts() {
         $1: {"id":1}
         read write"#]]);
     post("orders?select=id,status", r#"{"id":1}"#).with("prefer", "return=representation").at_most(3).selects(&expect![[r#"
-        WITH dw_source AS (INSERT INTO "public"."orders"("id") SELECT dw_body."id" FROM pg_catalog.json_to_record($1::pg_catalog.json) AS dw_body("id" integer) RETURNING "public"."orders"."id", "public"."orders"."status") SELECT NULL::pg_catalog.int8, pg_catalog.count(*), coalesce(pg_catalog.json_agg(dw.*)::pg_catalog.text, '[]') …  FROM (SELECT dw_source."id" AS "id", dw_source."status" AS "status" FROM dw_source LIMIT $2) AS dw
+        WITH dw_source AS (INSERT INTO "public"."orders"("id") SELECT dw_body."id" FROM pg_catalog.json_to_record($1::pg_catalog.json) AS dw_body("id" integer) RETURNING "public"."orders"."id", "public"."orders"."status") SELECT NULL::pg_catalog.int8, (SELECT pg_catalog.count(*) FROM dw_source), coalesce(pg_catalog.json_agg(dw.*)::pg_catalog.text, '[]') …  FROM (SELECT dw_source."id" AS "id", dw_source."status" AS "status" FROM dw_source LIMIT $2) AS dw
         $1: {"id":1}
         $2: 3
         read write"#]]);
@@ -157,3 +157,26 @@ fn calls() {
         read only"#]]);
 }
 
+#[test]
+fn changes_of_exactly_one_row() {
+    const ONE: &str = "application/vnd.pgrst.object+json";
+    patch("orders?id=eq.1&select=id", r#"{"total":1}"#)
+        .with("prefer", "return=representation")
+        .with("accept", ONE)
+        .selects(&expect![[r#"
+            WITH dw_source AS (UPDATE "public"."orders" SET "total" = dw_body."total" FROM pg_catalog.json_to_record($1::pg_catalog.json) AS dw_body("total" numeric(10,2)) WHERE "public"."orders"."id" = $2 RETURNING "public"."orders"."id") SELECT NULL::pg_catalog.int8, pg_catalog.count(*), CASE WHEN pg_catalog.count(*) = 1 THEN coalesce((pg_catalog.json_agg(dw.*)->0)::pg_catalog.text, 'null') ELSE pg_catalog.concat('dw_not_one_row:', pg_catalog.count(*))::pg_catalog.int4::pg_catalog.text END …  FROM (SELECT dw_source."id" AS "id" FROM dw_source) AS dw
+            $1: {"total":1}
+            $2: 1
+            read write"#]]);
+    Ask::new(Method::DELETE, "orders?id=eq.1").with("accept", ONE).at_most(5).selects(&expect![[r#"
+        WITH dw_source AS (DELETE FROM "public"."orders" WHERE "public"."orders"."id" = $1 RETURNING 1) SELECT NULL::pg_catalog.int8, (SELECT pg_catalog.count(*) FROM dw_source), CASE WHEN (SELECT pg_catalog.count(*) FROM dw_source) = 1 THEN NULL::pg_catalog.text ELSE pg_catalog.concat('dw_not_one_row:', (SELECT pg_catalog.count(*) FROM dw_source))::pg_catalog.int4::pg_catalog.text END …  FROM (SELECT 1 FROM dw_source LIMIT $2) AS dw
+        $1: 1
+        $2: 5
+        read write"#]]);
+    post("rpc/newest", "{}").with("accept", ONE).selects(&expect![[r#"
+        WITH dw_source AS (SELECT dw_call.* FROM "public"."newest"() AS dw_call) SELECT NULL::pg_catalog.int8, pg_catalog.count(*), CASE WHEN pg_catalog.count(*) = 1 THEN coalesce((pg_catalog.json_agg(dw.*)->0)::pg_catalog.text, 'null') ELSE pg_catalog.concat('dw_not_one_row:', pg_catalog.count(*))::pg_catalog.int4::pg_catalog.text END …  FROM (SELECT dw_source.* FROM dw_source) AS dw
+        read write"#]]);
+    post("rpc/best", "{}").with("accept", ONE).selects(&expect![[r#"
+        WITH dw_source AS (SELECT dw_call.* FROM "public"."best"() AS dw_call) SELECT NULL::pg_catalog.int8, pg_catalog.count(*), coalesce((pg_catalog.json_agg(dw.*)->0)::pg_catalog.text, 'null') …  FROM (SELECT dw_source.* FROM dw_source) AS dw
+        read only"#]]);
+}

@@ -63,7 +63,7 @@ async fn a_statement_ends_with_its_time() {
     let brief = Obligations { timeout: Some(Duration::from_millis(150)), ..Obligations::default() };
     let shop = Shop::with(Setup { obligations: brief, ..Setup::default() }).await;
     let started = Instant::now();
-    shop.ann(post("rpc/slow", "")).await.is(&expect![[""]]);
+    shop.ann(post("rpc/slow", "")).await.is(&expect![[r#"504 {"code":"57014","details":null,"hint":"Ask for less: a filter, a limit, fewer columns; or ask the operator for a longer timeout.","message":"canceling statement due to statement timeout","fault":"forward.rest-timeout"}"#]]);
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 
@@ -71,7 +71,9 @@ async fn a_statement_ends_with_its_time() {
 async fn new_tables_are_known_after_a_reload() {
     let shop = Shop::new().await;
     assert_eq!(shop.ann(get("fresh")).await.status(), 404);
-    shop.database.sql("create table fresh (id int); grant select on fresh to clerk; notify pgrst, 'reload schema'").unwrap();
+    shop.database
+        .sql("create table fresh (id int); grant select on fresh to clerk; notify pgrst, 'reload schema'")
+        .unwrap();
     let started = Instant::now();
     while shop.ann(get("fresh")).await.status() != 200 {
         assert!(started.elapsed() < Duration::from_secs(10), "the catalogue is not read again");
@@ -83,18 +85,32 @@ async fn new_tables_are_known_after_a_reload() {
 async fn a_login_that_may_do_everything_is_refused() {
     let database = shop::database();
     let refused = shop::open(&database.url(), "superb", "").await.err().unwrap().to_string();
-    expect![[""]].assert_eq(&refused);
+    expect!["the database login is SUPERUSER. Use a login that is NOINHERIT, owns nothing and is a member of the roles that grants name; or set `dangerous_superuser: true` on the resource."].assert_eq(&refused);
     assert!(shop::open(&database.url(), "superb", "dangerous_superuser: true").await.is_ok());
     let wrong = shop::open(&database.url(), "nobody", "").await.err().unwrap().to_string();
-    expect![[""]].assert_eq(&wrong);
+    expect!["the database does not accept the gateway's login"].assert_eq(&wrong);
 }
 
 #[tokio::test]
 async fn a_database_that_is_away_comes_back() {
-    let database = shop::database();
-    // Nothing listens on the discard port, so the resource opens without having seen its database.
-    let away = shop::open("postgres://127.0.0.1:9/shop", "authenticator", "").await.unwrap();
+    let database = shop::own_database();
+    let cluster = database.cluster();
+    cluster.stop().unwrap();
+    let away = shop::open(&database.url(), "authenticator", "").await.unwrap();
     let shop = Shop::over(database, Arc::new(away), Setup::default());
-    shop.ann(get("orders")).await.is(&expect![[""]]);
-    shop.ann(patch("orders", r#"{"total":1}"#)).await.is(&expect![[""]]);
+    shop.ann(get("orders")).await.is(&expect![[r#"503 {"code":"PGRST002","details":null,"hint":"Try again in a moment; the gateway's operator sees the cause in /readyz.","message":"Could not query the database for the schema cache. Retrying.","fault":"forward.rest-no-catalogue"}"#]]);
+    shop.ann(patch("orders", r#"{"total":1}"#)).await.is(&expect![[r#"503 {"code":"PGRST002","details":null,"hint":"Try again in a moment; the gateway's operator sees the cause in /readyz.","message":"Could not query the database for the schema cache. Retrying.","fault":"forward.rest-no-catalogue"}"#]]);
+    let cluster = shop.database.cluster();
+    for _ in 0..2 {
+        cluster.start().unwrap();
+        let started = Instant::now();
+        while shop.ann(get("orders?limit=1")).await.status() != 200 {
+            assert!(started.elapsed() < Duration::from_secs(20), "it does not come back");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        cluster.stop().unwrap();
+        assert_eq!(shop.ann(get("orders?limit=1")).await.status(), 503);
+    }
+    // A running cluster is removed with this process, a stopped one would stay.
+    cluster.start().unwrap();
 }

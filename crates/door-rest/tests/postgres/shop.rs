@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use doorward_core::{
-    Action, Arrival, AuditMode, AuthMethod, Authenticator, BoxFuture, Case, ConfigDigest, Credentials, Deadlines,
-    Decision, Fault, Gateway, GrantName, IssuerName, Lease, LeaseId, Lessor, Login, Obligations, Permit, Personal,
-    Policy, Principal, PrincipalKind, Resource, ResourceName, RoleName, Secret, Snapshot, SystemClock, Timestamp,
+    Action, Arrival, AuditMode, AuthMethod, Authenticator, BoxFuture, Case, ConfigDigest, Credentials,
+    Deadlines, Decision, Fault, Gateway, GrantName, IssuerName, Lease, LeaseId, Lessor, Login, Obligations,
+    Permit, Personal, Policy, Principal, PrincipalKind, Resource, ResourceName, RoleName, Secret, Snapshot,
+    SystemClock, Timestamp,
 };
 use doorward_door_rest::{DOOR, OpenError, RestConfig, RestDoor, RestResource};
-use doorward_door_rest::{HttpDoor, Inbound, RequestBody};
+use doorward_http::{HttpDoor, Inbound, RequestBody};
 use doorward_settings::Document;
-use doorward_testkit::postgres::{Cluster, Database};
 use doorward_testkit::organs::MemoryRecorder;
+use doorward_testkit::postgres::{Cluster, Database};
 use expect_test::Expect;
 use http::{Method, Request, Response};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 
 const ROLES: &str = "
 create role authenticator login noinherit password 'gateway';
@@ -43,8 +44,8 @@ create table pairs (a int, b text, note text default 'none', primary key (a, b))
 create view totals as select status, count(*) from orders group by status;
 create function full_name(orders) returns text language sql stable as $$ select $1.owner || '/' || $1.id $$;
 create function add(a int, b int default 10) returns int language sql immutable as $$ select a + b $$;
-create function mine(least int default 0) returns setof orders language sql stable
-  as $$ select * from orders where id > least $$;
+create function mine(above int default 0) returns setof orders language sql stable
+  as $$ select * from orders where id > above $$;
 create function newest() returns orders language sql stable as $$ select * from orders order by id desc limit 1 $$;
 create function pair() returns table (x int, y json) language sql stable as $$ select 1, '{"k":[7]}'::json $$;
 create function series(n int) returns setof int language sql stable as $$ select generate_series(1, n) $$;
@@ -67,7 +68,7 @@ create function around() returns json language sql stable as $$ select json_buil
   'id', length(current_setting('doorward.access_id', true))) $$;
 create schema private; create table private.orders (id int); insert into private.orders values (77);
 grant usage on schema private to clerk; grant select on private.orders to clerk;
-grant select, insert, update, delete on orders, pairs to clerk; grant select on totals to clerk;
+grant select, insert, update, delete on orders, pairs to clerk; grant usage on sequence orders_id_seq to clerk; grant select on totals to clerk;
 grant select on orders to analyst;"#;
 
 /// What a test's grants allow.
@@ -115,6 +116,15 @@ pub(crate) fn database() -> Database<'static> {
     database
 }
 
+/// A database in a cluster that the test may stop.
+pub(crate) fn own_database() -> Database<'static> {
+    let cluster = Box::leak(Box::new(Cluster::debian().unwrap()));
+    cluster.sql(ROLES).unwrap();
+    let database = cluster.database().unwrap();
+    database.sql(SCHEMA).unwrap();
+    database
+}
+
 pub(crate) async fn open(url: &str, user: &str, extra: &str) -> Result<RestResource, OpenError> {
     let login = Arc::new(Login { user: user.into(), password: Secret::from("gateway") });
     RestResource::open(ResourceName::new("shop"), &config(url, extra), login).await
@@ -152,7 +162,7 @@ impl Shop {
 
     /// Walks one call of this caller.
     pub(crate) async fn call(&self, who: &str, ask: Ask) -> Answer {
-        let uri = format!("/shop/{}", ask.uri.replace(' ', "%20").replace('"', "%22"));
+        let uri = format!("/shop/{}", encoded(&ask.uri));
         let mut request = Request::builder().method(ask.method).uri(uri);
         for (name, value) in ask.headers {
             request = request.header(name, value);
@@ -167,7 +177,8 @@ impl Shop {
         let inbound = Inbound { request, credentials };
         let answered = RestDoor.serve(&self.gateway, &self.resource, access, inbound).await;
         let (parts, body) = answered.into_inner().into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
+        #[allow(clippy::disallowed_methods, reason = "the body is limited")]
+        let body = Limited::new(body, 1 << 20).collect().await.unwrap().to_bytes();
         Answer(Response::from_parts(parts, body))
     }
 
@@ -175,6 +186,14 @@ impl Shop {
     pub(crate) async fn ann(&self, ask: Ask) -> Answer {
         self.call("ann", ask).await
     }
+}
+
+/// What clients encode before they send it.
+fn encoded(uri: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/?&=%-_.~!*'(),;:@$+[]{}".contains(&byte);
+    uri.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 /// A request in the making.
