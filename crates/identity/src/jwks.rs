@@ -159,7 +159,11 @@ impl KeySource {
         if let Some(keys) = self.shared.fitting(kid, algorithm) {
             return Ok(keys);
         }
-        let mut refreshed = self.shared.ask_for_refresh(kid)?;
+        let mut refreshed = match self.shared.ask_for_refresh(kid) {
+            Ok(refreshed) => refreshed,
+            // A refresh may have ended since the key was looked for.
+            Err(no_key) => return self.shared.fitting(kid, algorithm).ok_or(no_key),
+        };
         if tokio::time::timeout(WAIT_MAX, refreshed.changed()).await.is_err() {
             return Err(self.shared.unavailable("its keys take too long to come"));
         }
