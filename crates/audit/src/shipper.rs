@@ -496,3 +496,27 @@ fn unknown(mut access: wire::Access<'_>) -> wire::Access<'_> {
     }
     access
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Access;
+
+    #[test]
+    fn segments_of_other_versions_are_read_by_name_or_left_alone() {
+        let access = |values| Access { access_id: Uuid::nil(), values, actions: Vec::new() };
+        // An older version had two columns, in another order.
+        let map = column_map(["door", "ts"].into_iter()).unwrap();
+        let ours = in_our_columns(access(vec![Value::Text("rest".into()), Value::Int(5)]), &map);
+        assert_eq!(ours.values.len(), CALL_COLUMNS.len());
+        for ((name, _), value) in CALL_COLUMNS.iter().zip(&ours.values) {
+            let expected = match *name {
+                "ts" => Value::Int(5),
+                "door" => Value::Text("rest".into()),
+                _ => Value::Null,
+            };
+            assert_eq!(*value, expected, "{name}");
+        }
+        assert_eq!(column_map(["ts", "from_a_newer_version"].into_iter()), None);
+    }
+}

@@ -36,10 +36,7 @@ impl Recovered {
 
     pub(crate) fn read_at(files: &dyn Files, gateway_id: Option<&str>, seconds: u64) -> io::Result<Self> {
         let listed = files.list()?;
-        let gateway_id = match gateway_id {
-            Some(id) => Arc::from(id),
-            None => own_id(files, &listed)?,
-        };
+        let gateway_id = own_id(files, &listed, gateway_id)?;
         let segments = segments(files, &listed)?;
         let before = small_file(files, &listed, EPOCH_FILE)?.and_then(|text| text.trim().parse().ok());
         let newest = segments.back().map(|segment| segment.epoch);
@@ -49,14 +46,24 @@ impl Recovered {
     }
 }
 
-fn own_id(files: &dyn Files, listed: &[(String, u64)]) -> io::Result<Arc<str>> {
-    if let Some(id) = small_file(files, listed, GATEWAY_FILE)? {
-        return Ok(Arc::from(id.trim()));
+/// The gateway's name, which a directory keeps: what it holds is in the store under that name, and would
+/// be shipped twice under another.
+fn own_id(files: &dyn Files, listed: &[(String, u64)], configured: Option<&str>) -> io::Result<Arc<str>> {
+    let kept = small_file(files, listed, GATEWAY_FILE)?;
+    match (configured, kept.as_deref().map(str::trim)) {
+        (Some(configured), Some(kept)) if configured != kept => Err(io::Error::other(format!(
+            "it belongs to gateway `{kept}` and `spool.gateway_id` is `{configured}`; \
+             give a gateway of another name a directory of its own"
+        ))),
+        (_, Some(kept)) => Ok(Arc::from(kept)),
+        (configured, None) => {
+            let random = Uuid::new_v4().simple().to_string();
+            let random = format!("gw-{}", random.get(..8).unwrap_or(&random));
+            let id = configured.unwrap_or(&random);
+            files.put(GATEWAY_FILE, id.as_bytes())?;
+            Ok(Arc::from(id))
+        }
     }
-    let id = format!("gw-{}", Uuid::new_v4().simple());
-    let id = id.get(..11).unwrap_or(&id);
-    files.put(GATEWAY_FILE, id.as_bytes())?;
-    Ok(Arc::from(id))
 }
 
 fn small_file(files: &dyn Files, listed: &[(String, u64)], name: &str) -> io::Result<Option<String>> {

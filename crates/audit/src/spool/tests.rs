@@ -384,3 +384,26 @@ fn any_flipped_bit_is_survived() {
         assert!(!kept.gaps.is_empty() || disk.list().unwrap().iter().any(|(name, _)| name.ends_with(".bad")));
     }
 }
+
+#[test]
+fn each_start_is_a_new_epoch_of_the_same_gateway() {
+    let disk = FakeDisk::default();
+    let first = Recovered::read_at(&disk, None, 100).unwrap();
+    let second = Recovered::read_at(&disk, None, 100).unwrap();
+    let later = Recovered::read_at(&disk, None, 7_000).unwrap();
+    let clock_went_back = Recovered::read_at(&disk, None, 50).unwrap();
+    let epochs = [first.epoch, second.epoch, later.epoch, clock_went_back.epoch];
+    assert_eq!(epochs, [100, 101, 7_000, 7_001]);
+    assert!(first.gateway_id.starts_with("gw-"));
+    assert_eq!(first.gateway_id, clock_went_back.gateway_id);
+    // A directory that was wiped does not begin again at numbers that the store has seen.
+    assert!(Recovered::read_at(&FakeDisk::default(), None, 7_100).unwrap().epoch > 7_001);
+}
+
+#[test]
+fn a_spool_of_another_gateway_is_refused() {
+    let disk = FakeDisk::default();
+    Recovered::read_at(&disk, Some("a"), 1).unwrap();
+    let error = Recovered::read_at(&disk, Some("b"), 1).unwrap_err().to_string();
+    assert!(error.contains("belongs to gateway `a`"), "{error}");
+}

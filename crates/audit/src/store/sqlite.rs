@@ -22,6 +22,10 @@ use crate::wire::ActionText;
 const RETAIN_ROWS: usize = 5_000;
 /// Pages given back to the file system in one step of retention.
 const RETAIN_PAGES: usize = 2_000;
+/// Memory for pages of the file.
+const CACHE_KIB: i64 = 8_192;
+/// Bytes to which the write-ahead log is cut back when a reader has let it grow.
+const JOURNAL_MAX: i64 = 64 << 20;
 /// Prepared statements kept.
 const STATEMENTS_MAX: usize = 16;
 
@@ -43,7 +47,8 @@ impl SqliteStore {
         connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "cache_size", -16_384)?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        connection.pragma_update(None, "journal_size_limit", JOURNAL_MAX)?;
         connection.execute_batch(&schema())?;
         check_columns(&connection)?;
         Ok(Self { connection, insert: insert() })
