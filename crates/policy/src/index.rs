@@ -27,6 +27,9 @@ pub(crate) struct Selectors {
     tasks: Globs,
     agents: Globs,
     group_globs: Vec<(Glob, u32)>,
+    /// Whether any rule is for everybody, or for whoever is authenticated.
+    public: bool,
+    anyone: bool,
     used: u32,
 }
 
@@ -40,6 +43,8 @@ impl Selectors {
     /// The number of a selector; a new one if it has none.
     fn number(&mut self, selector: &Selector) -> u32 {
         let fresh = FIRST_FREE + self.used;
+        self.public |= *selector == Selector::Public;
+        self.anyone |= *selector == Selector::Anyone;
         let number = match selector {
             Selector::Public => PUBLIC,
             Selector::Anyone => ANYONE,
@@ -59,11 +64,15 @@ impl Selectors {
     /// The numbers of all selectors that select the principal.
     pub(crate) fn of(&self, principal: &Principal) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(6 + principal.groups.len());
-        numbers.push(PUBLIC);
+        if self.public {
+            numbers.push(PUBLIC);
+        }
         if !principal.authenticated() {
             return numbers;
         }
-        numbers.push(ANYONE);
+        if self.anyone {
+            numbers.push(ANYONE);
+        }
         let subject: &str = principal.subject.reveal();
         if nameable(principal) {
             numbers.extend(self.users.get(subject));

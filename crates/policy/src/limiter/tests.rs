@@ -78,6 +78,20 @@ fn what_is_counted_by_itself() {
 }
 
 #[test]
+fn counters_survive_a_reload_while_name_and_limit_stay() {
+    let limiter = Limiter::new();
+    let now = Timestamp::from_seconds(1_000);
+    let (alice, read) = (person("alice"), call("shop"));
+    let admit = |name: &str, text: &str| {
+        limiter.admit(&GrantName::new(name), limit(text), (&alice, &read), now).is_ok()
+    };
+    assert!(admit("g", "1/h"));
+    assert!(!admit("g", "1/h"));
+    assert!(admit("g", "2/h"));
+    assert!(admit("h", "1/h"));
+}
+
+#[test]
 fn a_clock_that_is_set_back_locks_nobody_out() {
     let limiter = Limiter::new();
     let limit = limit("1/s");
