@@ -5,6 +5,7 @@ use doorward_core::{Action, Allowance, Case, Decision, Fault, Obligations, Permi
 use crate::codes;
 use crate::compile::Compiled;
 use crate::rule::{Match, Rule};
+use crate::selector::Names;
 
 /// How many near misses a refusal tells the operator of, and how many actions it spells out.
 const NEAR_MISSES_MAX: usize = 4;
@@ -27,10 +28,10 @@ pub(crate) enum Miss {
 
 impl Policy for Compiled {
     fn decide(&self, case: &Case<'_>) -> Decision {
-        let numbers = self.selectors.of(case.principal);
-        if let Some((rule, action)) = self.forbidding(case, &numbers) {
+        if let Some((rule, action)) = self.forbidding(case) {
             return Decision::Deny(forbidden(rule, action));
         }
+        let numbers = self.selectors.of(case.principal, Names::Own);
         let Some(first) = case.actions.as_slice().first() else { return Decision::Deny(no_grant(case, &[])) };
         let mut misses = Vec::new();
         // A grant that allows all actions allows the first, so it is among the first one's candidates.
@@ -61,12 +62,13 @@ impl Policy for Compiled {
 
 impl Compiled {
     /// The first deny rule, in file order, that holds for any of the actions.
-    fn forbidding<'a, 'c>(&'a self, case: &Case<'c>, numbers: &[u32]) -> Option<(&'a Rule, &'c Action)> {
+    fn forbidding<'a, 'c>(&'a self, case: &Case<'c>) -> Option<(&'a Rule, &'c Action)> {
         if self.deny_index.is_empty() {
             return None;
         }
+        let numbers = self.selectors.of(case.principal, Names::Carried);
         let hits = case.actions.as_slice().iter().filter_map(|action| {
-            let places = self.deny_index.candidates(action, numbers);
+            let places = self.deny_index.candidates(action, &numbers);
             places.into_iter().find_map(|place| {
                 let rule = usize::try_from(place).ok().and_then(|place| self.denies.get(place))?;
                 self.forbids_selected(rule, case, action).is_none().then_some((place, rule, action))
@@ -77,7 +79,7 @@ impl Compiled {
 
     /// `None` when the deny rule holds for the action. What cannot be evaluated holds.
     pub(crate) fn forbids(&self, rule: &Rule, case: &Case<'_>, action: &Action) -> Option<Miss> {
-        match rule.selects(case.principal) {
+        match rule.selects(case.principal, Names::Carried) {
             Some(_) => self.forbids_selected(rule, case, action),
             None => Some(Miss::To),
         }
@@ -85,7 +87,7 @@ impl Compiled {
 
     /// Whether a grant decides the case, and with which obligations. What cannot be evaluated does not.
     pub(crate) fn judge(&self, rule: &Rule, case: &Case<'_>) -> Result<Obligations, Miss> {
-        match rule.selects(case.principal) {
+        match rule.selects(case.principal, Names::Own) {
             Some(_) => self.judge_selected(rule, case),
             None => Err(Miss::To),
         }
@@ -93,7 +95,7 @@ impl Compiled {
 
     /// As [`Self::forbids`], for a rule whose `to` holds.
     fn forbids_selected(&self, rule: &Rule, case: &Case<'_>, action: &Action) -> Option<Miss> {
-        let Some(group) = group_of(rule, case) else { return Some(Miss::To) };
+        let Some(group) = group_of(rule, case, Names::Carried) else { return Some(Miss::To) };
         match rule.matches(action, case.principal, group) {
             Match::No => return Some(Miss::Action(action.clone())),
             Match::Yes | Match::Unfilled => {}
@@ -106,7 +108,7 @@ impl Compiled {
 
     /// As [`Self::judge`], for a grant whose `to` holds.
     fn judge_selected(&self, rule: &Rule, case: &Case<'_>) -> Result<Obligations, Miss> {
-        let group = group_of(rule, case).ok_or(Miss::To)?;
+        let group = group_of(rule, case, Names::Own).ok_or(Miss::To)?;
         for action in case.actions.as_slice() {
             match rule.matches(action, case.principal, group) {
                 Match::Yes => {}
@@ -125,8 +127,8 @@ impl Compiled {
 
 /// The group that selected the caller, for the templates that use it. The index has found the rule by its
 /// `to` already, so a long `to` is walked only when a template asks.
-fn group_of<'p>(rule: &Rule, case: &Case<'p>) -> Option<Option<&'p str>> {
-    if rule.uses_group { rule.selects(case.principal) } else { Some(None) }
+fn group_of<'p>(rule: &Rule, case: &Case<'p>, names: Names) -> Option<Option<&'p str>> {
+    if rule.uses_group { rule.selects(case.principal, names) } else { Some(None) }
 }
 
 fn forbidden(rule: &Rule, action: &Action) -> Fault {

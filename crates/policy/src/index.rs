@@ -8,7 +8,7 @@ use doorward_core::{Action, Principal, PrincipalKind, Verb};
 
 use crate::hash::FixedMap;
 use crate::rule::Rule;
-use crate::selector::{Glob, Selector, nameable};
+use crate::selector::{Glob, Names, Selector};
 
 const PUBLIC: u32 = 0;
 const ANYONE: u32 = 1;
@@ -62,7 +62,7 @@ impl Selectors {
     }
 
     /// The numbers of all selectors that select the principal.
-    pub(crate) fn of(&self, principal: &Principal) -> Vec<u32> {
+    pub(crate) fn of(&self, principal: &Principal, names: Names) -> Vec<u32> {
         let mut numbers = Vec::with_capacity(6 + principal.groups.len());
         if self.public {
             numbers.push(PUBLIC);
@@ -74,7 +74,7 @@ impl Selectors {
             numbers.push(ANYONE);
         }
         let subject: &str = principal.subject.reveal();
-        if nameable(principal) {
+        if names.apply(principal) {
             numbers.extend(self.users.get(subject));
             numbers.extend(principal.email.as_ref().and_then(|email| self.users.get(&**email.reveal())));
         }

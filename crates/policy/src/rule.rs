@@ -8,7 +8,7 @@ use doorward_settings::Position;
 use crate::condition::Condition;
 use crate::limiter::Limit;
 use crate::pattern::{Pattern, Unfilled};
-use crate::selector::Selector;
+use crate::selector::{Names, Selector};
 use crate::template::Template;
 
 /// A set of verbs.
@@ -94,8 +94,8 @@ pub(crate) enum Match {
 
 impl Rule {
     /// The group that matched `to`, or `Some(None)` when something else did; `None` when nothing does.
-    pub(crate) fn selects<'p>(&self, principal: &'p Principal) -> Option<Option<&'p str>> {
-        let mut hits = self.to.iter().filter_map(|selector| selector.selects(principal));
+    pub(crate) fn selects<'p>(&self, principal: &'p Principal, names: Names) -> Option<Option<&'p str>> {
+        let mut hits = self.to.iter().filter_map(|selector| selector.selects(principal, names));
         if self.uses_group { hits.find(Option::is_some) } else { hits.next() }
     }
 

@@ -93,7 +93,7 @@ impl Selector {
     }
 
     /// Whether the principal is meant; for a group, which of the principal's groups.
-    pub(crate) fn selects<'p>(&self, principal: &'p Principal) -> Option<Option<&'p str>> {
+    pub(crate) fn selects<'p>(&self, principal: &'p Principal, names: Names) -> Option<Option<&'p str>> {
         let subject = || -> &'p str { principal.subject.reveal() };
         let held = match self {
             Self::Public => true,
@@ -101,7 +101,7 @@ impl Selector {
             Self::Anyone => true,
             Self::User(name) => {
                 let email = principal.email.as_ref().is_some_and(|email| email.reveal() == name);
-                nameable(principal) && (email || subject() == &**name)
+                names.apply(principal) && (email || subject() == &**name)
             }
             Self::Group(glob) => {
                 return principal.groups.iter().find(|group| glob.matches(group)).map(|group| Some(&**group));
@@ -129,10 +129,20 @@ impl Selector {
     }
 }
 
-/// Whether `user:` can name the principal. A task or an agent often carries the subject or the address of
-/// the person it works for, and must not inherit that person's grants by it.
-pub(crate) fn nameable(principal: &Principal) -> bool {
-    matches!(principal.kind, PrincipalKind::User | PrincipalKind::Service)
+/// Whom `user:` names. A task or an agent often carries the subject or the address of the person it works
+/// for: it must not inherit that person's grants by it, nor escape that person's deny rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// People and services: for grants.
+    Own,
+    /// Whoever carries the name: for deny rules.
+    Carried,
+}
+
+impl Names {
+    pub(crate) fn apply(self, principal: &Principal) -> bool {
+        self == Self::Carried || matches!(principal.kind, PrincipalKind::User | PrincipalKind::Service)
+    }
 }
 
 impl fmt::Display for Selector {

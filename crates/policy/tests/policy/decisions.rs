@@ -117,6 +117,23 @@ fn deny_rules_hold_when_they_cannot_be_evaluated() {
     }
 }
 
+#[test]
+fn who_works_for_a_person_inherits_their_deny_rules_and_not_their_grants() {
+    let policy = policy(
+        "grants:\n  own: { to: user:alice, allow: 'read shop/**' }\n  bots: { to: 'agent:*', allow: 'read shop/public/*' }\n\
+         deny:\n  off: { to: user:alice, what: 'read shop/public/secret' }\n",
+    );
+    for (principal, wanted, expected) in [
+        ("alice", "read shop/x", "own"),
+        ("alice kind:agent", "read shop/x", "authorize.no-grant"),
+        ("alice kind:agent", "read shop/public/x", "bots"),
+        ("alice kind:agent", "read shop/public/secret", "authorize.denied-by-rule [off]"),
+        ("bot kind:agent", "read shop/public/secret", "bots"),
+    ] {
+        assert_eq!(asked(&policy, principal, wanted), expected, "{principal}: {wanted}");
+    }
+}
+
 fn one(verb: Verb, resource: &str, segments: &[&str]) -> Actions {
     let object = Object::from_segments(segments.iter().copied());
     Actions::one(Action { verb, resource: ResourceName::new(resource), object })

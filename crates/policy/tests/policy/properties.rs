@@ -66,7 +66,7 @@ fn call() -> impl Strategy<Value = Vec<(&'static str, &'static str, Vec<&'static
     prop::collection::vec((prop::sample::select(&VERBS[..]), prop::sample::select(&NAMES[..]), object), 1..3)
 }
 
-fn selects(selector: &str, who: &Principal) -> bool {
+fn selects(selector: &str, who: &Principal, deny: bool) -> bool {
     if selector == "public" || !who.authenticated() {
         return selector == "public";
     }
@@ -75,7 +75,7 @@ fn selects(selector: &str, who: &Principal) -> bool {
         Some(prefix) => text.starts_with(prefix),
         None => text == pattern,
     };
-    let named = matches!(who.kind, PrincipalKind::User | PrincipalKind::Service);
+    let named = deny || matches!(who.kind, PrincipalKind::User | PrincipalKind::Service);
     match selector.split_once(':') {
         None => true,
         Some(("user", name)) => {
@@ -124,16 +124,19 @@ fn reference(
     who: &Principal,
     call: &[(&'static str, &'static str, Vec<&'static str>)],
 ) -> String {
-    let meant =
-        |rule: &&(usize, &Plain)| !rule.1.when && rule.1.to.iter().any(|selector| selects(selector, who));
+    let meant = |deny: bool| {
+        move |rule: &&(usize, &Plain)| {
+            !rule.1.when && rule.1.to.iter().any(|selector| selects(selector, who, deny))
+        }
+    };
     let denies: Vec<_> = denies.iter().enumerate().collect();
     if let Some((place, _)) =
-        denies.iter().filter(meant).find(|(_, rule)| call.iter().any(|one| allows(rule, one)))
+        denies.iter().filter(meant(true)).find(|(_, rule)| call.iter().any(|one| allows(rule, one)))
     {
         return format!("authorize.denied-by-rule [d{place}]");
     }
     let grants: Vec<_> = grants.iter().enumerate().collect();
-    match grants.iter().filter(meant).find(|(_, rule)| call.iter().all(|one| allows(rule, one))) {
+    match grants.iter().filter(meant(false)).find(|(_, rule)| call.iter().all(|one| allows(rule, one))) {
         Some((place, _)) => format!("g{place}"),
         None if who.authenticated() => "authorize.no-grant".to_owned(),
         None => "authenticate.required".to_owned(),
