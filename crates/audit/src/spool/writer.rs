@@ -25,7 +25,7 @@ use crate::wire::{self, Gap, Header};
 use doorward_core::NotDurable;
 
 /// Frames of the last batch from which on the log counts as loaded.
-const LOAD: usize = 8;
+const LOAD: usize = 4;
 /// The shortest time to gather under load.
 const GATHER_MIN: Duration = Duration::from_micros(300);
 /// Encoded bytes after which a batch is written, whatever else is queued.
