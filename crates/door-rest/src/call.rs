@@ -13,7 +13,11 @@
 //! | POST on a function | execute, whether or not the function is declared to have side effects |
 //!
 //! A filter of PATCH or DELETE needs no read of its own: the answer does not tell what it matched. The
-//! role needs SELECT on the filtered columns all the same, as in PostgreSQL.
+//! role needs SELECT on the filtered columns all the same, as in PostgreSQL. Without a filter they change
+//! all rows that the role may change, as in PostgREST.
+//!
+//! The row cap, of the grant or the resource, is a LIMIT: what is beyond it is left out, and
+//! `Content-Range` says how many rows there are in the answer. The byte cap is a refusal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -263,7 +267,8 @@ fn may_name<'a>(
     let arrival = pass.access().arrival().clone();
     let principal = pass.permit().principal().clone();
     let decided = pass.permit().actions().as_slice().first();
-    let Action { verb, resource, .. } = decided.ok_or_else(|| unexpected("there is no action"))?.clone();
+    let decided = decided.ok_or_else(|| unexpected("there is no action"))?;
+    let (verb, resource) = (decided.verb, decided.resource.clone());
     Ok(move |name: &str| {
         let actions = Actions::one(action(verb, request, &resource, name));
         let case =

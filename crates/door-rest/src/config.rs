@@ -83,3 +83,35 @@ fn default_schemas() -> Vec<Box<str>> {
 fn default_body_max() -> ByteSize {
     ByteSize::new(1 << 20)
 }
+
+#[cfg(test)]
+mod tests {
+    use doorward_settings::Document;
+
+    use super::*;
+
+    fn read(yaml: &str) -> Result<RestConfig, String> {
+        let document = Document::parse("doorward.yaml", yaml).map_err(|problem| problem.to_string())?;
+        document.root().deserialize().map_err(|problem| problem.to_string())
+    }
+
+    #[test]
+    fn little_has_to_be_said() {
+        let config = read("url: postgres://db/shop\nlogin: { user: gw, password: env:PW }").unwrap();
+        assert_eq!(config.schemas, ["public".into()]);
+        assert_eq!(
+            (config.body_max.get(), config.max_rows, config.audit),
+            (1 << 20, None, AuditConfig::Required)
+        );
+        assert!(!config.dangerous_superuser && !config.dangerous_plaintext);
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_a_suggestion() {
+        let login = "url: postgres://db/shop\nlogin: { user: gw, password: env:PW }\n";
+        let refused = read(&format!("{login}max_row: 5")).unwrap_err();
+        assert!(refused.contains("max_row") && refused.contains("max_rows"), "{refused}");
+        assert!(read(&format!("{login}audit: never")).is_err());
+        assert!(read("url: postgres://db/shop").is_err());
+    }
+}

@@ -86,12 +86,32 @@ pub(crate) fn form_of(refusal: &Refusal<'_>) -> Form {
 /// PostgREST tells three refusals of a token apart: 302 nobody where somebody is needed, 303 a claim
 /// that does not hold, 301 everything else.
 fn unauthenticated(name: &str) -> &'static str {
-    const CLAIMS: [&str; 5] = ["expired", "audience", "not-yet", "issuer", "lifetime"];
-    if name.contains("missing") || name.contains("required") || name.contains("anonymous") {
-        "PGRST302"
-    } else if CLAIMS.iter().any(|claim| name.contains(claim)) {
-        "PGRST303"
-    } else {
-        "PGRST301"
+    match name.strip_prefix("authenticate.").unwrap_or(name) {
+        "credentials-missing" | "required" => "PGRST302",
+        "token-expired"
+        | "token-not-yet-valid"
+        | "token-lifetime"
+        | "token-inactive"
+        | "session-expired"
+        | "unknown-issuer"
+        | "wrong-audience"
+        | "wrong-client"
+        | "wrong-token-type"
+        | "id-token"
+        | "bad-claim"
+        | "groups-overage" => "PGRST303",
+        _ => "PGRST301",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_refused_by_postgrest_s_codes() {
+        assert_eq!(unauthenticated("authenticate.required"), "PGRST302");
+        assert_eq!(unauthenticated("authenticate.token-expired"), "PGRST303");
+        assert_eq!(unauthenticated("authenticate.bad-signature"), "PGRST301");
     }
 }

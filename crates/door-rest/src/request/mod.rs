@@ -240,10 +240,10 @@ fn accept(headers: &HeaderMap) -> Result<bool, Problem> {
         match essence.to_ascii_lowercase().as_str() {
             "*/*" | "application/*" | "application/json" | "" => return Ok(false),
             "application/vnd.pgrst.array+json" | "application/vnd.pgrst.array" => return Ok(false),
-            "application/vnd.pgrst.object+json" | "application/vnd.pgrst.object" => {
-                if !media.contains("nulls=stripped") {
-                    return Ok(true);
-                }
+            "application/vnd.pgrst.object+json" | "application/vnd.pgrst.object"
+                if !media.contains("nulls=stripped") =>
+            {
+                return Ok(true);
             }
             _ => {}
         }
