@@ -115,7 +115,7 @@ fn conditions(sections: Vec<Vec<Draft>>, problems: &mut Problems) -> Vec<Vec<Rul
         if let Some(when) = draft.when {
             let result =
                 compiled.next().unwrap_or_else(|| Err(CheckError::whole("the condition was not compiled")));
-            rule.when = problems.take(result.map_err(|error| condition_problem(&when, error)));
+            rule.when = problems.take(result.map(Box::new).map_err(|error| condition_problem(&when, error)));
         }
         rule
     };

@@ -71,7 +71,8 @@ pub(crate) struct Rule {
     pub(crate) position: Position,
     pub(crate) to: Vec<Selector>,
     pub(crate) scopes: Vec<Scope>,
-    pub(crate) when: Option<Condition>,
+    /// Boxed, so that the rules of a large policy lie close together.
+    pub(crate) when: Option<Box<Condition>>,
     pub(crate) role: Option<Role>,
     pub(crate) limit: Option<Limit>,
     /// The limit as the configuration says it.
