@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use doorward_core::{Obligations, Outcome};
+use doorward_testkit::postgres::Cluster;
 use expect_test::expect;
 
 use crate::shop::{self, Setup, Shop, get, patch, post};
@@ -93,7 +94,7 @@ async fn a_login_that_may_do_everything_is_refused() {
 
 #[tokio::test]
 async fn a_database_that_is_away_comes_back() {
-    let database = shop::own_database();
+    let database = shop::database_in(Cluster::debian().unwrap());
     let cluster = database.cluster();
     cluster.stop().unwrap();
     let away = shop::open(&database.url(), "authenticator", "").await.unwrap();

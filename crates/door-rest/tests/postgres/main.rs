@@ -4,6 +4,7 @@
 
 mod calling;
 mod isolation;
+mod newer;
 mod reading;
 mod refusing;
 mod shop;

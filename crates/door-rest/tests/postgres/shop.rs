@@ -116,9 +116,9 @@ pub(crate) fn database() -> Database<'static> {
     database
 }
 
-/// A database in a cluster that the test may stop.
-pub(crate) fn own_database() -> Database<'static> {
-    let cluster = Box::leak(Box::new(Cluster::debian().unwrap()));
+/// A database in a cluster of the test's own, which it may stop.
+pub(crate) fn database_in(cluster: Cluster) -> Database<'static> {
+    let cluster = Box::leak(Box::new(cluster));
     cluster.sql(ROLES).unwrap();
     let database = cluster.database().unwrap();
     database.sql(SCHEMA).unwrap();
@@ -140,6 +140,14 @@ impl Shop {
         let rest = open(&database.url(), "authenticator", setup.extra).await.unwrap();
         assert!(rest.wait_ready(Duration::from_secs(20)).await, "the catalogue is not there");
         Self::over(database, Arc::new(rest), setup)
+    }
+
+    /// A shop on a newer major version of PostgreSQL.
+    pub(crate) async fn newer() -> Self {
+        let database = database_in(Cluster::newer().unwrap());
+        let rest = open(&database.url(), "authenticator", "").await.unwrap();
+        assert!(rest.wait_ready(Duration::from_secs(20)).await, "the catalogue is not there");
+        Self::over(database, Arc::new(rest), Setup::default())
     }
 
     pub(crate) fn over(database: Database<'static>, rest: Arc<RestResource>, setup: Setup) -> Self {
