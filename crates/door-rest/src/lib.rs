@@ -8,7 +8,7 @@
 //! and identifiers are quoted; the decision comes before the catalogue; the body is built in the
 //! database and passed on as it is.
 //!
-//! Absences: embedding, upsert, planned counts, CSV and form bodies, other media types than JSON,
+//! Absences: embedding, upsert, PUT, planned counts, CSV and form bodies, other media types than JSON,
 //! OpenAPI. Requests for them are refused with a text that says so.
 
 mod answer;
