@@ -1,0 +1,253 @@
+//! The single handler of every request on a data listener.
+//!
+//! Read [`Front::handle`]: it opens the access before anything is examined, so that each request that it is
+//! given has a record, and turns a panic of a handler into a 500 whose record stands already.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use doorward_core::{
+    Access, AccessId, Actions, Answered, Arrival, BoxFuture, Call, Caller, ClientCertificate, Completion,
+    Credentials, Fault, Gateway, Pass, Principal, Refusal, Resource, Shaped, Timings, unknown_resource,
+};
+use futures_util::FutureExt;
+use http::header::{CACHE_CONTROL, USER_AGENT, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderName, HeaderValue, Request, Response};
+
+use crate::body::{Body, RequestBody, full};
+use crate::config::Limits;
+use crate::gate::Violation;
+use crate::problem::problem;
+use crate::{codes, inbound};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const ACCESS_ID: HeaderName = HeaderName::from_static("doorward-access-id");
+
+/// A protocol over HTTP. A resource names its door; the front finds it by that name.
+pub trait HttpDoor: Send + Sync {
+    /// Walks one call of this door: makes a [`Call`] of `inbound` and gives it, with `access`, to
+    /// [`Gateway::walk`].
+    fn serve<'a>(
+        &'a self,
+        gateway: &'a Gateway,
+        resource: &'a Resource,
+        access: Access,
+        inbound: Inbound,
+    ) -> BoxFuture<'a, Answered<Response<Body>>>;
+}
+
+/// A request as a door gets it: without credentials, hop-by-hop fields and identity-like headers.
+#[derive(Debug)]
+pub struct Inbound {
+    /// The request; its target is still whole, `/RESOURCE/…`.
+    pub request: Request<RequestBody>,
+    /// What the caller showed.
+    pub credentials: Credentials,
+}
+
+impl Inbound {
+    /// The path behind the resource's name, without the slash between: `orders` of `/shop/orders`.
+    pub fn tail(&self) -> &str {
+        split_path(self.request.uri().path()).1
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// The peer's address.
+    pub address: Option<IpAddr>,
+    /// Whether the transport hides tokens: TLS, or loopback.
+    pub confidential: bool,
+    /// The client certificate that the handshake verified.
+    pub certificate: Option<ClientCertificate>,
+}
+
+/// The front: gateway, doors and bounds.
+pub struct Front {
+    gateway: Arc<Gateway>,
+    doors: HashMap<&'static str, Arc<dyn HttpDoor>>,
+    limits: ArcSwap<Limits>,
+}
+
+impl Front {
+    /// Puts a front together; each door stands under the name that its resources give.
+    pub fn new(
+        gateway: Arc<Gateway>,
+        doors: impl IntoIterator<Item = (&'static str, Arc<dyn HttpDoor>)>,
+        limits: Limits,
+    ) -> Self {
+        Self { gateway, doors: doors.into_iter().collect(), limits: ArcSwap::from_pointee(limits) }
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> Arc<Limits> {
+        self.limits.load_full()
+    }
+
+    /// Swaps in new bounds; connections that are open keep the framing bounds that they began with.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.store(Arc::new(limits));
+    }
+
+    /// Answers one request. `violation` is what the gate found in its place.
+    pub async fn handle(
+        &self,
+        peer: &Peer,
+        request: Request<RequestBody>,
+        violation: Option<Violation>,
+    ) -> Response<Body> {
+        // The listener's own sign of life is no governed call: it says one constant word to anybody.
+        if violation.is_none() && inbound::is_health_check(&request) {
+            return Response::new(full("ok\n"));
+        }
+        let limits = self.limits.load();
+        let headers = request.headers();
+        let access = self.gateway.open(Arrival {
+            door: "http",
+            source_ip: inbound::source_ip(headers, peer.address, &limits),
+            confidential: peer.confidential || inbound::proxied_tls(headers, peer.address, &limits),
+        });
+        let id = access.id();
+        let answer = AssertUnwindSafe(self.answer(access, peer, request, violation, &limits));
+        let mut response = match answer.catch_unwind().await {
+            Ok(answered) => answered.into_inner(),
+            Err(_) => panicked(id),
+        };
+        finish(&mut response, id);
+        response
+    }
+
+    /// The cheap refusals first: form, then host and path, then which resource; its door does the rest.
+    async fn answer(
+        &self,
+        mut access: Access,
+        peer: &Peer,
+        request: Request<RequestBody>,
+        violation: Option<Violation>,
+        limits: &Limits,
+    ) -> Answered<Response<Body>> {
+        // A message that was not understood shows no credentials that could be believed.
+        if let Some(violation) = violation {
+            let turned = Turned::away(Credentials::None, violation.fault());
+            return self.gateway.walk(access, turned).await;
+        }
+        note_head(&mut access, &request);
+        let checked = inbound::check_message(&request, limits);
+        let (mut head, body) = request.into_parts();
+        let query = head.uri.query();
+        let credentials = inbound::take_credentials(&mut head.headers, query, peer.certificate.as_ref());
+        inbound::strip(&mut head.headers);
+        if let Err(violation) = checked {
+            return self.gateway.walk(access, Turned::away(credentials, violation.fault())).await;
+        }
+        let snapshot = access.snapshot().clone();
+        let (name, _) = split_path(head.uri.path());
+        let Some(resource) = snapshot.resource(name) else {
+            let turned = Turned::known(credentials, unknown_resource(name));
+            return self.gateway.walk(access, turned).await;
+        };
+        let Some(door) = self.doors.get(resource.door) else {
+            let fault =
+                Fault::new(codes::NO_HTTP_DOOR, format!("the resource {name:?} is not served over HTTP"))
+                    .hint("Use the protocol of the resource's own door.");
+            return self.gateway.walk(access, Turned::known(credentials, fault)).await;
+        };
+        access.at_door(resource.door);
+        let inbound = Inbound { request: Request::from_parts(head, body), credentials };
+        door.serve(&self.gateway, resource, access, inbound).await
+    }
+}
+
+impl std::fmt::Debug for Front {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Front").field("doors", &self.doors.keys()).finish_non_exhaustive()
+    }
+}
+
+/// A call that ends before a door: it walks the road all the same, for its name and its record.
+struct Turned {
+    credentials: Credentials,
+    fault: Option<Fault>,
+    known_only: bool,
+}
+
+impl Turned {
+    /// Refuses anybody.
+    fn away(credentials: Credentials, fault: Fault) -> Self {
+        Self { credentials, fault: Some(fault), known_only: false }
+    }
+
+    /// Gives the reason to those who say who they are; others are asked who they are.
+    fn known(credentials: Credentials, fault: Fault) -> Self {
+        Self { credentials, fault: Some(fault), known_only: true }
+    }
+}
+
+impl Call for Turned {
+    type Answer = Response<Body>;
+    type Reply = Infallible;
+
+    fn caller(&self) -> Caller<'_> {
+        Caller::Credentials(&self.credentials)
+    }
+
+    async fn decode(&mut self, _: &mut Access, principal: &Arc<Principal>) -> Result<Actions, Fault> {
+        if self.known_only && !principal.authenticated() {
+            return Err(Fault::new(codes::CREDENTIALS_MISSING, "this call shows no credentials")
+                .hint("Send Authorization: Bearer TOKEN."));
+        }
+        Err(self.fault.take().unwrap_or_else(lost))
+    }
+
+    async fn forward(&mut self, _: &mut Pass) -> Result<Infallible, Fault> {
+        Err(lost())
+    }
+
+    fn shape(&mut self, reply: Infallible, _: &mut Pass) -> Result<Shaped<Self::Answer>, Fault> {
+        match reply {}
+    }
+
+    fn refuse(&mut self, refusal: &Refusal<'_>) -> (Self::Answer, Completion) {
+        problem(refusal)
+    }
+}
+
+fn lost() -> Fault {
+    Fault::new(doorward_core::codes::PANIC, "the gateway failed while it worked on this call")
+}
+
+fn panicked(access_id: AccessId) -> Response<Body> {
+    let fault = lost();
+    problem(&Refusal { fault: &fault, access_id, timings: Timings::default() }).0
+}
+
+fn note_head(access: &mut Access, request: &Request<RequestBody>) {
+    if let Some(text) = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()) {
+        access.note_user_agent(text);
+    }
+    if let Some((trace_id, span_id, sampled)) = inbound::traceparent(request.headers()) {
+        access.join_trace(trace_id, span_id, sampled);
+    }
+}
+
+/// What every answer has. Answers may depend on who asks, so caches keep none unless the door says so.
+fn finish(response: &mut Response<Body>, id: AccessId) {
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+        headers.insert(REQUEST_ID, id.clone());
+        headers.insert(ACCESS_ID, id);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}
+
+/// The first segment, and what follows its slash.
+fn split_path(path: &str) -> (&str, &str) {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    path.split_once('/').unwrap_or((path, ""))
+}

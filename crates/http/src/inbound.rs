@@ -1,0 +1,296 @@
+//! What an inbound head says, and what of it is not let in: credentials, identity-like headers, trace
+//! context, the client's address.
+
+use std::net::IpAddr;
+
+use doorward_core::{ClientCertificate, Credentials, Secret};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST};
+use http::{HeaderMap, HeaderName, Method, Request};
+
+use crate::codes;
+use crate::config::Limits;
+use crate::gate::Violation;
+
+/// The methods that the gateway knows.
+pub(crate) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+const TRACEPARENT: &str = "traceparent";
+/// Headers that carry an API key where `Authorization` is not used; supabase-js sends the first one.
+const KEY_HEADERS: [&str; 2] = ["apikey", "x-api-key"];
+/// Query parameters that would put a token into logs and histories (RFC 6750 section 2.3).
+const TOKEN_PARAMETERS: [&str; 2] = ["access_token", "apikey"];
+
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Headers in which proxies vouch for an identity or an origin. None is believed, so none is let in.
+const IDENTITY_PREFIXES: [&str; 38] = [
+    "cf-access-",
+    "doorward-",
+    "forwarded",
+    "impersonate-",
+    "oidc-",
+    "remote-",
+    "ssl-client",
+    "tailscale-",
+    "x-access-token",
+    "x-amzn-oidc-",
+    "x-auth-",
+    "x-authenticated-",
+    "x-authentik-",
+    "x-client-cert",
+    "x-client-verify",
+    "x-consumer-",
+    "x-credential-",
+    "x-doorward-",
+    "x-email",
+    "x-forwarded-",
+    "x-goog-authenticated-",
+    "x-goog-iap-",
+    "x-group",
+    "x-id-token",
+    "x-impersonate",
+    "x-jwt-",
+    "x-ms-client-principal",
+    "x-ms-token-",
+    "x-pomerium-",
+    "x-principal",
+    "x-real-ip",
+    "x-remote-",
+    "x-role",
+    "x-ssl-client",
+    "x-sub",
+    "x-user",
+    "x-vouch-",
+    "x-webauth-",
+];
+
+/// What HTTP/2 and the gate leave to be checked: one host, one length, a known method, a plain path.
+pub(crate) fn check_message<B>(request: &Request<B>, limits: &Limits) -> Result<(), Violation> {
+    let headers = request.headers();
+    if !METHODS.contains(&request.method().as_str()) {
+        return Err(Violation::new(codes::METHOD_UNKNOWN, "the method is none that the gateway knows"));
+    }
+    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Violation::new(codes::MALFORMED_MESSAGE, "Content-Length stands twice"));
+    }
+    let mut hosts = headers.get_all(HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(Violation::new(codes::BAD_HOST, "Host stands twice"));
+    }
+    let authority = request.uri().authority();
+    match (authority, host) {
+        (None, None) => return Err(Violation::new(codes::BAD_HOST, "Host is missing")),
+        (Some(authority), _) if authority.as_str().contains('@') => {
+            return Err(Violation::new(codes::BAD_HOST, "the authority holds user information"));
+        }
+        (Some(authority), Some(host))
+            if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
+        {
+            return Err(Violation::new(codes::BAD_HOST, "the target's authority contradicts Host"));
+        }
+        _ => {}
+    }
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    if target.len() > limits.uri_bytes_max {
+        return Err(Violation::new(codes::URI_TOO_LONG, "the request's target is longer than its bound"));
+    }
+    check_path(request.uri().path())
+}
+
+/// A path that two readers could read differently is refused: dot segments, encoded or not, and empty
+/// segments other than the last.
+fn check_path(path: &str) -> Result<(), Violation> {
+    let bad = |text| Err(Violation::new(codes::BAD_TARGET, text));
+    if !path.starts_with('/') || !path.is_ascii() {
+        return bad("the request's target is not a path of ASCII characters");
+    }
+    if path.contains("//") {
+        return bad("the request's path has an empty segment");
+    }
+    if path.contains('\\') {
+        return bad("the request's path holds a backslash");
+    }
+    if path.split('/').any(is_dot_segment) {
+        return bad("the request's path has a dot segment");
+    }
+    Ok(())
+}
+
+fn is_dot_segment(segment: &str) -> bool {
+    let one = |text: &str| text == "." || text.eq_ignore_ascii_case("%2e");
+    if segment.len() > 6 {
+        return false;
+    }
+    let second =
+        |dot: &str| segment.get(..dot.len()).is_some_and(one) && segment.get(dot.len()..).is_some_and(one);
+    one(segment) || second(".") || second("%2e")
+}
+
+/// Takes the credentials out of a head, so that no door can pass them on.
+///
+/// `Authorization: Bearer` decides when it is there; supabase-js sends its project key beside it as
+/// `apikey`, which is then ignored. Without it, one `apikey` or `X-Api-Key` is the bearer. A verified client
+/// certificate counts when neither is shown.
+pub(crate) fn take_credentials(
+    headers: &mut HeaderMap,
+    query: Option<&str>,
+    certificate: Option<&ClientCertificate>,
+) -> Credentials {
+    let credentials = read_credentials(headers, query);
+    headers.remove(AUTHORIZATION);
+    for name in KEY_HEADERS {
+        headers.remove(name);
+    }
+    match (credentials, certificate) {
+        (Credentials::None, Some(certificate)) => Credentials::Certificate(certificate.clone()),
+        (credentials, _) => credentials,
+    }
+}
+
+fn read_credentials(headers: &HeaderMap, query: Option<&str>) -> Credentials {
+    if query.is_some_and(holds_token) {
+        return Credentials::Malformed(
+            "a token stands in the query string; send it as Authorization: Bearer",
+        );
+    }
+    let mut shown = headers.get_all(AUTHORIZATION).iter();
+    if let Some(value) = shown.next() {
+        return match shown.next() {
+            Some(_) => Credentials::Malformed("more than one Authorization header"),
+            None => bearer(value.as_bytes()),
+        };
+    }
+    let mut keys = KEY_HEADERS.iter().flat_map(|name| headers.get_all(*name));
+    let Some(key) = keys.next() else { return Credentials::None };
+    if keys.any(|other| other != key) {
+        return Credentials::Malformed("two API keys that differ");
+    }
+    token(key.as_bytes()).unwrap_or(Credentials::Malformed("the API key holds characters that no key has"))
+}
+
+fn holds_token(query: &str) -> bool {
+    query.split('&').any(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        TOKEN_PARAMETERS.iter().any(|token| name.eq_ignore_ascii_case(token))
+    })
+}
+
+fn bearer(value: &[u8]) -> Credentials {
+    let Some((scheme, rest)) = value.split_at_checked(7) else {
+        return Credentials::Malformed("the Authorization header is not of the form Bearer TOKEN");
+    };
+    if !scheme.eq_ignore_ascii_case(b"bearer ") {
+        return Credentials::Malformed("the Authorization header's scheme is not Bearer");
+    }
+    token(rest.trim_ascii())
+        .unwrap_or(Credentials::Malformed("the bearer token holds characters that no token has"))
+}
+
+/// `token68` of RFC 9110: what a bearer token may consist of.
+fn token(text: &[u8]) -> Option<Credentials> {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
+    let text = std::str::from_utf8(text).ok()?;
+    (!text.is_empty() && text.as_bytes().iter().all(allowed)).then(|| Credentials::Bearer(Secret::from(text)))
+}
+
+/// Removes what belongs to this hop alone and what could pass for identity behind the gateway. A name with
+/// an underscore goes too: many backends read `X_User` as `X-User`.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    let mut doomed: Vec<HeaderName> = Vec::new();
+    for nominated in headers.get_all(CONNECTION) {
+        for name in nominated.as_bytes().split(|byte| *byte == b',') {
+            doomed.extend(HeaderName::from_bytes(name.trim_ascii()));
+        }
+    }
+    doomed.extend(headers.keys().filter(|name| unwelcome(name.as_str())).cloned());
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+fn unwelcome(name: &str) -> bool {
+    name.contains('_')
+        || HOP_BY_HOP.contains(&name)
+        || IDENTITY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The client's address: the nearest one that is not a trusted proxy's.
+pub(crate) fn source_ip(headers: &HeaderMap, peer: Option<IpAddr>, limits: &Limits) -> Option<IpAddr> {
+    let mut client = peer?;
+    let hops = headers.get_all(FORWARDED_FOR).iter().rev();
+    let hops = hops.flat_map(|value| value.to_str().unwrap_or("?").rsplit(','));
+    for hop in hops {
+        if !limits.trusts(client) {
+            break;
+        }
+        // An address that cannot be read ends the chain: what stands before it is anybody's word.
+        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+    }
+    Some(client)
+}
+
+/// Whether a trusted proxy says that the client reached it over TLS.
+pub(crate) fn proxied_tls(headers: &HeaderMap, peer: Option<IpAddr>, limits: &Limits) -> bool {
+    peer.is_some_and(|peer| limits.trusts(peer)) && single(headers, FORWARDED_PROTO) == Some("https")
+}
+
+/// The caller's place in a trace: W3C Trace Context, read strictly; anything else is ignored.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<([u8; 16], [u8; 8], bool)> {
+    let text = single(headers, TRACEPARENT)?;
+    let mut parts = text.splitn(5, '-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let [version] = hex::<1>(version)?;
+    if version == 0xff || (version == 0 && parts.next().is_some()) {
+        return None;
+    }
+    let (trace, span, [flags]) = (hex::<16>(trace)?, hex::<8>(span)?, hex::<1>(flags)?);
+    (trace != [0; 16] && span != [0; 8]).then_some((trace, span, flags & 1 == 1))
+}
+
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut out = [0; N];
+    if text.len() != N * 2 {
+        return None;
+    }
+    for (to, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let [high, low] = pair else { return None };
+        *to = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(out)
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    if values.next().is_some() {
+        return None;
+    }
+    value.to_str().ok()
+}
+
+/// Whether this is a load balancer's question whether the listener lives.
+pub(crate) fn is_health_check<B>(request: &Request<B>) -> bool {
+    request.uri().path() == "/healthz" && matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
+#[cfg(test)]
+mod tests;

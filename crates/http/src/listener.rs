@@ -1,0 +1,348 @@
+//! The listener under the doors: accepts connections within their caps, speaks TLS, puts the gate before
+//! HTTP/1, drains.
+//!
+//! Invariants: a connection over a cap is closed before anything is read from it; a handshake, a head and a
+//! pause have bounds; draining finishes what is under way and takes nothing new.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use doorward_core::ClientCertificate;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::body::{Body, RequestBody};
+use crate::config::Limits;
+use crate::front::{Front, Peer};
+use crate::gate::{Gated, HeadLimits, Slot, Spans};
+
+/// The pause after a failed accept: usually the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Streams that one HTTP/2 connection may have open.
+const H2_STREAMS_MAX: u32 = 128;
+/// Streams that an HTTP/2 peer may reset before they were served (rapid reset, CVE-2023-44487).
+const H2_RESETS_MAX: usize = 32;
+/// How often an HTTP/2 peer is asked whether it is there, and how long it may take to say so.
+const H2_PING_EVERY: Duration = Duration::from_secs(20);
+const H2_PING_SPAN_MAX: Duration = Duration::from_secs(10);
+/// The buffer of a connection; heads are bounded by the gate.
+const BUFFER_BYTES_MAX: usize = 128 << 10;
+
+/// Where the listener stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    Draining,
+    /// The time to drain is over.
+    Cut,
+}
+
+/// A running listener. Dropped, it stops accepting; connections go on until they end.
+#[derive(Debug)]
+pub struct Listener {
+    shared: Arc<Shared>,
+    phase: watch::Sender<Phase>,
+    /// The accept loop and every connection hold a receiver of `phase` until they end.
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+struct Shared {
+    front: Arc<Front>,
+    tls: ArcSwapOption<ServerConfig>,
+    open: AtomicU32,
+    turned_away: AtomicU64,
+    by_address: Mutex<HashMap<IpAddr, u32>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+impl Listener {
+    /// Begins to accept. Must be called on a runtime.
+    pub fn start(listener: TcpListener, front: Arc<Front>, tls: Option<Arc<ServerConfig>>) -> Self {
+        let shared = Arc::new(Shared {
+            front,
+            tls: ArcSwapOption::new(tls),
+            open: AtomicU32::new(0),
+            turned_away: AtomicU64::new(0),
+            by_address: Mutex::default(),
+        });
+        let (phase, watched) = watch::channel(Phase::Serving);
+        let accepting = tokio::spawn(accept(listener, shared.clone(), watched));
+        Self { shared, phase, accepting }
+    }
+
+    /// Shows another certificate to connections that come from now on.
+    pub fn set_tls(&self, tls: Option<Arc<ServerConfig>>) {
+        self.shared.tls.store(tls);
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> u32 {
+        self.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were closed because a cap was reached.
+    pub fn turned_away(&self) -> u64 {
+        self.shared.turned_away.load(Ordering::Relaxed)
+    }
+
+    /// Accepts no more, lets calls under way end, and cuts what is left after `within`. How many were cut.
+    pub async fn drain(&self, within: Duration) -> u32 {
+        self.phase.send_replace(Phase::Draining);
+        if tokio::time::timeout(within, self.phase.closed()).await.is_ok() {
+            return 0;
+        }
+        let left = self.connections();
+        self.phase.send_replace(Phase::Cut);
+        self.phase.closed().await;
+        left
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = phase.wait_for(|phase| *phase != Phase::Serving) => return,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let limits = shared.front.limits();
+        let Some(place) = Place::take(&shared, address.ip(), &limits) else {
+            shared.turned_away.fetch_add(1, Ordering::Relaxed);
+            continue;
+        };
+        tokio::spawn(connection(stream, address, place, limits, phase.clone()));
+    }
+}
+
+/// A connection's place under the caps. Dropped, it is free again.
+struct Place {
+    shared: Arc<Shared>,
+    counted: Option<IpAddr>,
+}
+
+impl Place {
+    fn take(shared: &Arc<Shared>, address: IpAddr, limits: &Limits) -> Option<Self> {
+        let counted = (!limits.trusts(address)).then(|| network_of(address));
+        if shared.open.load(Ordering::Relaxed) >= limits.connections_max {
+            return None;
+        }
+        if let Some(key) = counted {
+            let mut by_address = shared.by_address.lock();
+            let count = by_address.entry(key).or_insert(0);
+            if *count >= limits.connections_per_ip_max {
+                return None;
+            }
+            *count += 1;
+        }
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        Some(Self { shared: shared.clone(), counted })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        let Some(key) = self.counted else { return };
+        let mut by_address = self.shared.by_address.lock();
+        match by_address.get_mut(&key) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                by_address.remove(&key);
+            }
+        }
+    }
+}
+
+/// Who counts as one: an IPv4 address, or the /64 that an IPv6 site has at its disposal.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    place: Place,
+    limits: Arc<Limits>,
+    phase: watch::Receiver<Phase>,
+) {
+    // Small answers leave at once.
+    let _ = stream.set_nodelay(true);
+    let ip = address.ip().to_canonical();
+    let front = place.shared.front.clone();
+    let served = match place.shared.tls.load_full() {
+        None => {
+            let peer = Peer { address: Some(ip), confidential: ip.is_loopback(), certificate: None };
+            serve_h1(stream, front, peer, &limits, phase).await
+        }
+        Some(tls) => secure(stream, tls, ip, front, &limits, phase).await,
+    };
+    if let Err(error) = served {
+        // Peers break off all the time; what matters of it stands in the calls' records.
+        tracing::debug!(error = &*error, "a connection ended badly");
+    }
+    drop(place);
+}
+
+type Served = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn secure(
+    stream: TcpStream,
+    tls: Arc<ServerConfig>,
+    ip: IpAddr,
+    front: Arc<Front>,
+    limits: &Limits,
+    phase: watch::Receiver<Phase>,
+) -> Served {
+    let handshake = TlsAcceptor::from(tls).accept(stream);
+    let stream = tokio::time::timeout(limits.head_span_max, handshake).await??;
+    let (_, session) = stream.get_ref();
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let certificate = leaf.map(|leaf| ClientCertificate { der: leaf.as_ref().into() });
+    let h2 = session.alpn_protocol() == Some(b"h2");
+    let peer = Peer { address: Some(ip), confidential: true, certificate };
+    if h2 {
+        serve_h2(stream, front, peer, limits, phase).await
+    } else {
+        serve_h1(stream, front, peer, limits, phase).await
+    }
+}
+
+async fn serve_h1<S>(
+    stream: S,
+    front: Arc<Front>,
+    peer: Peer,
+    limits: &Limits,
+    phase: watch::Receiver<Phase>,
+) -> Served
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let head = HeadLimits { head_bytes_max: limits.head_bytes_max, uri_bytes_max: limits.uri_bytes_max };
+    let spans = Spans { head_max: limits.head_span_max, write_stall_max: limits.stall_span_max };
+    let gated = Gated::new(stream, head, spans);
+    let handler = Arc::new(Handler { front, peer, slot: gated.slot() });
+    let service = service_fn(move |request| handler.clone().handle(request));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        // hyper sees whole heads only, so this is the time between requests.
+        .header_read_timeout(limits.idle_span_max)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .serve_connection(TokioIo::new(gated), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut drain = std::pin::pin!(reaches(phase.clone(), Phase::Draining));
+    let mut cut = std::pin::pin!(reaches(phase, Phase::Cut));
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            served = connection.as_mut() => return Ok(served?),
+            () = &mut drain, if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = &mut cut => return Ok(()),
+        }
+    }
+}
+
+async fn serve_h2<S>(
+    stream: S,
+    front: Arc<Front>,
+    peer: Peer,
+    limits: &Limits,
+    phase: watch::Receiver<Phase>,
+) -> Served
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let handler = Arc::new(Handler { front, peer, slot: Slot::default() });
+    let service = service_fn(move |request| handler.clone().handle(request));
+    let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(H2_STREAMS_MAX)
+        .max_pending_accept_reset_streams(H2_RESETS_MAX)
+        .max_local_error_reset_streams(H2_RESETS_MAX)
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .keep_alive_interval(H2_PING_EVERY)
+        .keep_alive_timeout(H2_PING_SPAN_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut drain = std::pin::pin!(reaches(phase.clone(), Phase::Draining));
+    let mut cut = std::pin::pin!(reaches(phase, Phase::Cut));
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            served = connection.as_mut() => return Ok(served?),
+            () = &mut drain, if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = &mut cut => return Ok(()),
+        }
+    }
+}
+
+/// Resolves when the listener reaches a phase. A listener that is gone drains no more.
+async fn reaches(mut phase: watch::Receiver<Phase>, wanted: Phase) {
+    let reached = |now: &Phase| *now == wanted || *now == Phase::Cut;
+    if phase.wait_for(reached).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What every request of one connection is handed to.
+struct Handler {
+    front: Arc<Front>,
+    peer: Peer,
+    slot: Slot,
+}
+
+impl Handler {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let violation = self.slot.violation_of(request.uri().path());
+        let limits = self.front.limits();
+        let request =
+            request.map(|body| RequestBody::new(body, limits.body_bytes_max, limits.stall_span_max));
+        Ok(self.front.handle(&self.peer, request, violation).await)
+    }
+}
+
+/// Binds a listening socket; the error names the address.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| io::Error::new(error.kind(), format!("{address} cannot be listened on: {error}")))
+}
