@@ -119,7 +119,9 @@ pub(crate) fn print(folder: &Path) {
     for line in LINES {
         println!("\n# {}\n{}", line.title, line.command);
     }
-    println!("\n# Metrics and readiness\ncurl -s $ADMIN/metrics | grep doorward_calls\ncurl -s $ADMIN/readyz");
+    println!(
+        "\n# Metrics and readiness\ncurl -s $ADMIN/metrics | grep doorward_calls\ncurl -s $ADMIN/readyz"
+    );
     println!("\nCtrl-C ends it all and leaves nothing behind.");
 }
 

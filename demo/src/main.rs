@@ -74,7 +74,8 @@ fn start() -> Result<Demo> {
         setup = setup.file(&format!("{}.token", person.name), person.token(&issuer, TOKEN_LIFETIME)?)?;
     }
     let gateway = setup.start()?;
-    let environment = lines::environment(&gateway.url()?, &gateway.admin_url()?, &binary()?, gateway.folder());
+    let environment =
+        lines::environment(&gateway.url()?, &gateway.admin_url()?, &binary()?, gateway.folder());
     gateway.write(lines::ENVIRONMENT, environment)?;
     Ok(Demo { gateway, _issuer: issuer, _cluster: cluster })
 }

@@ -1,5 +1,10 @@
 //! The integration tests: one binary over the real `doorward`, and the rules of the house.
 
 mod architecture;
+mod bed;
 mod demo_data;
+mod errors;
 mod fuzz;
+mod kill9;
+mod road;
+mod secrets;

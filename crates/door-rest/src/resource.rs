@@ -55,15 +55,20 @@ pub struct RestResource {
 }
 
 impl RestResource {
-    /// Opens a resource: connects, checks the login, and begins to watch the catalogue. Fails when the
-    /// login is refused; goes on when the database is away. Must be called on a tokio runtime.
-    pub async fn open(name: ResourceName, config: &RestConfig, login: Arc<Login>) -> Result<Self, OpenError> {
+    /// Says what is wrong with a configuration, offline; where the database is when nothing is.
+    pub fn check(config: &RestConfig) -> Result<Target, OpenError> {
         let mut named = config.schemas.iter().chain(&config.extra_search_path);
         let is_name = |schema: &str| (1..=NAME_BYTES_MAX).contains(&schema.len()) && !schema.contains('\0');
         if config.schemas.is_empty() || !named.all(|schema| is_name(schema)) {
             return Err(OpenError::Schemas);
         }
-        let target = Target::parse(&config.url, config.dangerous_plaintext)?;
+        Ok(Target::parse(&config.url, config.dangerous_plaintext)?)
+    }
+
+    /// Opens a resource: connects, checks the login, and begins to watch the catalogue. Fails when the
+    /// login is refused; goes on when the database is away. Must be called on a tokio runtime.
+    pub async fn open(name: ResourceName, config: &RestConfig, login: Arc<Login>) -> Result<Self, OpenError> {
+        let target = Self::check(config)?;
         let settings = config.pool.settings();
         let pool = tokio::task::spawn_blocking(move || Pool::new(target, login, settings))
             .await

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use doorward_core::PrincipalKind;
 use doorward_settings::{HumanDuration, SecretRef, Spanned};
@@ -229,6 +230,14 @@ pub struct OneOrMany(pub Vec<String>);
 pub struct ApiKeysConfig {
     /// The file that holds their hashes, one JSON object a line; relative to this file's folder.
     pub file: Spanned<String>,
+}
+
+impl ApiKeysConfig {
+    /// Where the file is: a relative path is relative to the folder of the configuration file.
+    pub fn path(&self) -> PathBuf {
+        let folder = Path::new(&*self.file.position().file).parent().unwrap_or(Path::new(""));
+        folder.join(self.file.get())
+    }
 }
 
 /// Who the holders of client certificates are. The TLS listener checks their chains; this says who they

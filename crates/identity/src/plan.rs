@@ -1,7 +1,5 @@
 //! The compiled configuration: all that can be said to be wrong is said here, at load.
 
-use std::path::Path;
-
 use doorward_core::Secret;
 use doorward_settings::{Problem, Problems, Spanned};
 
@@ -164,8 +162,7 @@ fn check_issuer(issuer: &IssuerConfig, problems: &mut Problems) {
 
 fn load_api_keys(config: &ApiKeysConfig) -> Result<ApiKeys, Problem> {
     let file = &config.file;
-    let folder = Path::new(&*file.position().file).parent().unwrap_or(Path::new(""));
-    let path = folder.join(file.get());
+    let path = config.path();
     let cannot = |why: String| file.problem(format!("the API key file {}: {why}", path.display()));
     let size = std::fs::metadata(&path).map_err(|error| cannot(error.to_string()))?.len();
     if size > API_KEY_FILE_BYTES_MAX {

@@ -59,12 +59,14 @@ impl Compiled {
         (self.grants.len(), self.denies.len())
     }
 
-    /// The backend roles that grants name literally, with where: for checks against the backend.
-    pub fn roles(&self) -> impl Iterator<Item = (&GrantName, &RoleName)> {
-        self.grants.iter().filter_map(|rule| match &rule.role {
-            Some(Role::Named(role)) => Some((&rule.name, role)),
+    /// The backend roles that grants name literally, each with a resource that it is used on; pairs may
+    /// come more than once.
+    pub fn roles(&self) -> impl Iterator<Item = (&RoleName, &ResourceName)> {
+        let named = self.grants.iter().filter_map(|rule| match &rule.role {
+            Some(Role::Named(role)) => Some((role, &rule.scopes)),
             Some(Role::Filled(_)) | None => None,
-        })
+        });
+        named.flat_map(|(role, scopes)| scopes.iter().map(move |scope| (role, &scope.resource)))
     }
 }
 

@@ -135,6 +135,12 @@ impl Compiled {
         Explanation { verdict: verdict.unwrap_or(Verdict::NoGrant), considered }
     }
 
+    /// The effective policy: every rule with all of its actions.
+    pub fn rules(&self) -> WhoCan {
+        let holders = |rules: &[Rule]| rules.iter().filter_map(|rule| Holder::new(rule, |_| true)).collect();
+        WhoCan { grants: holders(&self.grants), denies: holders(&self.denies) }
+    }
+
     /// Lists the rules by which somebody may do this, whoever it is.
     pub fn who_can(&self, verb: Verb, resource: &ResourceName, object: &Object) -> WhoCan {
         let holders = |rules: &[Rule]| {

@@ -1,0 +1,108 @@
+//! The command line: one file a command.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 `explain` says no, 4 nothing found.
+
+mod api_key;
+mod audit;
+mod check;
+mod explain;
+mod schema;
+mod serve;
+mod who_can;
+
+use std::io::{ErrorKind, Write, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use doorward_policy::Limiter;
+
+use crate::config::Config;
+
+/// An identity-aware gateway for data.
+#[derive(Debug, Parser)]
+#[command(name = "doorward", version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    source: Source,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the configuration is.
+#[derive(Debug, clap::Args)]
+pub struct Source {
+    /// Configuration file; give it again for overlays, later ones win.
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "DOORWARD_CONFIG",
+        default_value = "doorward.yaml",
+        value_delimiter = ':'
+    )]
+    pub config: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the gateway.
+    Serve(serve::Args),
+    /// Checks the configuration offline and prints the effective policy.
+    Check(check::Args),
+    /// Prints the configuration's JSON Schema, for editors.
+    Schema,
+    /// Says which grant decides a call, and why.
+    Explain(explain::Args),
+    /// Lists who may do something.
+    WhoCan(who_can::Args),
+    /// Reads the timeline.
+    #[command(subcommand)]
+    Audit(audit::Command),
+    /// Makes an API key: prints it once, and the line to store.
+    ApiKey(api_key::Args),
+    /// Prints a completion script for a shell.
+    Completions {
+        /// bash, zsh, fish, elvish or powershell.
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let Self { source, command } = self;
+        match command {
+            Command::Serve(args) => serve::run(&source, &args),
+            Command::Check(args) => check::run(&source, &args),
+            Command::Schema => schema::run(),
+            Command::Explain(args) => explain::run(&source, &args),
+            Command::WhoCan(args) => who_can::run(&source, &args),
+            Command::Audit(command) => audit::run(&source, &command),
+            Command::ApiKey(args) => api_key::run(&args),
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Self::command(), "doorward", &mut std::io::stdout());
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+/// The exit code of an `explain` that says no.
+pub const EXIT_DENIED: u8 = 3;
+/// The exit code of a query that finds nothing.
+pub const EXIT_NOTHING: u8 = 4;
+
+/// Prints to standard output; a reader that has gone away (`| head`) ends the program quietly.
+fn out(text: &str) -> anyhow::Result<()> {
+    match stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        other => Ok(other?),
+    }
+}
+
+/// Reads the configuration for a command that works offline.
+fn read(source: &Source, limiter: Arc<Limiter>) -> anyhow::Result<Config> {
+    Ok(Config::read(&source.config, limiter)?)
+}

@@ -1,0 +1,286 @@
+//! The root of the configuration: reads the file and its overlays, gives each section to the crate that
+//! owns it, and compiles what can be compiled offline. Opening what it names is `wiring.rs`'s work.
+//!
+//! Invariant: nothing here touches the network, so `doorward check` tells the truth on a laptop.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use doorward_audit::config::{AuditConfig, OtlpConfig, Retention, SpoolConfig, StoreUrl};
+use doorward_core::{ConfigDigest, Deadlines, ResourceName};
+use doorward_http::config::{LimitsConfig, TlsConfig};
+use doorward_identity::config::{ApiKeysConfig, CertificatesConfig, IdentityConfig, IssuerConfig};
+use doorward_policy::config::{DenyConfig, GrantConfig};
+use doorward_policy::{Compiled, Limiter, Sources};
+use doorward_settings::{Document, HumanDuration, Node, Problem, Problems, Spanned, suggest};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::doors::{self, Door};
+
+/// The version of the configuration's form that this program reads.
+const VERSION: u64 = 1;
+
+/// First path segments that the gateway keeps for itself.
+const RESERVED: &[&str] =
+    &["aws", "sts", "oauth", "mcp", "healthz", "readyz", "metrics", "console", "api", "well-known"];
+
+/// The configuration of a gateway.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    /// The version of this file's form: 1.
+    pub version: Spanned<u64>,
+    /// The environment's name, in every record.
+    #[serde(default = "default_environment")]
+    pub environment: String,
+    /// Where the gateway listens.
+    #[serde(default)]
+    pub listen: ListenConfig,
+    /// The certificate that the HTTP listener shows, and the authorities of client certificates.
+    pub tls: Option<TlsConfig>,
+    /// Bounds on connections, headers and time.
+    #[serde(default)]
+    pub http: LimitsConfig,
+    /// Who vouches for callers, by the name that grants use.
+    #[serde(default)]
+    pub issuers: BTreeMap<String, Spanned<IssuerConfig>>,
+    /// API keys of the gateway itself.
+    pub api_keys: Option<ApiKeysConfig>,
+    /// Client certificates.
+    pub certificates: Option<CertificatesConfig>,
+    /// Accept tokens over transports that do not hide them.
+    #[serde(default)]
+    pub dangerous_plaintext_tokens: bool,
+    /// The backends, by name: `[a-z][a-z0-9-]*`.
+    #[schemars(with = "BTreeMap<String, doors::ResourceSchema>")]
+    #[serde(rename = "resources")]
+    _resources: IgnoredAny,
+    /// Who may do what. The first grant in this order that allows all of a call decides it.
+    #[schemars(with = "BTreeMap<String, GrantConfig>")]
+    #[serde(rename = "grants", default)]
+    _grants: IgnoredAny,
+    /// What is forbidden, whatever the grants say.
+    #[schemars(with = "BTreeMap<String, DenyConfig>")]
+    #[serde(rename = "deny", default)]
+    _deny: IgnoredAny,
+    /// How long a session may finish its transaction after its token has expired.
+    pub session_grace: Option<HumanDuration>,
+    /// Where records are kept.
+    #[serde(default)]
+    pub store: StoreUrl,
+    /// The local durable log that records pass through.
+    #[serde(default)]
+    pub spool: SpoolConfig,
+    /// For how long records are kept.
+    #[serde(default)]
+    pub retention: Retention,
+    /// Where traces are sent.
+    pub otlp: Option<OtlpConfig>,
+}
+
+impl Root {
+    /// Identity's part.
+    pub fn identity(&self) -> IdentityConfig {
+        IdentityConfig {
+            issuers: self.issuers.clone(),
+            api_keys: self.api_keys.clone(),
+            certificates: self.certificates.clone(),
+            dangerous_plaintext_tokens: self.dangerous_plaintext_tokens,
+        }
+    }
+
+    /// The files that it refers to, whose change asks for a reload: certificates and the API key file.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let tls = self.tls.iter().flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
+        let tls = tls.flatten().filter_map(|source| source.file().map(Path::to_owned));
+        tls.chain(self.api_keys.iter().map(ApiKeysConfig::path)).collect()
+    }
+
+    /// Audit's part.
+    pub fn audit(&self) -> AuditConfig {
+        AuditConfig {
+            store: self.store.clone(),
+            spool: self.spool.clone(),
+            retention: self.retention.clone(),
+            ..AuditConfig::default()
+        }
+    }
+
+    /// The road's timeouts.
+    pub fn deadlines(&self) -> Deadlines {
+        self.session_grace.map_or_else(Deadlines::default, |grace| Deadlines { session_grace: grace.get() })
+    }
+}
+
+/// Where the gateway listens.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenConfig {
+    /// The doors: REST. `ADDRESS:PORT`; port 0 takes a free one.
+    #[serde(default = "default_http")]
+    #[schemars(with = "String")]
+    pub http: SocketAddr,
+    /// Metrics and health. Keep it on loopback, or behind a firewall.
+    #[serde(default = "default_admin")]
+    #[schemars(with = "String")]
+    pub admin: SocketAddr,
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self { http: default_http(), admin: default_admin() }
+    }
+}
+
+fn default_http() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8080))
+}
+
+fn default_admin() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9090))
+}
+
+fn default_environment() -> String {
+    "default".to_owned()
+}
+
+/// One configured backend, before it is opened.
+#[derive(Clone, Debug)]
+pub struct ResourceEntry {
+    /// Its name.
+    pub name: ResourceName,
+    /// The door that serves it, by the scheme of its URL.
+    pub door: &'static Door,
+    /// Its section.
+    pub node: Node,
+}
+
+/// A configuration that has been read, checked and compiled offline.
+#[derive(Debug)]
+pub struct Config {
+    /// Identifies it in every record.
+    pub digest: ConfigDigest,
+    /// The top-level keys.
+    pub root: Root,
+    /// The backends.
+    pub resources: Vec<ResourceEntry>,
+    /// The grants and deny rules.
+    pub policy: Arc<Compiled>,
+}
+
+impl Config {
+    /// Reads, checks and compiles the configuration. Limits count in `limiter`, so that they outlive a
+    /// reload. Blocks on the disk.
+    pub fn read(files: &[PathBuf], limiter: Arc<Limiter>) -> Result<Self, Problems> {
+        let document = Document::load(files)?;
+        Self::compile(&document, limiter)
+    }
+
+    /// Checks and compiles a parsed configuration.
+    pub fn compile(document: &Document, limiter: Arc<Limiter>) -> Result<Self, Problems> {
+        let node = document.root();
+        let mut problems = Problems::new();
+        let root: Option<Root> = problems.take(node.deserialize());
+        if let Some(root) = &root {
+            check_version(&root.version, &mut problems);
+            problems.append(doorward_identity::Plan::check(&root.identity()));
+        }
+        let resources = read_resources(node.get("resources"), &mut problems);
+        let names: Vec<ResourceName> = resources.iter().map(|entry| entry.name.clone()).collect();
+        let sources = Sources { grants: node.get("grants"), deny: node.get("deny"), resources: &names };
+        let policy = match doorward_policy::compile(sources, limiter) {
+            Ok(policy) => Some(policy),
+            Err(more) => {
+                problems.append(more);
+                None
+            }
+        };
+        match (root, policy) {
+            (Some(root), Some(policy)) if problems.is_empty() => {
+                Ok(Self { digest: document.digest(), root, resources, policy: Arc::new(policy) })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+impl Config {
+    /// Warnings of one backend role that is used on several resources: a change of it on one is easily
+    /// taken for a change on all.
+    pub fn shared_roles(&self) -> Vec<String> {
+        let mut by_role: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (role, resource) in self.policy.roles() {
+            let resources = by_role.entry(role.as_str()).or_default();
+            if !resources.contains(&resource.as_str()) {
+                resources.push(resource.as_str());
+            }
+        }
+        by_role
+            .into_iter()
+            .filter(|(_, resources)| resources.len() > 1)
+            .map(|(role, resources)| format!("the backend role {role} is shared by {}", resources.join(", ")))
+            .collect()
+    }
+}
+
+fn check_version(version: &Spanned<u64>, problems: &mut Problems) {
+    if *version.get() != VERSION {
+        problems.push(version.problem(format!("this program reads version {VERSION} of the configuration")));
+    }
+}
+
+fn read_resources(node: Option<&Node>, problems: &mut Problems) -> Vec<ResourceEntry> {
+    let Some(node) = node else { return Vec::new() };
+    let mut resources = Vec::new();
+    for entry in node.entries() {
+        if let Some(problem) = bad_name(&entry.key).map(|why| entry.problem(why)) {
+            problems.push(problem);
+            continue;
+        }
+        let Some(door) = problems.take(door_of(&entry.value)) else { continue };
+        if problems.take((door.check)(&entry.value)).is_none() {
+            continue;
+        }
+        let name = ResourceName::new(&*entry.key);
+        resources.push(ResourceEntry { name, door, node: entry.value.clone() });
+    }
+    resources
+}
+
+fn bad_name(name: &str) -> Option<String> {
+    let good = name.starts_with(|first: char| first.is_ascii_lowercase())
+        && name.len() <= 63
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if !good {
+        return Some("a resource's name is a lower-case letter and then letters, digits and `-`".to_owned());
+    }
+    RESERVED
+        .contains(&name)
+        .then(|| format!("`/{name}` is one of the gateway's own paths; choose another name"))
+}
+
+fn door_of(node: &Node) -> Result<&'static Door, Problem> {
+    let url = node.as_str().or_else(|| node.get("url").and_then(Node::as_str));
+    let Some(url) = url else {
+        return Err(node.problem("a resource needs a `url`, for example `postgres://db.internal/shop`"));
+    };
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    if let Some(door) = doors::DOORS.iter().find(|door| door.schemes.contains(&scheme)) {
+        return Ok(door);
+    }
+    let at = node.get("url").unwrap_or(node);
+    if let Some((_, what)) = doors::LATER_SCHEMES.iter().find(|(later, _)| *later == scheme) {
+        return Err(at.problem(format!(
+            "`{scheme}://` is not available in this version yet: {what} will come with a later one"
+        )));
+    }
+    let known = || doors::DOORS.iter().flat_map(|door| door.schemes.iter().copied());
+    let problem = at.problem(format!("no door serves `{scheme}://`"));
+    let hint = suggest(scheme, known())
+        .unwrap_or_else(|| format!("known schemes: {}", known().collect::<Vec<_>>().join(", ")));
+    Err(problem.hint(hint))
+}

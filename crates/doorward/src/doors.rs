@@ -1,0 +1,120 @@
+//! The table of doors. A new door is one crate and one line in [`DOORS`].
+
+use std::sync::Arc;
+
+use doorward_core::{AuditMode, BoxFuture, Code, Login, Resource, ResourceName, Secret};
+use doorward_http::HttpDoor;
+use doorward_settings::{Node, Problem};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+/// A door: what the binary needs to know of a protocol.
+#[derive(Debug)]
+pub struct Door {
+    /// Its name, in records and metrics.
+    pub name: &'static str,
+    /// The schemes of the resources that it serves.
+    pub schemes: &'static [&'static str],
+    /// Checks a resource's section offline.
+    pub check: fn(&Node) -> Result<(), Problem>,
+    /// Reads what the section refers to: the backend login. Blocks on the disk.
+    pub login: fn(&Node) -> Result<(String, Secret), Problem>,
+    /// Opens a resource.
+    pub open: fn(Opening) -> BoxFuture<'static, Result<Opened, Problem>>,
+    /// What serves its requests.
+    pub http: fn() -> Arc<dyn HttpDoor>,
+    /// The schema of a resource's section.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    /// Its fault codes.
+    pub codes: &'static [&'static Code],
+}
+
+/// What a door opens a resource with.
+#[derive(Debug)]
+pub struct Opening {
+    /// The resource's name.
+    pub name: ResourceName,
+    /// Its section.
+    pub node: Node,
+    /// The backend login that the lease organ holds for it.
+    pub login: Arc<Login>,
+}
+
+/// An open resource.
+pub struct Opened {
+    /// What the snapshot holds.
+    pub resource: Resource,
+    /// Says why it cannot answer now, for readiness; `None` when it can.
+    pub trouble: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+/// The doors.
+pub static DOORS: &[Door] = &[rest::DOOR];
+
+/// Schemes of doors that later versions bring.
+pub const LATER_SCHEMES: &[(&str, &str)] = &[
+    ("s3", "the S3 door"),
+    ("airflow+https", "the Airflow door"),
+    ("airflow+http", "the Airflow door"),
+    ("https", "the HTTP door"),
+    ("http", "the HTTP door"),
+];
+
+/// Any door's resource section, for the configuration's JSON Schema.
+#[derive(Debug)]
+pub struct ResourceSchema;
+
+impl JsonSchema for ResourceSchema {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Resource".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let any: Vec<Schema> = DOORS.iter().map(|door| (door.schema)(generator)).collect();
+        schemars::json_schema!({ "anyOf": any })
+    }
+}
+
+mod rest {
+    //! The REST door on PostgreSQL.
+
+    use doorward_door_rest::{RestConfig, RestDoor, RestResource};
+
+    use super::*;
+
+    pub(super) const DOOR: Door = Door {
+        name: doorward_door_rest::DOOR,
+        schemes: &["postgres", "postgresql"],
+        check: |node| config(node).map(drop),
+        login: |node| {
+            let config = config(node)?;
+            Ok((config.login.user.to_string(), config.login.password.read()?))
+        },
+        open: |opening| Box::pin(open(opening)),
+        http: || Arc::new(RestDoor),
+        schema: |generator| generator.subschema_for::<RestConfig>(),
+        codes: doorward_door_rest::codes::CODES,
+    };
+
+    fn config(node: &Node) -> Result<RestConfig, Problem> {
+        if node.as_str().is_some() {
+            return Err(node.problem("a PostgreSQL resource needs a login beside its URL").hint(
+                "write it as a mapping: { url: postgres://…, login: { user: …, password: \"env:NAME\" } }",
+            ));
+        }
+        let config: RestConfig = node.deserialize()?;
+        RestResource::check(&config).map_err(|error| node.problem(error.to_string()))?;
+        Ok(config)
+    }
+
+    async fn open(opening: Opening) -> Result<Opened, Problem> {
+        let Opening { name, node, login } = opening;
+        let config = config(&node)?;
+        let opened = RestResource::open(name.clone(), &config, login).await;
+        let backend = Arc::new(opened.map_err(|error| node.problem(error.to_string()))?);
+        let watched = backend.clone();
+        let trouble = move || (!watched.is_ready()).then(|| "its database cannot be reached".to_owned());
+        let resource =
+            Resource { name, door: doorward_door_rest::DOOR, audit: AuditMode::from(config.audit), backend };
+        Ok(Opened { resource, trouble: Arc::new(trouble) })
+    }
+}

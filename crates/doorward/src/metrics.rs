@@ -1,0 +1,181 @@
+//! Metrics, in Prometheus' text format. They are made from finished records, so that what is counted
+//! here and what stands in the timeline cannot disagree.
+//!
+//! Cardinality is bounded by the configuration: labels are doors, resources, verbs, outcomes, fault
+//! codes and stages; never principals, objects or paths.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use doorward_audit::Status;
+use doorward_core::{AccessRecord, Observer, ResourceName, Stage};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Name(Option<ResourceName>);
+
+impl EncodeLabelValue for Name {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.0.as_ref().map_or("", |name| name.as_str()).encode(encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    door: &'static str,
+    resource: Name,
+    verb: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DoorLabels {
+    door: &'static str,
+    resource: Name,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    code: &'static str,
+    side: &'static str,
+}
+
+/// Counters and histograms of calls, and of the configuration's reloads.
+pub(crate) struct Metrics {
+    calls: Family<CallLabels, Counter>,
+    faults: Family<CodeLabels, Counter>,
+    seconds: Family<DoorLabels, Histogram, fn() -> Histogram>,
+    bytes_in: Counter,
+    bytes_out: Counter,
+    stages: [AtomicU64; Stage::ALL.len()],
+    /// Reloads that were refused because the file was bad.
+    pub(crate) reloads_failed: Counter,
+    /// 1 while the configuration that serves is the one in the file.
+    pub(crate) config_current: Gauge,
+}
+
+fn call_buckets() -> Histogram {
+    // 100 µs to 52 s, doubling.
+    Histogram::new(exponential_buckets(0.0001, 2.0, 20))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let config_current = Gauge::default();
+        config_current.set(1);
+        Self {
+            calls: Family::default(),
+            faults: Family::default(),
+            seconds: Family::new_with_constructor(call_buckets),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            stages: Default::default(),
+            reloads_failed: Counter::default(),
+            config_current,
+        }
+    }
+}
+
+impl Observer for Metrics {
+    fn completed(&self, record: &AccessRecord) {
+        let action = record.actions.as_ref().and_then(|actions| actions.as_slice().first());
+        // Only a configured resource becomes a label; what a caller made up does not.
+        let known = record.rule.is_some() || record.backend_role.is_some();
+        let resource = Name(action.filter(|_| known).map(|action| action.resource.clone()));
+        let verb = action.map_or("", |action| action.verb.as_str());
+        let outcome = record.outcome.as_str();
+        self.calls
+            .get_or_create(&CallLabels { door: record.door, resource: resource.clone(), verb, outcome })
+            .inc();
+        #[expect(clippy::cast_precision_loss, reason = "a duration in seconds needs no 53rd bit")]
+        let seconds = record.duration_us as f64 / 1e6;
+        self.seconds.get_or_create(&DoorLabels { door: record.door, resource }).observe(seconds);
+        if let Some(fault) = &record.fault {
+            self.faults.get_or_create(&CodeLabels { code: fault.code, side: fault.side }).inc();
+        }
+        self.bytes_in.inc_by(record.bytes_in);
+        self.bytes_out.inc_by(record.bytes_out);
+        for (stage, micros) in record.timings.iter() {
+            if let Some(sum) = self.stages.get(stage as usize) {
+                sum.fetch_add(u64::from(micros), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    stage: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+    config_digest: String,
+}
+
+impl Metrics {
+    /// All metrics in the text format, with the state of the spool as it is now.
+    pub(crate) fn render(&self, audit: &Status, digest: &str) -> Result<String, std::fmt::Error> {
+        let mut registry = Registry::with_prefix("doorward");
+        registry.register("calls", "Governed calls", self.calls.clone());
+        registry.register("faults", "Refusals and failures by stable code", self.faults.clone());
+        registry.register("call_duration_seconds", "First byte to record", self.seconds.clone());
+        registry.register("bytes_in", "Bytes of request bodies", self.bytes_in.clone());
+        registry.register("bytes_out", "Bytes of answer bodies", self.bytes_out.clone());
+        let stages = Family::<StageLabels, Counter>::default();
+        for (stage, sum) in Stage::ALL.into_iter().zip(&self.stages) {
+            let counter = stages.get_or_create(&StageLabels { stage: stage.as_str() });
+            counter.inc_by(sum.load(Ordering::Relaxed));
+        }
+        registry.register("stage_microseconds", "Time spent in each stage of the road", stages);
+        registry.register(
+            "config_reloads_failed",
+            "Reloads refused: a bad file",
+            self.reloads_failed.clone(),
+        );
+        registry.register(
+            "config_current",
+            "1 while the file's configuration serves",
+            self.config_current.clone(),
+        );
+        register_audit(&mut registry, audit);
+        let build = Family::<BuildLabels, Gauge>::default();
+        let labels = BuildLabels { version: env!("CARGO_PKG_VERSION"), config_digest: digest.to_owned() };
+        build.get_or_create(&labels).set(1);
+        registry.register("build", "The running version and configuration", build);
+        let mut out = String::with_capacity(8 * 1024);
+        text::encode(&mut out, &registry)?;
+        Ok(out)
+    }
+}
+
+fn register_audit(registry: &mut Registry, audit: &Status) {
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        registry.register(name, help, ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)));
+    };
+    gauge("spool_bytes", "Bytes of records on local disk", audit.spool_bytes);
+    gauge("spool_bytes_max", "Bytes of records that local disk may hold", audit.spool_bytes_max);
+    gauge("spool_backlog", "Durable frames that the store does not have yet", audit.backlog);
+    gauge(
+        "spool_open",
+        "1 while records can be kept",
+        u64::from(audit.state == doorward_audit::State::Ready),
+    );
+    gauge("store_reachable", "1 while the store takes records", u64::from(audit.store_error.is_none()));
+    gauge(
+        "calls_in_flight",
+        "Calls with a place reserved for their record",
+        u64::try_from(audit.reserved).unwrap_or(0),
+    );
+    let mut counter =
+        |name: &str, help: &str, value: u64| registry.register(name, help, ConstCounter::new(value));
+    counter("records_written", "Frames made durable", audit.written_total);
+    counter("records_shipped", "Records brought to the store", audit.shipped_total);
+    counter("records_lost", "Records for which there was no room", audit.lost_total);
+    counter("spool_damaged", "Damaged places found in the spool", audit.damaged_total);
+}

@@ -1,0 +1,145 @@
+//! Runs the gateway: opens what the configuration names, listens, reloads, drains.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use doorward_audit::{Audit, AuditConfig, otlp};
+use doorward_core::{AccessRecord, Gateway, Observer, SystemClock};
+use doorward_http::{Front, Listener, bind, serve_plain, server_config};
+use doorward_settings::{Problem, Problems};
+use rustls::ServerConfig;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Root;
+use crate::fetch::Outbound;
+use crate::metrics::Metrics;
+use crate::state::State;
+use crate::wiring::{Wired, Wiring, blocking};
+use crate::{admin, doors, reload};
+
+/// How long records may take to reach the store when the gateway stops; the rest waits in the spool.
+const SHIP_AT_STOP: Duration = Duration::from_secs(10);
+
+/// What `doorward serve` is told on the command line.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Where the addresses are written once the gateway listens.
+    pub(crate) ready_file: Option<PathBuf>,
+    /// Leaves records in the spool; for benchmarks.
+    pub(crate) leave_records_in_spool: bool,
+}
+
+/// The running gateway.
+pub(crate) struct Running {
+    pub(crate) wiring: Arc<Wiring>,
+    pub(crate) state: Arc<State>,
+    gateway: Arc<Gateway>,
+    front: Arc<Front>,
+    listener: Listener,
+}
+
+/// Runs until SIGTERM or SIGINT, and drains.
+pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result<()> {
+    let outbound = blocking(Outbound::new).await??;
+    let wiring = Arc::new(Wiring::new(files, outbound.clone()));
+    let config = wiring.read().await?;
+
+    // Records first: without a place for them nothing is served.
+    let audit_config = AuditConfig { drain_disabled: options.leave_records_in_spool, ..config.root.audit() };
+    let audit = Arc::new(blocking(move || Audit::open(&audit_config)).await??);
+    let metrics = Arc::new(Metrics::default());
+    let observer = observer(&config.root, metrics.clone(), outbound).await?;
+    let state = Arc::new(State::new(metrics, audit.clone()));
+
+    let wired = wiring.open(config).await?;
+    let root = &wired.config.root;
+    let tls = load_tls(root).await?;
+    let (http, admin) = (bind(root.listen.http).await?, bind(root.listen.admin).await?);
+    let addresses = json!({
+        "http": http.local_addr()?.to_string(), "admin": admin.local_addr()?.to_string(), "pid": std::process::id(),
+    });
+    let gateway =
+        Arc::new(Gateway::new(wired.snapshot.clone(), audit.recorder(), observer, Arc::new(SystemClock)));
+    let doors = doors::DOORS.iter().map(|door| (door.name, (door.http)()));
+    let front = Arc::new(Front::new(gateway.clone(), doors, root.http.limits()));
+    tokio::spawn(serve_plain(admin, admin::handler(state.clone())));
+    state.serve(wired.snapshot.digest.as_str(), wired.resources.clone());
+    let listener = Listener::start(http, front.clone(), tls);
+    let running = Arc::new(Running { wiring, state, gateway, front, listener });
+    let watch = tokio::spawn(reload::watch(running.clone(), wired));
+
+    tracing::info!(%addresses, "listening");
+    if let Some(path) = &options.ready_file {
+        write_whole(path, &addresses).await.with_context(|| path.display().to_string())?;
+    }
+    stop_signal().await?;
+
+    tracing::info!("stopping: no new connections, calls under way may end");
+    watch.abort();
+    running.state.drain();
+    let cut = running.listener.drain(running.front.limits().drain_span_max).await;
+    if cut > 0 {
+        tracing::warn!(connections = cut, "connections were cut: the time to drain was over");
+    }
+    if !blocking(move || audit.shutdown(SHIP_AT_STOP)).await? {
+        tracing::warn!("records wait in the spool; the next start ships them");
+    }
+    Ok(())
+}
+
+impl Running {
+    /// Lets a newly opened configuration serve. Addresses, spool and store are those of the start.
+    pub(crate) async fn apply(&self, wired: &Wired) -> Result<(), Problems> {
+        let root = &wired.config.root;
+        self.listener.set_tls(load_tls(root).await?);
+        self.front.set_limits(root.http.limits());
+        self.gateway.swap(wired.snapshot.clone());
+        self.state.serve(wired.snapshot.digest.as_str(), wired.resources.clone());
+        Ok(())
+    }
+}
+
+async fn load_tls(root: &Root) -> Result<Option<Arc<ServerConfig>>, Problems> {
+    let Some(tls) = root.tls.clone() else { return Ok(None) };
+    let loaded = blocking(move || server_config(&tls)).await?;
+    loaded.map(Some).map_err(|error| Problem::of_file("tls", error.to_string()).into())
+}
+
+/// What sees finished calls: metrics, and traces when they are configured.
+async fn observer(
+    root: &Root,
+    metrics: Arc<Metrics>,
+    outbound: Arc<Outbound>,
+) -> Result<Arc<dyn Observer>, Problems> {
+    let Some(config) = root.otlp.clone() else { return Ok(metrics) };
+    let (exporter, worker) = blocking(move || otlp::exporter(&config)).await??;
+    tokio::spawn(worker.run(outbound));
+    Ok(Arc::new(Both(metrics, exporter)))
+}
+
+struct Both(Arc<Metrics>, otlp::Exporter);
+
+impl Observer for Both {
+    fn completed(&self, record: &AccessRecord) {
+        self.0.completed(record);
+        self.1.completed(record);
+    }
+}
+
+/// Whoever waits for the file sees all of it or nothing.
+async fn write_whole(path: &Path, value: &Value) -> std::io::Result<()> {
+    let draft = path.with_extension("draft");
+    tokio::fs::write(&draft, value.to_string()).await?;
+    tokio::fs::rename(&draft, path).await
+}
+
+async fn stop_signal() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted,
+        _ = terminate.recv() => Ok(()),
+    }
+}

@@ -1,0 +1,133 @@
+//! What the admin address tells: whether the gateway is ready, and under which configuration it serves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use doorward_audit::Audit;
+use doorward_core::ResourceName;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::doors::Opened;
+use crate::metrics::Metrics;
+
+/// The running gateway, as its operator sees it.
+pub(crate) struct State {
+    /// Counters and histograms.
+    pub(crate) metrics: Arc<Metrics>,
+    audit: Arc<Audit>,
+    draining: AtomicBool,
+    serving: Mutex<Serving>,
+}
+
+/// The configuration that serves.
+struct Serving {
+    digest: String,
+    refused: Option<String>,
+    resources: Vec<(ResourceName, Arc<Opened>)>,
+}
+
+/// What `/readyz` answers.
+#[derive(Debug, Serialize)]
+pub(crate) struct Readiness {
+    ready: bool,
+    draining: bool,
+    config: ConfigReadiness,
+    spool: SpoolReadiness,
+    resources: Vec<ResourceReadiness>,
+}
+
+#[derive(Debug, Serialize)]
+struct ConfigReadiness {
+    digest: String,
+    /// Why the file as it is now does not serve; the older configuration goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct SpoolReadiness {
+    open: bool,
+    bytes: u64,
+    backlog: u64,
+    lost: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+    /// Why the store takes no records; they wait in the spool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_trouble: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ResourceReadiness {
+    name: String,
+    ready: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+}
+
+impl State {
+    /// A gateway that has yet to serve a configuration.
+    pub(crate) fn new(metrics: Arc<Metrics>, audit: Arc<Audit>) -> Self {
+        let serving = Serving { digest: String::new(), refused: None, resources: Vec::new() };
+        Self { metrics, audit, draining: AtomicBool::new(false), serving: Mutex::new(serving) }
+    }
+
+    /// A configuration serves from now on.
+    pub(crate) fn serve(&self, digest: &str, resources: Vec<(ResourceName, Arc<Opened>)>) {
+        self.metrics.config_current.set(1);
+        *self.serving.lock() = Serving { digest: digest.to_owned(), refused: None, resources };
+    }
+
+    /// A configuration was refused; the older one goes on.
+    pub(crate) fn refuse(&self, why: String) {
+        self.metrics.reloads_failed.inc();
+        self.metrics.config_current.set(0);
+        self.serving.lock().refused = Some(why);
+    }
+
+    /// The gateway takes no new connections from now on.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The state of readiness: red while draining, or while records cannot be kept. A backend that is away
+    /// is told but does not turn it red: others may well be up.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let spool = self.audit.status();
+        let open = spool.state == doorward_audit::State::Ready;
+        let draining = self.draining.load(Ordering::Relaxed);
+        let serving = self.serving.lock();
+        let resources = serving.resources.iter().map(|(name, opened)| {
+            let trouble = (opened.trouble)();
+            ResourceReadiness { name: name.to_string(), ready: trouble.is_none(), trouble }
+        });
+        Readiness {
+            ready: !draining && open,
+            draining,
+            config: ConfigReadiness { digest: serving.digest.clone(), refused: serving.refused.clone() },
+            spool: SpoolReadiness {
+                open,
+                bytes: spool.spool_bytes,
+                backlog: spool.backlog,
+                lost: spool.lost_total,
+                trouble: spool.spool_error,
+                store_trouble: spool.store_error,
+            },
+            resources: resources.collect(),
+        }
+    }
+
+    /// The metrics' text.
+    pub(crate) fn metrics_text(&self) -> Result<String, std::fmt::Error> {
+        let digest = self.serving.lock().digest.clone();
+        self.metrics.render(&self.audit.status(), &digest)
+    }
+}
+
+impl Readiness {
+    /// Whether the gateway can take calls.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+}

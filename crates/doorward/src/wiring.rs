@@ -1,0 +1,135 @@
+//! Puts a gateway together: opens what the configuration names, and makes a snapshot of it.
+//!
+//! What must outlive a reload is kept here: the limits' counters, identity's caches, and the open
+//! resources whose section and login have not changed (their pools keep their connections).
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use doorward_core::{Login, ResourceName, Secret, Snapshot};
+use doorward_identity::{Fetch, Identity, KeySources, Plan};
+use doorward_lease::Logins;
+use doorward_policy::Limiter;
+use doorward_settings::Problems;
+use parking_lot::Mutex;
+
+use crate::config::{Config, ResourceEntry};
+use crate::doors::{Opened, Opening};
+
+/// Opens configurations, one after another, keeping what they share.
+pub(crate) struct Wiring {
+    files: Vec<PathBuf>,
+    limiter: Arc<Limiter>,
+    key_sources: KeySources,
+    open: Mutex<HashMap<ResourceName, Kept>>,
+}
+
+struct Kept {
+    fingerprint: String,
+    password: Secret,
+    login: Arc<Login>,
+    opened: Arc<Opened>,
+}
+
+/// An open configuration.
+pub(crate) struct Wired {
+    /// What it was opened from.
+    pub(crate) config: Config,
+    /// What calls live under.
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// The open resources, for readiness.
+    pub(crate) resources: Vec<(ResourceName, Arc<Opened>)>,
+}
+
+impl Wiring {
+    /// For the configuration in these files.
+    pub(crate) fn new(files: Vec<PathBuf>, fetch: Arc<dyn Fetch>) -> Self {
+        let key_sources = KeySources::new(fetch);
+        Self { files, limiter: Arc::default(), key_sources, open: Mutex::default() }
+    }
+
+    /// The files.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Reads the configuration anew. Does not open anything; safe to call from the runtime.
+    pub(crate) async fn read(self: &Arc<Self>) -> Result<Config, Problems> {
+        let wiring = self.clone();
+        blocking(move || Config::read(&wiring.files, wiring.limiter.clone())).await?
+    }
+
+    /// Opens a configuration. What has not changed since the last one stays open; what this one no longer
+    /// names closes when the last call that uses it ends.
+    pub(crate) async fn open(&self, config: Config) -> Result<Wired, Problems> {
+        let mut problems = Problems::new();
+        let mut logins = Logins::default();
+        let mut kept = HashMap::new();
+        for entry in &config.resources {
+            if let Some(resource) = self.open_resource(entry, &mut logins, &mut problems).await {
+                kept.insert(entry.name.clone(), resource);
+            }
+        }
+        let identity = config.root.identity();
+        let plan = blocking(move || Plan::load(&identity)).await.flatten();
+        let plan = match plan {
+            Ok(plan) if problems.is_empty() => plan,
+            Ok(_) => return Err(problems),
+            Err(more) => {
+                problems.append(more);
+                return Err(problems);
+            }
+        };
+        let resources: Vec<_> = kept.iter().map(|(name, kept)| (name.clone(), kept.opened.clone())).collect();
+        let snapshot = Snapshot {
+            digest: config.digest.clone(),
+            environment: config.root.environment.as_str().into(),
+            authenticator: Arc::new(Identity::new(plan, &self.key_sources)),
+            policy: config.policy.clone(),
+            lessor: Arc::new(logins),
+            resources: resources
+                .iter()
+                .map(|(name, opened)| (name.clone(), opened.resource.clone()))
+                .collect(),
+            deadlines: config.root.deadlines(),
+        };
+        *self.open.lock() = kept;
+        Ok(Wired { config, snapshot: Arc::new(snapshot), resources })
+    }
+
+    async fn open_resource(
+        &self,
+        entry: &ResourceEntry,
+        logins: &mut Logins,
+        problems: &mut Problems,
+    ) -> Option<Kept> {
+        let (door, node) = (entry.door, entry.node.clone());
+        let read = blocking(move || (door.login)(&node)).await;
+        let (user, password) = match read {
+            Ok(login) => problems.take(login)?,
+            Err(more) => {
+                problems.append(more);
+                return None;
+            }
+        };
+        let login = logins.hold(entry.name.clone(), &user, password.clone());
+        let fingerprint = entry.node.fingerprint();
+        let same = |kept: &&Kept| kept.fingerprint == fingerprint && kept.password == password;
+        if let Some(kept) = self.open.lock().get(&entry.name).filter(same) {
+            let (login, opened) = (kept.login.clone(), kept.opened.clone());
+            return Some(Kept { fingerprint, password, login, opened });
+        }
+        let opening = Opening { name: entry.name.clone(), node: entry.node.clone(), login: login.clone() };
+        let opened = problems.take((door.open)(opening).await)?;
+        Some(Kept { fingerprint, password, login, opened: Arc::new(opened) })
+    }
+}
+
+/// Runs blocking work off the runtime's threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problems> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.map_err(|error| doorward_settings::Problem::of_file("doorward", error.to_string()).into())
+}
