@@ -25,7 +25,8 @@ fn page(codes: &[&Code]) -> String {
             continue;
         }
         // A String takes whatever is written to it.
-        let _ = write!(text, "\n## {}\n\n| code | meaning | side | again |\n|---|---|---|---|\n", stage.as_str());
+        let _ =
+            write!(text, "\n## {}\n\n| code | meaning | side | again |\n|---|---|---|---|\n", stage.as_str());
         for code in of_stage {
             let again = if code.retry { "yes" } else { "no" };
             let _ = writeln!(text, "| `{}` | {} | {} | {again} |", code.name, code.title, code.side.as_str());
@@ -41,7 +42,11 @@ fn every_fault_code_is_documented() -> Result<()> {
         ensure!(pair[0].name != pair[1].name, "{} is declared twice", pair[0].name);
     }
     for code in &codes {
-        ensure!(code.name.starts_with(&format!("{}.", code.stage.as_str())), "{} is not named after its stage", code.name);
+        ensure!(
+            code.name.starts_with(&format!("{}.", code.stage.as_str())),
+            "{} is not named after its stage",
+            code.name
+        );
     }
     let path = workspace_root().join("docs/errors.md");
     let page = page(&codes);
@@ -62,7 +67,12 @@ fn every_example_loads() -> Result<()> {
             continue;
         }
         let read = doorward::config::Config::read(std::slice::from_ref(&path), std::sync::Arc::default());
-        ensure!(read.is_ok(), "{}: {}", path.display(), read.err().map(|problems| problems.to_string()).unwrap_or_default());
+        ensure!(
+            read.is_ok(),
+            "{}: {}",
+            path.display(),
+            read.err().map(|problems| problems.to_string()).unwrap_or_default()
+        );
         count += 1;
     }
     ensure!(count >= 4, "only {count} examples were found");

@@ -45,8 +45,12 @@ fn kill_9_under_load_loses_nothing() -> Result<()> {
         loaders.join().ok().context("the load panicked")??;
         bed.gateway.again()?;
     }
-    let committed: HashSet<String> =
-        bed.database.sql("select access_id from orders where access_id <> ''")?.lines().map(str::to_owned).collect();
+    let committed: HashSet<String> = bed
+        .database
+        .sql("select access_id from orders where access_id <> ''")?
+        .lines()
+        .map(str::to_owned)
+        .collect();
     let answered = seen.written.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.clone();
     let read = seen.read.lock().map_err(|_| anyhow::anyhow!("poisoned"))?.clone();
     let wanted = committed.union(&answered).chain(&read).cloned().collect::<HashSet<_>>();
@@ -58,8 +62,15 @@ fn kill_9_under_load_loses_nothing() -> Result<()> {
     let of = |outcome: &str| records.values().filter(|had| **had == [outcome]).count();
     println!(
         "sent {}, answered {} writes and {} reads, committed {}; records {}: {} allowed, {} unknown, {} abandoned, {} failed",
-        seen.sent.load(Ordering::Relaxed), answered.len(), read.len(), committed.len(), records.len(),
-        of("allowed"), of("unknown"), of("abandoned"), of("failed"),
+        seen.sent.load(Ordering::Relaxed),
+        answered.len(),
+        read.len(),
+        committed.len(),
+        records.len(),
+        of("allowed"),
+        of("unknown"),
+        of("abandoned"),
+        of("failed"),
     );
     ensure!(answered.len() > 100 && read.len() > 100, "there was hardly any load");
 
@@ -110,7 +121,9 @@ fn outcomes(bed: &Bed) -> Result<HashMap<String, Vec<String>>> {
         if row["action_index"].as_i64().unwrap_or(0) > 0 {
             continue;
         }
-        let (Some(id), Some(outcome)) = (row["access_id"].as_str(), row["outcome"].as_str()) else { continue };
+        let (Some(id), Some(outcome)) = (row["access_id"].as_str(), row["outcome"].as_str()) else {
+            continue;
+        };
         outcomes.entry(id.to_owned()).or_default().push(outcome.to_owned());
     }
     Ok(outcomes)

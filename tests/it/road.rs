@@ -35,13 +35,25 @@ fn main_job(cluster: &'static Cluster) -> Result<()> {
         let ann = bed.client("ann", &["customers"])?;
         let mine = ann.get("/shop/orders?select=customer&limit=50").await?;
         ensure!(mine.status == 200, "{}", mine.text());
-        ensure!(mine.json()?.as_array().is_some_and(|rows| rows.len() == 10 && rows.iter().all(|row| row["customer"] == "ann")), "{}", mine.text());
+        ensure!(
+            mine.json()?
+                .as_array()
+                .is_some_and(|rows| rows.len() == 10 && rows.iter().all(|row| row["customer"] == "ann")),
+            "{}",
+            mine.text()
+        );
 
         // The same role, another person: nothing of the first one's settings is left.
         let bob = bed.client("bob", &["customers"])?;
         for _ in 0..20 {
-            let (his, hers) = tokio::join!(bob.get("/shop/orders?select=customer"), ann.get("/shop/orders?select=customer"));
-            ensure!(!his?.text().contains("ann") && !hers?.text().contains("bob"), "two callers share an answer");
+            let (his, hers) = tokio::join!(
+                bob.get("/shop/orders?select=customer"),
+                ann.get("/shop/orders?select=customer")
+            );
+            ensure!(
+                !his?.text().contains("ann") && !hers?.text().contains("bob"),
+                "two callers share an answer"
+            );
         }
 
         let made = ann.post("/shop/orders", &json!({ "customer": "ann", "total": 7 })).await?;
@@ -74,8 +86,14 @@ fn main_job(cluster: &'static Cluster) -> Result<()> {
             ensure!(row["status"] == answer.status.as_u16(), "{row}");
         }
         let row = record(&bed, made.header("doorward-access-id").context("no id")?)?;
-        ensure!(row["principal_subject"] == "ann" && row["verb"] == "write" && row["object"] == "public/orders", "{row}");
-        ensure!(row["backend_role"] == "customer" && row["grant"] == "customers" && row["door"] == "rest", "{row}");
+        ensure!(
+            row["principal_subject"] == "ann" && row["verb"] == "write" && row["object"] == "public/orders",
+            "{row}"
+        );
+        ensure!(
+            row["backend_role"] == "customer" && row["grant"] == "customers" && row["door"] == "rest",
+            "{row}"
+        );
         Ok(())
     })?
 }
@@ -107,9 +125,16 @@ fn a_limit_says_when_to_come_back() -> Result<()> {
         ensure!(over.status == 429, "{}", over.text());
         let wait: u64 = over.header("retry-after").context("no Retry-After")?.parse()?;
         ensure!((1..=60).contains(&wait), "{wait}");
-        ensure!(over.header("ratelimit-policy").is_some_and(|value| value.contains("few")), "{:?}", over.headers);
+        ensure!(
+            over.header("ratelimit-policy").is_some_and(|value| value.contains("few")),
+            "{:?}",
+            over.headers
+        );
         // Another one's calls do not count.
-        ensure!(bed.client("gil", &["few"])?.get("/shop/orders").await?.status == 200, "limits are each caller's own");
+        ensure!(
+            bed.client("gil", &["few"])?.get("/shop/orders").await?.status == 200,
+            "limits are each caller's own"
+        );
         let row = record(&bed, over.header("doorward-access-id").context("no id")?)?;
         ensure!(row["outcome"] == "limited" && row["limit_remaining"] == 0, "{row}");
         Ok(())
@@ -137,7 +162,10 @@ fn malformed_requests_are_refused_and_recorded() -> Result<()> {
         let status = statuses(&answer);
         ensure!(matches!(status[..], [400 | 413 | 414 | 431]), "{name}: {text}");
         ensure!(text.contains("application/problem+json"), "{name}: {text}");
-        let id = text.lines().find_map(|line| line.strip_prefix("doorward-access-id: ")).with_context(|| format!("{name}: {text}"))?;
+        let id = text
+            .lines()
+            .find_map(|line| line.strip_prefix("doorward-access-id: "))
+            .with_context(|| format!("{name}: {text}"))?;
         let row = record(&bed, id.trim())?;
         ensure!(row["outcome"] == "denied" && row["fault_code"].is_string(), "{name}: {row}");
     }
@@ -155,15 +183,28 @@ fn a_changed_file_is_reloaded_and_a_bad_one_is_not() -> Result<()> {
 
         bed.gateway.write("doorward.yaml", format!("{config}{GRANTS}\nlimmits: 3\n"))?;
         bed.gateway.sighup()?;
-        ensure!(later(|| async { Ok(admin.get("/readyz").await?.text().contains("limmits")) }).await, "/readyz says nothing");
-        ensure!(admin.get("/metrics").await?.text().contains("doorward_config_current 0"), "metrics say nothing");
+        ensure!(
+            later(|| async { Ok(admin.get("/readyz").await?.text().contains("limmits")) }).await,
+            "/readyz says nothing"
+        );
+        ensure!(
+            admin.get("/metrics").await?.text().contains("doorward_config_current 0"),
+            "metrics say nothing"
+        );
         ensure!(bed.gateway.log().contains("limmits"), "the log says nothing");
         ensure!(reader.get("/shop/orders").await?.status == 200, "the old configuration goes on");
 
         // Without a signal: the file's change is enough.
         bed.gateway.write("doorward.yaml", format!("{config}grants: {{}}\n"))?;
-        ensure!(later(|| async { Ok(reader.get("/shop/orders").await?.status == 403) }).await, "not reloaded: {}", bed.gateway.log());
-        ensure!(admin.get("/metrics").await?.text().contains("doorward_config_current 1"), "metrics are stale");
+        ensure!(
+            later(|| async { Ok(reader.get("/shop/orders").await?.status == 403) }).await,
+            "not reloaded: {}",
+            bed.gateway.log()
+        );
+        ensure!(
+            admin.get("/metrics").await?.text().contains("doorward_config_current 1"),
+            "metrics are stale"
+        );
         Ok(())
     })?
 }
@@ -180,7 +221,8 @@ async fn later<F: Future<Output = Result<bool>>>(mut ready: impl FnMut() -> F) -
 
 #[test]
 fn a_database_that_comes_back_is_used_again() -> Result<()> {
-    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start_new(Installation::debian()?, Durability::Fast)?));
+    let cluster: &'static Cluster =
+        Box::leak(Box::new(Cluster::start_new(Installation::debian()?, Durability::Fast)?));
     let bed = Bed::start(cluster, SHOP, GRANTS)?;
     block_on(async {
         let reader = bed.client("rea", &["readers"])?;
@@ -191,7 +233,11 @@ fn a_database_that_comes_back_is_used_again() -> Result<()> {
         let row = record(&bed, away.header("doorward-access-id").context("no id")?)?;
         ensure!(row["outcome"] == "failed", "{row}");
         cluster.start()?;
-        ensure!(later(|| async { Ok(reader.get("/shop/orders").await?.status == 200) }).await, "not back: {}", bed.gateway.log());
+        ensure!(
+            later(|| async { Ok(reader.get("/shop/orders").await?.status == 200) }).await,
+            "not back: {}",
+            bed.gateway.log()
+        );
         Ok::<_, anyhow::Error>(())
     })??;
     drop(bed);
@@ -222,12 +268,22 @@ fn a_client_that_hangs_up_cancels_its_query_and_is_recorded() -> Result<()> {
         use std::io::Write;
         let mut stream = std::net::TcpStream::connect(bed.gateway.address("http")?)?;
         stream.write_all(request.as_bytes())?;
-        ensure!(wait_until(SOON, || bed.database.sql(running).is_ok_and(|count| count.trim() == "1")), "the query does not run");
+        ensure!(
+            wait_until(SOON, || bed.database.sql(running).is_ok_and(|count| count.trim() == "1")),
+            "the query does not run"
+        );
     }
-    ensure!(wait_until(SOON, || bed.database.sql(running).is_ok_and(|count| count.trim() == "0")), "the query goes on");
+    ensure!(
+        wait_until(SOON, || bed.database.sql(running).is_ok_and(|count| count.trim() == "0")),
+        "the query goes on"
+    );
     let mut rows = String::new();
     let abandoned = wait_until(SOON, || {
-        rows = bed.gateway.run(&["audit", "query", "--outcome", "abandoned", "--json"]).map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        rows = bed
+            .gateway
+            .run(&["audit", "query", "--outcome", "abandoned", "--json"])
+            .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+            .unwrap_or_default();
         rows.contains("public/slow")
     });
     ensure!(abandoned, "no abandoned record: {rows}");
@@ -239,7 +295,14 @@ fn tokens_of_a_real_identity_provider() -> Result<()> {
     let provider = Provider::start("doorward", Alg::Rs256)?;
     let bed = Bed::start_with(Cluster::shared()?, SHOP, |_, config| {
         let sections = GRANTS.replace("to: group:readers", "to: [\"group:readers\", \"issuer:real\"]");
-        let config = config.replace("issuers: { idp:", &format!("issuers: {{ real: {{ url: \"{}\", audience: \"{}\" }}, idp:", provider.url(), "doorward"));
+        let config = config.replace(
+            "issuers: { idp:",
+            &format!(
+                "issuers: {{ real: {{ url: \"{}\", audience: \"{}\" }}, idp:",
+                provider.url(),
+                "doorward"
+            ),
+        );
         Setup::new(&format!("{config}{sections}"))
     })?;
     block_on(async {

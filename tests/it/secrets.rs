@@ -22,26 +22,47 @@ fn no_secret_shows_anywhere() -> Result<()> {
     let opaque = "an-opaque-token-that-nobody-knows-31415926";
     let mut answers = Vec::new();
     block_on(async {
-        for token in [good.as_str(), expired.as_str(), opaque, "dw_0123456789abcdef_00112233445566778899aabbccddeeff"] {
+        for token in
+            [good.as_str(), expired.as_str(), opaque, "dw_0123456789abcdef_00112233445566778899aabbccddeeff"]
+        {
             let client = bed.anonymous()?.bearer(token);
             answers.push(client.get(&format!("/shop/orders?customer=eq.{FILTER}")).await?.text());
-            answers.push(client.post("/shop/orders", &json!({ "customer": VALUE, "total": "no number" })).await?.text());
+            answers.push(
+                client
+                    .post("/shop/orders", &json!({ "customer": VALUE, "total": "no number" }))
+                    .await?
+                    .text(),
+            );
         }
         let client = bed.anonymous()?;
         answers.push(client.get(&format!("/shop/orders?access_token={good}")).await?.text());
         Ok::<_, anyhow::Error>(())
     })??;
-    let twice = format!("GET /shop/orders HTTP/1.1\r\nHost: a\r\nHost: b\r\nAuthorization: Bearer {good}\r\n\r\n");
-    answers.push(String::from_utf8_lossy(&raw(bed.gateway.address("http")?, twice.as_bytes(), Duration::from_secs(2))?).into_owned());
-    let metrics = block_on(doorward_testkit::http::StrictClient::new(bed.gateway.admin_url()?).get("/metrics"))??;
+    let twice =
+        format!("GET /shop/orders HTTP/1.1\r\nHost: a\r\nHost: b\r\nAuthorization: Bearer {good}\r\n\r\n");
+    answers.push(
+        String::from_utf8_lossy(&raw(
+            bed.gateway.address("http")?,
+            twice.as_bytes(),
+            Duration::from_secs(2),
+        )?)
+        .into_owned(),
+    );
+    let metrics =
+        block_on(doorward_testkit::http::StrictClient::new(bed.gateway.admin_url()?).get("/metrics"))??;
     answers.push(metrics.text());
     let arguments = fs::read_to_string(format!("/proc/{}/cmdline", bed.gateway.pid()))?;
     bed.gateway.term()?;
 
     // The signature is what makes a token good; the other parts name the caller, whose name is recorded.
     let signature = |token: &str| token.rsplit('.').next().unwrap_or_default().to_owned();
-    let secrets =
-        [signature(&good), signature(&expired), opaque.to_owned(), "00112233445566778899aabbccddeeff".to_owned(), PASSWORD.to_owned()];
+    let secrets = [
+        signature(&good),
+        signature(&expired),
+        opaque.to_owned(),
+        "00112233445566778899aabbccddeeff".to_owned(),
+        PASSWORD.to_owned(),
+    ];
     let mut searched = 0;
     for file in files(bed.gateway.folder())? {
         let bytes = fs::read(&file)?;
@@ -51,7 +72,8 @@ fn no_secret_shows_anywhere() -> Result<()> {
         }
     }
     ensure!(searched > 10_000, "there was nothing to search: {searched} bytes");
-    for (text, place) in answers.iter().map(|text| (text, "an answer")).chain([(&arguments, "the arguments")]) {
+    for (text, place) in answers.iter().map(|text| (text, "an answer")).chain([(&arguments, "the arguments")])
+    {
         for secret in &secrets {
             ensure!(!text.contains(secret.as_str()), "{secret:?} stands in {place}: {text}");
         }

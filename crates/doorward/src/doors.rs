@@ -1,6 +1,7 @@
 //! The table of doors. A new door is one crate and one line in [`DOORS`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use doorward_core::{AuditMode, BoxFuture, Code, Login, Resource, ResourceName, Secret};
 use doorward_http::HttpDoor;
@@ -81,6 +82,9 @@ mod rest {
 
     use super::*;
 
+    /// How long opening a resource waits for its catalogue.
+    const CATALOGUE_SPAN_MAX: Duration = Duration::from_secs(3);
+
     pub(super) const DOOR: Door = Door {
         name: doorward_door_rest::DOOR,
         schemes: &["postgres", "postgresql"],
@@ -111,6 +115,8 @@ mod rest {
         let config = config(&node)?;
         let opened = RestResource::open(name.clone(), &config, login).await;
         let backend = Arc::new(opened.map_err(|error| node.problem(error.to_string()))?);
+        // Calls need the catalogue. A database that is away does not hold up the others for long.
+        backend.wait_ready(CATALOGUE_SPAN_MAX).await;
         let watched = backend.clone();
         let trouble = move || (!watched.is_ready()).then(|| "its database cannot be reached".to_owned());
         let resource =

@@ -24,7 +24,6 @@ use crate::gate::Violation;
 use crate::problem::problem;
 use crate::{codes, inbound};
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ACCESS_ID: HeaderName = HeaderName::from_static("doorward-access-id");
 
 /// A protocol over HTTP. A resource names its door; the front finds it by that name.
@@ -239,7 +238,6 @@ fn note_head(access: &mut Access, request: &Request<RequestBody>) {
 fn finish(response: &mut Response<Body>, id: AccessId) {
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
-        headers.insert(REQUEST_ID, id.clone());
         headers.insert(ACCESS_ID, id);
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

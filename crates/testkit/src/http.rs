@@ -34,6 +34,7 @@ pub const ALLOWED: &[&str] = &[
     "content-encoding",
     "content-length",
     "content-location",
+    "content-profile",
     "content-range",
     "content-type",
     "date",

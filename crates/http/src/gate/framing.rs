@@ -137,6 +137,11 @@ impl Framing {
         matches!(self.state, State::Fixed(_) | State::Chunked(_))
     }
 
+    /// Whether the stream has ended with a refusal or a break.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
     /// Examines the bytes that have not passed yet. The caller keeps what is behind the clean ones, and
     /// brings it again together with what comes next. After a refusal or a break nothing passes any more.
     pub fn advance(&mut self, bytes: &[u8]) -> Advance {
@@ -172,6 +177,13 @@ impl Framing {
             [b'\r', b'\n', ..] if self.blank_lines < BLANK_LINES_MAX => {
                 self.blank_lines += 1;
                 return Ok(2);
+            }
+            // Without this bound a stream of line ends would be searched again with each of them.
+            [b'\r', b'\n', ..] | [b'\n', ..] => {
+                return Err(Violation::new(
+                    crate::codes::MALFORMED_MESSAGE,
+                    "a line end stands for a request",
+                ));
             }
             [b'\r'] => return Ok(0),
             _ => {}
@@ -233,7 +245,12 @@ impl Chunk {
         }
         let mut passed = 0;
         for &byte in rest {
-            *self = self.next(byte)?;
+            *self = match self.next(byte) {
+                Ok(next) => next,
+                // What stands before the break passes; the next step finds the break at its start.
+                Err(_) if passed > 0 => break,
+                Err(violation) => return Err(violation),
+            };
             passed += 1;
             if matches!(self, Self::Data(_)) {
                 break;

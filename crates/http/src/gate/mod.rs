@@ -3,7 +3,7 @@
 //! hyper lets several smuggling forms through: `Content-Length` with `Transfer-Encoding`, two `Host`
 //! fields, a target that contradicts `Host`, bare line feeds. [`Gated`] follows the framing and passes only
 //! what reads one way. The first head that does not is replaced by a marker request, so that the ordinary
-//! handler refuses it, in its turn behind pipelined predecessors; then the stream ends.
+//! handler refuses it, in its turn behind pipelined predecessors; nothing follows it.
 //!
 //! Invariants: a byte passes unchanged or not at all; after a violation nothing is interpreted; a head that
 //! is not whole is never shown to hyper.
@@ -35,6 +35,10 @@ const MARKER: &[u8] = b"GET /.malformed HTTP/1.1\r\nhost: gate.invalid\r\nconnec
 const MARKER_PATH: &str = "/.malformed";
 /// How much is read at a time.
 const READ_BYTES: usize = 8 << 10;
+/// How much of what a refused peer goes on sending is read, and for how long: a socket that is closed with
+/// unread bytes in it resets the connection, and the refusal is lost on its way.
+const LINGER_BYTES_MAX: usize = 256 << 10;
+const LINGER_SPAN_MAX: Duration = Duration::from_secs(1);
 
 /// Where the gate leaves what it found, for the handler.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +74,14 @@ pub struct Gated<S> {
     head_clock: Option<Pin<Box<Sleep>>>,
     /// Runs while a write is pending.
     write_clock: Option<Pin<Box<Sleep>>>,
+    /// Runs after the answer to a refused peer.
+    linger: Option<Linger>,
+}
+
+/// What may still be read and dropped.
+struct Linger {
+    clock: Pin<Box<Sleep>>,
+    bytes_left: usize,
 }
 
 /// What comes after the clean bytes.
@@ -78,6 +90,9 @@ enum End {
     Open,
     /// The marker, and then the end.
     Marker(&'static [u8]),
+    /// Silence behind the marker. An end of the stream would tell hyper that the peer has gone, and hyper
+    /// would drop the refusal while its record is being written.
+    Silent,
     /// A body that is broken.
     Broken(Violation),
     /// The end.
@@ -97,6 +112,7 @@ impl<S> Gated<S> {
             end: End::Open,
             head_clock: None,
             write_clock: None,
+            linger: None,
         }
     }
 
@@ -160,8 +176,35 @@ impl<S: AsyncRead + Unpin> Gated<S> {
         self.held.extend_from_slice(buf.filled());
         let Advance { clean, stop } = self.framing.advance(&self.held);
         self.clean = clean;
+        if clean > 0 {
+            // The head that the clock ran for is whole; what is held now is another one's beginning.
+            self.head_clock = None;
+        }
         self.found(stop);
         Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    /// Whether the peer may still be sending what nobody will read.
+    fn is_cut_short(&self) -> bool {
+        matches!(self.end, End::Silent) || self.framing.is_over() || self.framing.in_body()
+    }
+
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let linger = self.linger.get_or_insert_with(|| Linger {
+            clock: Box::pin(tokio::time::sleep(LINGER_SPAN_MAX)),
+            bytes_left: LINGER_BYTES_MAX,
+        });
+        let mut space = [MaybeUninit::uninit(); READ_BYTES];
+        while linger.bytes_left > 0 && linger.clock.as_mut().poll(cx).is_pending() {
+            let mut buf = ReadBuf::uninit(&mut space);
+            match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {
+                    linger.bytes_left = linger.bytes_left.saturating_sub(buf.filled().len());
+                }
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(())
     }
 }
 
@@ -180,10 +223,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gated<S> {
                     buf.put_slice(now);
                     *rest = later;
                     if later.is_empty() {
-                        this.end = End::Over;
+                        this.end = End::Silent;
                     }
                     return Poll::Ready(Ok(()));
                 }
+                End::Silent => return Poll::Pending,
                 End::Broken(violation) => {
                     let error = io::Error::new(io::ErrorKind::InvalidData, *violation);
                     this.end = End::Over;
@@ -238,7 +282,7 @@ impl<S: AsyncWrite + Unpin> Gated<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gated<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.inner).poll_write(cx, bytes);
@@ -266,7 +310,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gated<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+        }
+        if this.is_cut_short() { this.poll_linger(cx).map(Ok) } else { Poll::Ready(Ok(())) }
     }
 }
 
