@@ -6,8 +6,14 @@
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. The corpus of each is in `fuzz/corpus/NAME/`.
-pub const TARGETS: &[Target] =
-    &[("settings", settings), ("token", token), ("frame", frame), ("backend", backend), ("rest", rest)];
+pub const TARGETS: &[Target] = &[
+    ("settings", settings),
+    ("token", token),
+    ("frame", frame),
+    ("backend", backend),
+    ("rest", rest),
+    ("http", http),
+];
 
 /// The configuration file: whatever it says, there is a document or a problem with a place.
 pub fn settings(bytes: &[u8]) {
@@ -52,4 +58,34 @@ pub fn backend(bytes: &[u8]) {
 /// A request of the REST door, down to its statement.
 pub fn rest(bytes: &[u8]) {
     doorward_door_rest::fuzz_request(bytes);
+}
+
+/// A client's bytes at the wire gate: how the network cuts them changes nothing of what passes, or why
+/// the rest does not.
+pub fn http(bytes: &[u8]) {
+    const PIECE_BYTES: usize = 7;
+    // A complaint about a head may wait for the next line end; it must have come by the last one.
+    let bytes = [bytes, b"\n"].concat();
+    let whole = through_gate(&bytes, bytes.len());
+    assert!(whole.0 <= bytes.len(), "what passes was sent");
+    assert_eq!(whole, through_gate(&bytes, PIECE_BYTES), "the cuts of the stream change its meaning");
+}
+
+/// Sends bytes through the gate's framing in pieces: how many pass, and what stops the others.
+fn through_gate(bytes: &[u8], piece: usize) -> (usize, Option<doorward_http::gate::Stop>) {
+    use doorward_http::gate::{Framing, HeadLimits, Stop};
+    let mut framing = Framing::new(HeadLimits { head_bytes_max: 64 << 10, uri_bytes_max: 512 });
+    let mut passed = 0;
+    let mut end = 0;
+    while end < bytes.len() {
+        end = (end + piece).min(bytes.len());
+        let advance = framing.advance(&bytes[passed..end]);
+        assert!(advance.clean <= end - passed, "no more passes than there is");
+        passed += advance.clean;
+        if advance.stop != Stop::More {
+            assert!(framing.is_over(), "nothing follows a refusal");
+            return (passed, Some(advance.stop));
+        }
+    }
+    (passed, None)
 }

@@ -1,10 +1,18 @@
 //! What most tests over the real binary stand on: a database, an issuer, a gateway between them.
 
-use anyhow::Result;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
 use doorward_testkit::gateway::{Running, Setup};
-use doorward_testkit::http::StrictClient;
+use doorward_testkit::http::{Answer, StrictClient};
 use doorward_testkit::issuer::Issuer;
 use doorward_testkit::postgres::{Cluster, Database};
+use doorward_testkit::wait_until;
+use serde_json::Value;
+
+/// How long a test waits for what is on its way: long, because machines may be busy.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// The database login's password. Tests search everything that the gateway writes for it.
 pub(crate) const PASSWORD: &str = "s3cret-of-the-database-login";
@@ -71,11 +79,14 @@ impl Bed {
         sql: &str,
         setup: impl FnOnce(&Issuer, &str) -> Result<Setup>,
     ) -> Result<Self> {
-        for role in ["reader", "writer", "customer"] {
-            cluster.ensure_role(role, "nologin")?;
+        {
+            let _turn = roles_turn();
+            for role in ["reader", "writer", "customer"] {
+                cluster.ensure_role(role, "nologin")?;
+            }
+            cluster.ensure_role("authenticator", &format!("login noinherit password '{PASSWORD}'"))?;
+            cluster.sql("grant reader, writer, customer to authenticator")?;
         }
-        cluster.ensure_role("authenticator", &format!("login noinherit password '{PASSWORD}'"))?;
-        cluster.sql("grant reader, writer, customer to authenticator")?;
         let database = cluster.database()?;
         database.sql(sql)?;
         let issuer = Issuer::start()?;
@@ -100,6 +111,13 @@ impl Bed {
     }
 }
 
+/// Roles belong to the cluster, and two changes of one role at a time fail: tests take turns.
+pub(crate) fn roles_turn() -> MutexGuard<'static, ()> {
+    static TURNS: Mutex<()> = Mutex::new(());
+    // Nothing is half done behind a panic: the lock holds no data.
+    TURNS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The sections that every bed has.
 pub(crate) fn base(issuer: &Issuer, database: &Database<'_>) -> String {
     format!(
@@ -116,6 +134,36 @@ resources:
         issuer.url(),
         database.url(),
     )
+}
+
+/// The record of one call, once it is in the store.
+pub(crate) fn record_of(gateway: &Running, id: &str) -> Result<Value> {
+    let mut found = None;
+    wait_until(SOON, || {
+        let output = gateway.run(&["audit", "trace", id, "--json"]);
+        found = output.ok().and_then(|output| {
+            serde_json::from_str(String::from_utf8(output.stdout).ok()?.lines().next()?).ok()
+        });
+        found.is_some()
+    });
+    found.with_context(|| format!("no record of {id}; {}", gateway.log()))
+}
+
+/// The record of an answer.
+pub(crate) fn record_of_answer(gateway: &Running, answer: &Answer) -> Result<Value> {
+    record_of(gateway, answer.header("doorward-access-id").context("no access id")?)
+}
+
+/// Asks until it is so, or the time is up; an error is not so yet.
+pub(crate) async fn later<F: Future<Output = Result<bool>>>(mut ready: impl FnMut() -> F) -> bool {
+    let start = Instant::now();
+    while start.elapsed() < SOON {
+        if ready().await.unwrap_or(false) {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    false
 }
 
 /// Runs a test's asynchronous part.

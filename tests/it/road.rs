@@ -12,21 +12,11 @@ use doorward_testkit::wait_until;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, GRANTS, SHOP, base, block_on};
-
-const SOON: Duration = Duration::from_secs(10);
+use crate::bed::{Bed, GRANTS, SHOP, SOON, base, block_on, later, record_of};
 
 /// The record of one call, once it is in the store.
 fn record(bed: &Bed, id: &str) -> Result<Value> {
-    let mut found = None;
-    wait_until(SOON, || {
-        let output = bed.gateway.run(&["audit", "trace", id, "--json"]);
-        found = output.ok().and_then(|output| {
-            serde_json::from_str(String::from_utf8(output.stdout).ok()?.lines().next()?).ok()
-        });
-        found.is_some()
-    });
-    found.with_context(|| format!("no record of {id}; {}", bed.gateway.log()))
+    record_of(&bed.gateway, id)
 }
 
 fn main_job(cluster: &'static Cluster) -> Result<()> {
@@ -207,16 +197,6 @@ fn a_changed_file_is_reloaded_and_a_bad_one_is_not() -> Result<()> {
         );
         Ok(())
     })?
-}
-
-async fn later<F: Future<Output = Result<bool>>>(mut ready: impl FnMut() -> F) -> bool {
-    for _ in 0..100 {
-        if ready().await.unwrap_or(false) {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    false
 }
 
 #[test]
