@@ -4,20 +4,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use doorward_audit::config::{AuditConfig, SpoolConfig, StoreUrl};
 use doorward_audit::Audit;
+use doorward_audit::config::{AuditConfig, SpoolConfig, StoreUrl};
 use doorward_core::{
-    AccessRecord, Action, Actions, Arrival, IssuerName, Object, Outcome, Personal, Principal, PrincipalKind, Recorder,
-    ResourceName, SystemClock, Verb,
+    AccessRecord, Action, Actions, Arrival, IssuerName, Object, Outcome, Personal, Principal, PrincipalKind,
+    Recorder, ResourceName, SystemClock, Verb,
 };
 use doorward_testkit::organs::{self, MemoryRecorder, Rules, Tokens};
 
 use crate::process::cpu_nanos;
 use crate::table::{Table, Target, median};
 
-const RECORDS: u32 = 400_000;
 /// Calls in flight at once; each waits for its own record.
-const IN_FLIGHT: usize = 512;
+const IN_FLIGHT: u32 = 512;
+/// Records that each of them writes, one after another.
+const EACH: u32 = 800;
+const RECORDS: u32 = IN_FLIGHT * EACH;
 const ROUNDS: usize = 3;
 const DRAIN_MAX: Duration = Duration::from_secs(120);
 
@@ -95,7 +97,7 @@ async fn produce(recorder: &Arc<dyn Recorder>, record: &AccessRecord) {
     for _ in 0..IN_FLIGHT {
         let (recorder, record) = (recorder.clone(), record.clone());
         producers.push(tokio::spawn(async move {
-            for _ in 0..RECORDS as usize / IN_FLIGHT {
+            for _ in 0..EACH {
                 if let Some(slot) = recorder.reserve() {
                     // A record that is not durable shows in the count of shipped ones.
                     let _ = slot.complete(Box::new(record.clone())).await;
@@ -115,10 +117,12 @@ fn micros(nanos: u64) -> f64 {
 /// A record as a read through the REST door leaves it.
 fn sample() -> Result<AccessRecord> {
     let (tokens, rules, recorder) = (Tokens::new(), Rules::allow_all(), MemoryRecorder::new());
-    let gateway = organs::gateway(organs::snapshot(&tokens, &rules, Vec::new()), &recorder, Arc::new(SystemClock));
+    let gateway =
+        organs::gateway(organs::snapshot(&tokens, &rules, Vec::new()), &recorder, Arc::new(SystemClock));
     drop(gateway.open(Arrival { door: "rest", source_ip: Some([127, 0, 0, 1].into()), confidential: true }));
     let mut record = recorder.records().pop().context("no record")?;
-    let claims = r#"{"iss":"https://id.example","sub":"u77","aud":"doorward","groups":["readers"],"exp":1795000000}"#;
+    let claims =
+        r#"{"iss":"https://id.example","sub":"u77","aud":"doorward","groups":["readers"],"exp":1795000000}"#;
     record.principal = Some(Arc::new(Principal {
         issuer: IssuerName::new("idp"),
         subject: Personal::from("u77"),
@@ -128,7 +132,8 @@ fn sample() -> Result<AccessRecord> {
         ..Principal::public()
     }));
     let object = Object::from_segments(["public", "items"]);
-    record.actions = Some(Actions::one(Action { verb: Verb::Read, resource: ResourceName::new("shop"), object }));
+    record.actions =
+        Some(Actions::one(Action { verb: Verb::Read, resource: ResourceName::new("shop"), object }));
     record.operation = Some(Personal::from("GET /shop/items?id=eq.?"));
     record.endpoint = Some("GET /shop/{table}".into());
     record.outcome = Outcome::Allowed;

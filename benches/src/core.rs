@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use doorward_core::{
-    Action, Actions, Arrival, Authenticator, Case, Clock, Credentials, Decision, IssuerName, Object, Personal, Policy,
-    Principal, PrincipalKind, ResourceName, Secret, SystemClock, Verb,
+    Action, Actions, Arrival, Authenticator, Case, Clock, Credentials, Decision, IssuerName, Object,
+    Personal, Policy, Principal, PrincipalKind, ResourceName, Secret, SystemClock, Verb,
 };
 use doorward_identity::{Identity, KeySources, Plan};
 use doorward_policy::{Compiled, Limiter, Sources, compile};
@@ -38,7 +38,9 @@ fn policy(condition: Option<&str>) -> Result<Compiled> {
     }
     let when = condition.map(|condition| format!(", when: '{condition}'")).unwrap_or_default();
     for user in 0..GRANTS - 7 {
-        text += &format!("  user-{user}: {{ to: user:u{user}, allow: read shop/public/t{user}, as: reader{when} }}\n");
+        text += &format!(
+            "  user-{user}: {{ to: user:u{user}, allow: read shop/public/t{user}, as: reader{when} }}\n"
+        );
     }
     let document = Document::parse("bench.yaml", text)?;
     let resources = [ResourceName::new("shop")];

@@ -111,7 +111,9 @@ async fn run() -> anyhow::Result<()> {
         let floor = floor.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(floor.clone(), request));
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
@@ -130,7 +132,9 @@ async fn answer(floor: Arc<Floor>, request: Request<Incoming>) -> Result<Respons
     };
     let body: &str = row.get(*column);
     let mut response = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
-    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert("content-type", hyper::header::HeaderValue::from_static("application/json; charset=utf-8"));
     Ok(response)
 }
 

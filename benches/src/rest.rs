@@ -40,10 +40,8 @@ grant select on items to reader;
 analyze items;";
 
 /// What is asked: a name, the request, and the values that its statement takes.
-const CASES: [(&str, &str, &str); 2] = [
-    ("primary key", "/shop/items?id=eq.77", "77"),
-    ("100 rows", "/shop/items?order=id&limit=100", "100"),
-];
+const CASES: [(&str, &str, &str); 2] =
+    [("primary key", "/shop/items?id=eq.77", "77"), ("100 rows", "/shop/items?order=id&limit=100", "100")];
 /// The column of the gateway's statement that is the body.
 const BODY_COLUMN: usize = 2;
 
@@ -69,7 +67,12 @@ pub fn run(table: &Table) -> Result<()> {
 }
 
 fn compare(table: &Table, bed: &Bed, name: &str, path: &str) -> Result<()> {
-    let gateway = Load { address: bed.gateway.address("http")?.to_string(), pid: bed.gateway.pid(), path, token: &bed.token };
+    let gateway = Load {
+        address: bed.gateway.address("http")?.to_string(),
+        pid: bed.gateway.pid(),
+        path,
+        token: &bed.token,
+    };
     let floor = Load { address: bed.floor_address.clone(), pid: bed.floor.pid(), path, token: &bed.token };
     let (mut cpu_ratios, mut rate_ratios) = (Vec::new(), Vec::new());
     let (mut gateway_cpu, mut floor_cpu, mut gateway_rate, mut floor_rate) = (vec![], vec![], vec![], vec![]);
@@ -85,7 +88,12 @@ fn compare(table: &Table, bed: &Bed, name: &str, path: &str) -> Result<()> {
     }
     table.tell(format!("{name}: floor CPU"), median(&mut floor_cpu), "us/req");
     table.tell(format!("{name}: gateway CPU"), median(&mut gateway_cpu), "us/req");
-    table.judge(format!("{name}: CPU, gateway / floor"), median(&mut cpu_ratios), "x", Target::AtMost(FLOOR_RATIO_MAX));
+    table.judge(
+        format!("{name}: CPU, gateway / floor"),
+        median(&mut cpu_ratios),
+        "x",
+        Target::AtMost(FLOOR_RATIO_MAX),
+    );
     table.tell(format!("{name}: floor"), median(&mut floor_rate), "req/s");
     table.tell(format!("{name}: gateway"), median(&mut gateway_rate), "req/s");
     table.tell(format!("{name}: rate, gateway / floor"), median(&mut rate_ratios), "x");
@@ -139,7 +147,16 @@ impl Load<'_> {
         std::fs::write(script.path(), WRK_SCRIPT)?;
         let before = cpu_nanos(self.pid)?;
         let output = Command::new("taskset")
-            .args(["-c", &OTHER_CORE.to_string(), "wrk", "-t1", &format!("-c{CONNECTIONS}"), "-d", span, "-s"])
+            .args([
+                "-c",
+                &OTHER_CORE.to_string(),
+                "wrk",
+                "-t1",
+                &format!("-c{CONNECTIONS}"),
+                "-d",
+                span,
+                "-s",
+            ])
             .arg(script.path())
             .arg(format!("http://{}{}", self.address, self.path))
             .env("BENCH_TOKEN", self.token)
@@ -147,7 +164,10 @@ impl Load<'_> {
             .context("wrk")?;
         let used = cpu_nanos(self.pid)? - before;
         let text = String::from_utf8_lossy(&output.stdout);
-        let line = text.lines().find_map(|line| line.strip_prefix("RESULT ")).with_context(|| format!("wrk said: {text}"))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("RESULT "))
+            .with_context(|| format!("wrk said: {text}"))?;
         let numbers: Vec<u64> = line.split(' ').filter_map(|number| number.parse().ok()).collect();
         let [requests, micros, errors] = numbers[..] else { anyhow::bail!("wrk said: {line}") };
         ensure!(errors == 0, "{errors} of {requests} answers were no success");
@@ -200,13 +220,19 @@ grants:
     let folder = tempfile::tempdir()?;
     let (floor, floor_address) = start_floor(&cluster, &gateway, &token, folder.path())?;
     pin(floor.pid(), GATEWAY_CORE)?;
-    let bed = Bed { gateway, floor, floor_address, token, _issuer: issuer, _cluster: cluster, _folder: folder };
+    let bed =
+        Bed { gateway, floor, floor_address, token, _issuer: issuer, _cluster: cluster, _folder: folder };
     same_answers(&bed)?;
     Ok(bed)
 }
 
 /// The gateway's own statements, read back from the server, are what the floor runs.
-fn start_floor(cluster: &Cluster, gateway: &Running, token: &str, folder: &Path) -> Result<(Guarded, String)> {
+fn start_floor(
+    cluster: &Cluster,
+    gateway: &Running,
+    token: &str,
+    folder: &Path,
+) -> Result<(Guarded, String)> {
     let mut routes = Vec::new();
     for (_, path, value) in CASES {
         get(&gateway.address("http")?.to_string(), path, token)?;
@@ -216,11 +242,19 @@ fn start_floor(cluster: &Cluster, gateway: &Running, token: &str, folder: &Path)
         )?;
         ensure!(!sql.trim().is_empty(), "the gateway's statement is not to be seen");
         let sql = sql.trim().to_owned();
-        routes.push(Route { path: path.to_owned(), sql, params: vec![value.to_owned()], body_column: BODY_COLUMN });
+        routes.push(Route {
+            path: path.to_owned(),
+            sql,
+            params: vec![value.to_owned()],
+            body_column: BODY_COLUMN,
+        });
     }
     let ready_file = folder.join("floor");
     let plan = Plan {
-        dsn: format!("host=127.0.0.1 port={} user=authenticator password=bench dbname=postgres", cluster.port()),
+        dsn: format!(
+            "host=127.0.0.1 port={} user=authenticator password=bench dbname=postgres",
+            cluster.port()
+        ),
         setup: "set role reader; set default_transaction_read_only = on".to_owned(),
         routes,
         connections: POOL,
@@ -239,7 +273,10 @@ fn same_answers(bed: &Bed) -> Result<()> {
     for (name, path, _) in CASES {
         let above = get(&bed.gateway.address("http")?.to_string(), path, &bed.token)?;
         let below = get(&bed.floor_address, path, &bed.token)?;
-        ensure!(above == below && above.starts_with('['), "{name}: the gateway says {above}, the floor {below}");
+        ensure!(
+            above == below && above.starts_with('['),
+            "{name}: the gateway says {above}, the floor {below}"
+        );
     }
     Ok(())
 }
@@ -247,7 +284,10 @@ fn same_answers(bed: &Bed) -> Result<()> {
 fn get(address: &str, path: &str, token: &str) -> Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let answer = doorward_testkit::http::StrictClient::new(format!("http://{address}")).bearer(token).get(path).await?;
+        let answer = doorward_testkit::http::StrictClient::new(format!("http://{address}"))
+            .bearer(token)
+            .get(path)
+            .await?;
         ensure!(answer.status == 200, "{address}{path} answers {}", answer.status);
         Ok(answer.text())
     })
@@ -256,7 +296,13 @@ fn get(address: &str, path: &str, token: &str) -> Result<String> {
 /// PostgreSQL's processes inherit the core of the postmaster.
 fn pin_cluster(cluster: &Cluster) -> Result<()> {
     let pids = cluster.sql("select pid from pg_stat_activity union select pg_backend_pid()")?;
-    let postmaster: u32 = cluster.sql("select pg_read_file('postmaster.pid', 0, 12)")?.lines().next().unwrap_or_default().trim().parse()?;
+    let postmaster: u32 = cluster
+        .sql("select pg_read_file('postmaster.pid', 0, 12)")?
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .parse()?;
     for pid in pids.lines().filter_map(|pid| pid.trim().parse().ok()).chain([postmaster]) {
         // A session of psql's may have ended meanwhile.
         let _ = pin(pid, OTHER_CORE);
