@@ -6,6 +6,7 @@ mod clients;
 mod demo_data;
 mod errors;
 mod fuzz;
+mod identity;
 mod kill9;
 mod road;
 mod secrets;
