@@ -82,7 +82,8 @@ fn status_and_range(request: &Request, facts: &Facts) -> Result<(StatusCode, Str
         Operation::Delete => (StatusCode::NO_CONTENT, count("*")),
         Operation::Update => {
             let status = if representation { StatusCode::OK } else { StatusCode::NO_CONTENT };
-            let range = match facts.rows.checked_sub(1) {
+            // How many rows a filter has found is for readers.
+            let range = match facts.rows.checked_sub(1).filter(|_| request.answers_rows()) {
                 Some(last) => format!("0-{last}"),
                 None => "*".to_owned(),
             };

@@ -12,9 +12,11 @@
 //! | GET, HEAD, OPTIONS on a function | read: its transaction is read only, whatever the function is |
 //! | POST on a function | execute, whether or not the function is declared to have side effects |
 //!
-//! A filter of PATCH or DELETE needs no read of its own: the answer does not tell what it matched. The
-//! role needs SELECT on the filtered columns all the same, as in PostgreSQL. Without a filter they change
-//! all rows that the role may change, as in PostgREST.
+//! A filter of PATCH or DELETE needs no read of its own: the answer does not tell how many rows it matched.
+//! An error can tell that there were some, so the role needs SELECT on the filtered columns all the same,
+//! as in PostgreSQL. Without a filter they change all rows that the role may change, as in PostgREST.
+//!
+//! A body is read only for a caller who may do what it is for: nobody else fills the gateway's memory.
 //!
 //! The row cap, of the grant or the resource, is a LIMIT: what is beyond it is left out, and
 //! `Content-Range` says how many rows there are in the answer. The byte cap is a refusal.
@@ -24,8 +26,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use doorward_core::{
-    Access, Action, Actions, Call, Caller, Case, Clock, Completion, Decision, Fault, Object, Pass, Principal,
-    Refusal, Resource, ResourceName, Shaped, Snapshot, SystemClock, Verb,
+    Access, Action, Actions, Arrival, Call, Caller, Case, Clock, Completion, Decision, Fault, Object, Pass,
+    Principal, Refusal, Resource, ResourceName, Shaped, Snapshot, SystemClock, Verb,
 };
 use doorward_http::{Body, Inbound, RequestBody, dress_answer, dress_refusal, empty, full, read_body};
 use doorward_pgclient::{Reply, RunError};
@@ -75,7 +77,7 @@ impl<'a> RestCall<'a> {
         })
     }
 
-    async fn read(&mut self, access: &mut Access) -> Result<Actions, Problem> {
+    async fn read(&mut self, access: &mut Access, principal: &Principal) -> Result<Actions, Problem> {
         let rest = backend(self.resource)?;
         let path: Box<str> = self.inbound.tail().into();
         let incoming = &mut self.inbound.request;
@@ -88,14 +90,17 @@ impl<'a> RestCall<'a> {
             schemas: &rest.schemas,
         };
         let mut request = Request::read(head)?;
-        if request.takes_body() {
+        let actions = actions(&request, &rest.name);
+        let reads_body =
+            request.takes_body() && may(access.snapshot(), principal, &actions, access.arrival());
+        if reads_body {
             request.payload = payload(incoming.body_mut(), &request, rest.body_max, access).await?;
         }
         let operation = redact::operation(&request, incoming.method().as_str(), rest.name.as_str());
         let fingerprint = redact::fingerprint(&operation);
         access.note_operation(operation, Some(fingerprint));
-        let actions = actions(&request, &rest.name);
-        self.request = Some(request);
+        // Without its body a request is not whole: should the road's own decision differ, nothing is forwarded.
+        self.request = (reads_body || !request.takes_body()).then_some(request);
         Ok(actions)
     }
 
@@ -150,8 +155,8 @@ impl Call for RestCall<'_> {
         Caller::Credentials(&self.inbound.credentials)
     }
 
-    async fn decode(&mut self, access: &mut Access, _: &Arc<Principal>) -> Result<Actions, Fault> {
-        let read = self.read(access).await;
+    async fn decode(&mut self, access: &mut Access, principal: &Arc<Principal>) -> Result<Actions, Fault> {
+        let read = self.read(access, principal).await;
         self.raise(read)
     }
 
@@ -270,11 +275,14 @@ fn may_name<'a>(
     let decided = decided.ok_or_else(|| unexpected("there is no action"))?;
     let (verb, resource) = (decided.verb, decided.resource.clone());
     Ok(move |name: &str| {
-        let actions = Actions::one(action(verb, request, &resource, name));
-        let case =
-            Case { principal: &principal, actions: &actions, arrival: &arrival, now: SystemClock.now() };
-        matches!(snapshot.policy.decide(&case), Decision::Allow { .. })
+        may(snapshot, &principal, &Actions::one(action(verb, request, &resource, name)), &arrival)
     })
+}
+
+/// What the road will decide, or would.
+fn may(snapshot: &Snapshot, principal: &Principal, actions: &Actions, arrival: &Arrival) -> bool {
+    let case = Case { principal, actions, arrival, now: SystemClock.now() };
+    matches!(snapshot.policy.decide(&case), Decision::Allow { .. })
 }
 
 fn no_role() -> Problem {

@@ -460,6 +460,9 @@ fn signature(function: &Function) -> String {
     format!("{}.{}({})", function.schema, function.name, arguments.join(", "))
 }
 
+/// How many of the given names a refusal repeats.
+const NAMES_SHOWN_MAX: usize = 16;
+
 fn unknown_function(
     request: &Request,
     given: &[&str],
@@ -468,10 +471,15 @@ fn unknown_function(
     bounds: &Bounds<'_>,
 ) -> Problem {
     let (schema, name) = (&*request.schema, request.target.name());
-    let given: Vec<String> = given.iter().map(|name| name.chars().take(64).collect()).collect();
-    let parameters = match given.as_slice() {
+    // A body may have very many keys; a few of them, cut, are enough to recognize it.
+    let mut shown: Vec<String> =
+        given.iter().take(NAMES_SHOWN_MAX).map(|name| name.chars().take(64).collect()).collect();
+    if given.len() > NAMES_SHOWN_MAX {
+        shown.push("…".to_owned());
+    }
+    let parameters = match shown.as_slice() {
         [] => " without parameters".to_owned(),
-        given => format!("({})", given.join(", ")),
+        shown => format!("({})", shown.join(", ")),
     };
     let message = format!("Could not find the function {schema}.{name}{parameters} in the schema cache");
     let problem = Problem::new(404, "PGRST202", codes::UNKNOWN_FUNCTION, message).details(format!(

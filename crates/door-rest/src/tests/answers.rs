@@ -181,7 +181,7 @@ fn changes() {
         none(),
         &expect![[r#"
         204
-        content-range: 0-0/*
+        content-range: */*
     "#]],
     );
     answers(

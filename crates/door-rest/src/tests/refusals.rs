@@ -54,6 +54,15 @@ fn paths_and_methods() {
 }
 
 #[test]
+fn a_refusal_does_not_repeat_thousands_of_keys() {
+    let keys: Vec<String> = (0..5_000).map(|key| format!("\"k{key:04}\":1")).collect();
+    post("rpc/add", &format!("{{{}}}", keys.join(","))).refused(&expect![[r#"
+        404 PGRST202 forward.rest-unknown-function: Could not find the function public.add(k0000, k0001, k0002, k0003, k0004, k0005, k0006, k0007, k0008, k0009, k0010, k0011, k0012, k0013, k0014, k0015, …) in the schema cache
+        details: Searched for the function public.add(k0000, k0001, k0002, k0003, k0004, k0005, k0006, k0007, k0008, k0009, k0010, k0011, k0012, k0013, k0014, k0015, …), but no matches were found in the schema cache.
+        hint: Perhaps you meant to call the function public.add(a, b)"#]]);
+}
+
+#[test]
 fn unknown_names() {
     get(r#"ordrs"#).refused(&expect![[r#"
         404 PGRST205 forward.rest-unknown-table: Could not find the table 'public.ordrs' in the schema cache

@@ -63,7 +63,11 @@ async fn actions_follow_what_is_answered() {
     let write_only = |action: &doorward_core::Action| action.verb == Verb::Write;
     let shop = Shop::with(Setup { allow: write_only, ..Setup::default() }).await;
     assert_eq!(shop.ann(post("orders", "{}")).await.status(), 201);
-    assert_eq!(shop.ann(patch("orders?id=eq.1", r#"{"total":1}"#)).await.status(), 204);
+    for (filter, rows) in [("id=eq.1", 1), ("id=eq.0", 0), ("status=like.p*", 1)] {
+        let changed = shop.ann(patch(&format!("orders?{filter}"), r#"{"total":1}"#)).await;
+        assert_eq!(changed.status(), 204);
+        assert_eq!(changed.header("content-range"), "*/*", "how many were found is for readers: {rows}");
+    }
     shop.ann(post("orders", "{}").back()).await.is(&expect![[r#"403 {"code":"42501","details":null,"hint":"Ask.","message":"no grant allows read shop/public/orders","fault":"authorize.no-grant"}"#]]);
     shop.ann(post("orders", "{}").with("prefer", "return=headers-only")).await.is(&expect![[r#"403 {"code":"42501","details":null,"hint":"Ask.","message":"no grant allows read shop/public/orders","fault":"authorize.no-grant"}"#]]);
     shop.ann(patch("orders", "{}").with("prefer", "count=exact")).await.is(&expect![[r#"403 {"code":"42501","details":null,"hint":"Ask.","message":"no grant allows read shop/public/orders","fault":"authorize.no-grant"}"#]]);
@@ -72,6 +76,19 @@ async fn actions_follow_what_is_answered() {
     shop.ann(ask("DELETE", "orders")).await.is(&expect![[r#"403 {"code":"42501","details":null,"hint":"Ask.","message":"no grant allows delete shop/public/orders","fault":"authorize.no-grant"}"#]]);
     shop.ann(get("rpc/add?a=1")).await.is(&expect![[r#"403 {"code":"42501","details":null,"hint":"Ask.","message":"no grant allows read shop/public/add","fault":"authorize.no-grant"}"#]]);
     shop.ann(post("rpc/add", r#"{"a":1}"#)).await.is(&expect![[r#"403 {"code":"42501","details":null,"hint":"Ask.","message":"no grant allows execute shop/public/add","fault":"authorize.no-grant"}"#]]);
+}
+
+/// Whoever may not do what a body is for cannot make the gateway read it: broken JSON is not even seen.
+#[tokio::test]
+async fn bodies_of_those_who_may_not_are_not_read() {
+    let allow = |action: &doorward_core::Action| action.verb == Verb::Read;
+    let shop = Shop::with(Setup { allow, ..Setup::default() }).await;
+    for asked in [post("orders", "{"), patch("orders", "{"), post("rpc/add", "{")] {
+        let refused = shop.ann(asked).await;
+        assert_eq!(refused.status(), 403, "{}", refused.text());
+    }
+    let records = shop.recorder.records();
+    assert_eq!(records.iter().map(|record| record.bytes_in).collect::<Vec<_>>(), [0, 0, 0]);
 }
 
 #[tokio::test]
