@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use crate::frames::Field;
 
-/// Longer statements are not worth their memory on the server: they are parsed each time.
-pub(crate) const CACHED_SQL_MAX: usize = 32 * 1024;
+/// Longer statements are parsed each time. A caller chooses how long they are and how many: the server
+/// keeps some 25 times the text of each, so this bounds what one caller can make each connection cost.
+pub(crate) const CACHED_SQL_MAX: usize = 4 * 1024;
 
 pub(crate) struct Prepared {
     pub(crate) name: Arc<str>,
