@@ -1,9 +1,10 @@
 //! What most tests over the real binary stand on: a database, an issuer, a gateway between them.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::{Running, Setup};
 use doorward_testkit::http::{Answer, StrictClient};
 use doorward_testkit::issuer::Issuer;
@@ -152,6 +153,34 @@ pub(crate) fn record_of(gateway: &Running, id: &str) -> Result<Value> {
 /// The record of an answer.
 pub(crate) fn record_of_answer(gateway: &Running, answer: &Answer) -> Result<Value> {
     record_of(gateway, answer.header("doorward-access-id").context("no access id")?)
+}
+
+/// The rows of these calls by access id, once all of them are in the store; a call that is there twice has
+/// two.
+pub(crate) fn records(gateway: &Running, ids: &[String]) -> Result<HashMap<String, Vec<Value>>> {
+    let mut found: HashMap<String, Vec<Value>> = HashMap::new();
+    wait_until(SOON, || {
+        found.clear();
+        let Ok(output) = gateway.run(&["audit", "query", "--json", "--limit", "1000000"]) else {
+            return false;
+        };
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let row: Value = serde_json::from_str(line).unwrap_or_default();
+            if let Some(id) = row["access_id"].as_str() {
+                found.entry(id.to_owned()).or_default().push(row);
+            }
+        }
+        ids.iter().all(|id| found.contains_key(id))
+    });
+    for id in ids {
+        ensure!(found.contains_key(id), "no record of {id}; {}", gateway.log());
+    }
+    Ok(found)
+}
+
+/// The access id of an answer.
+pub(crate) fn id_of(answer: &Answer) -> Result<String> {
+    Ok(answer.header("doorward-access-id").context("no access id")?.to_owned())
 }
 
 /// Asks until it is so, or the time is up; an error is not so yet.

@@ -439,10 +439,14 @@ fn micros32(span: std::time::Duration) -> u32 {
     u32::try_from(span.as_micros()).unwrap_or(u32::MAX)
 }
 
+/// When a caller may try again whose call could not be recorded: the spool needs a moment to empty.
+const NO_ROOM_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+
 fn no_room() -> Fault {
     Fault::new(
         codes::RECORD_UNAVAILABLE,
         "the call cannot be recorded, and this resource answers no call without a record",
     )
     .hint("Try again later; the gateway's operator sees the spool's state in /readyz.")
+    .retry_after(NO_ROOM_RETRY_AFTER)
 }

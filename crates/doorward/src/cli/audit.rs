@@ -127,7 +127,7 @@ fn query(timeline: &Timeline, which: &Which) -> anyhow::Result<ExitCode> {
     if which.json {
         out(&render::json_lines(&rows))?;
         for gap in &gaps {
-            out(&format!("{}\n", render::gap_json(gap)))?;
+            out(&render::gap_json(gap))?;
         }
     } else if rows.is_empty() && gaps.is_empty() {
         out("no records match\n")?;
