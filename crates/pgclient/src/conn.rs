@@ -21,7 +21,7 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::error::{Failure, ServerError};
-use crate::frames::{self, FRAME_MAX, Field, HEADER, Head, Malformed};
+use crate::frames::{self, ERROR_KEPT, FRAME_MAX, Field, HEADER, Head, Malformed};
 use crate::request::{Reply, Request, SETTINGS_MAX};
 use crate::statements::{CACHED_SQL_MAX, Statements};
 use crate::stream::Stream;
@@ -142,6 +142,8 @@ impl Conn {
         }
         match result {
             Ok(()) => Ok(gather.into_reply()),
+            // The answer was read to its end. What is still owed is the discard's, and no failure.
+            Err(failure @ Failure::Server(_)) => Err(failure),
             Err(failure) => Err(self.note(failure)),
         }
     }
@@ -311,6 +313,12 @@ impl Conn {
                 self.row(head, gather, ask.bytes_max).await?;
                 continue;
             }
+            if is_large_error(head) {
+                let error = self.large_error(head).await?;
+                gather.refused(error)?;
+                self.frames = self.frames.saturating_add(1);
+                continue;
+            }
             self.fill(head).await?;
             let body = self.input.get(HEADER..HEADER + head.body).unwrap_or_default();
             let status = gather.take(head.tag, body, &mut self.statements)?;
@@ -357,6 +365,9 @@ impl Conn {
     /// Takes one frame that nobody asks for: the rest of an old answer, or something said unasked.
     async fn pass_over(&mut self) -> Result<(), Failure> {
         let head = self.head().await?;
+        if is_large_error(head) {
+            return Err(server_failure(self.large_error(head).await?));
+        }
         if head.body > FRAME_MAX || head.tag == b'D' {
             if head.tag != b'D' {
                 return Err(Malformed("a frame that is too large").into());
@@ -383,6 +394,21 @@ impl Conn {
         }
         self.input.advance(HEADER + head.body);
         outcome
+    }
+
+    /// Takes the front of an error that is too large to be kept whole.
+    async fn large_error(&mut self, head: Head) -> Result<ServerError, Failure> {
+        while self.input.len() < HEADER + ERROR_KEPT {
+            self.more().await?;
+        }
+        let front = self.input.get(HEADER..HEADER + ERROR_KEPT).unwrap_or_default();
+        let error = frames::cut_server_error(front)?;
+        self.input.advance(HEADER + ERROR_KEPT);
+        self.skip = head.body.saturating_sub(ERROR_KEPT);
+        while self.skip > 0 {
+            self.skip_some().await?;
+        }
+        Ok(error)
     }
 
     async fn skip_some(&mut self) -> Result<(), Failure> {
@@ -505,13 +531,7 @@ impl<'a> Gather<'a> {
             }
             b'n' => self.prepared(statements),
             b'C' | b'I' | b's' => self.completed(tag, body)?,
-            b'E' => {
-                let error = frames::server_error(body)?;
-                if error.is_fatal() {
-                    return Err(Failure::Fatal(Box::new(error)));
-                }
-                self.error = Some(Box::new(error));
-            }
+            b'E' => self.refused(frames::server_error(body)?)?,
             b'S' => check_parameter(frames::parameter(body)?)?,
             b'Z' => return self.ready(body).map(Some),
             // BindComplete, CloseComplete, ParameterDescription, notices and notifications.
@@ -519,6 +539,14 @@ impl<'a> Gather<'a> {
             _ => return Err(Malformed("a message out of place").into()),
         }
         Ok(None)
+    }
+
+    fn refused(&mut self, error: ServerError) -> Result<(), Failure> {
+        if error.is_fatal() {
+            return Err(Failure::Fatal(Box::new(error)));
+        }
+        self.error = Some(Box::new(error));
+        Ok(())
     }
 
     fn parsed(&mut self, statements: &mut Statements) -> Result<(), Malformed> {
@@ -625,6 +653,10 @@ fn check_parameter((name, value): (&str, &str)) -> Result<(), Malformed> {
         return Err(Malformed("client_encoding is no longer UTF8"));
     }
     Ok(())
+}
+
+fn is_large_error(head: Head) -> bool {
+    head.tag == b'E' && head.body > FRAME_MAX
 }
 
 fn server_failure(error: ServerError) -> Failure {

@@ -12,6 +12,9 @@ use crate::error::ServerError;
 pub(crate) const HEADER: usize = 5;
 /// The largest frame other than a data row that is accepted.
 pub(crate) const FRAME_MAX: usize = 1 << 20;
+/// How much is kept of an error that is larger than that: PostgreSQL quotes the value that it refuses, and
+/// callers send large values. What tells errors apart stands at the front.
+pub(crate) const ERROR_KEPT: usize = 64 << 10;
 /// The most columns that PostgreSQL gives (MaxTupleAttributeNumber).
 const COLUMNS_MAX: usize = 1_664;
 
@@ -188,6 +191,11 @@ pub(crate) fn server_error(body: &[u8]) -> Result<ServerError, Malformed> {
         rest = after.get(end + 1..).unwrap_or_default();
     }
     Err(Malformed("an error without an end"))
+}
+
+/// The beginning of an ErrorResponse: its last text is cut where the bytes end.
+pub(crate) fn cut_server_error(front: &[u8]) -> Result<ServerError, Malformed> {
+    server_error(&[front, &[0, 0]].concat())
 }
 
 /// CommandComplete: the last number of the tag is the count of rows (`INSERT 0 5`, `SELECT 3`).

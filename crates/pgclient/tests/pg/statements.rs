@@ -135,6 +135,28 @@ async fn an_answer_is_refused_before_it_is_buffered() {
     }
 }
 
+/// PostgreSQL quotes the value that it refuses, however large: the refusal is still a refusal, and the
+/// connection goes on.
+#[tokio::test]
+async fn an_error_is_an_error_however_large() {
+    for cluster in clusters() {
+        let pool = pool(&cluster, small(1));
+        let session = text(&read(&pool, "alice", "select pg_backend_pid()").await.unwrap());
+        for (size, read_only) in [(9, true), (9, false), (3 << 20, true), (3 << 20, false)] {
+            let large = "x".repeat(size);
+            let (sql, params) = ("select $1::int", [Some(large.as_bytes())]);
+            let request = Request { read_only, sql, params: &params, ..Request::default() };
+            let error = run(&pool, "alice", &request).await.unwrap_err();
+            let error = error.server().unwrap();
+            assert_eq!(&*error.sqlstate, "22P02");
+            assert!(error.message.starts_with("invalid input syntax for type integer: \"xxx"));
+            assert!(error.message.len() <= 64 << 10);
+            // A refused statement costs no connection.
+            assert_eq!(text(&read(&pool, "alice", "select pg_backend_pid()").await.unwrap()), session);
+        }
+    }
+}
+
 #[tokio::test]
 async fn rows_are_capped_and_said_to_be() {
     for cluster in clusters() {
