@@ -140,14 +140,14 @@ resources:
 /// The record of one call, once it is in the store.
 pub(crate) fn record_of(gateway: &Running, id: &str) -> Result<Value> {
     let mut found = None;
+    let mut said = String::new();
     wait_until(SOON, || {
-        let output = gateway.run(&["audit", "trace", id, "--json"]);
-        found = output.ok().and_then(|output| {
-            serde_json::from_str(String::from_utf8(output.stdout).ok()?.lines().next()?).ok()
-        });
+        let Ok(output) = gateway.run(&["audit", "trace", id, "--json"]) else { return false };
+        said = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned();
+        found = said.lines().next().and_then(|line| serde_json::from_str(line).ok());
         found.is_some()
     });
-    found.with_context(|| format!("no record of {id}; {}", gateway.log()))
+    found.with_context(|| format!("no record of {id}: {said}; {}", gateway.log()))
 }
 
 /// The record of an answer.

@@ -13,7 +13,7 @@ fn page(codes: &[&Code]) -> String {
     let mut text = String::from(
         "# Fault codes\n\n\
          Each refusal or failure has a stable code, `STAGE.SLUG`. It stands in the answer (`code` of\n\
-         `application/problem+json`, in `details` of PostgREST's error body on REST paths), in the record's\n\
+         `application/problem+json`, `fault` of PostgREST's error body on REST paths), in the record's\n\
          `fault_code`, and in the metric `doorward_faults_total`. The answer's text says what was wrong with this\n\
          call, its hint what to do; `doorward audit trace ACCESS-ID` shows the cause to the operator.\n\n\
          *Side* is whose cause it is; *again* says whether the same call may succeed later.\n\n\
