@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bed;
+mod bounds;
 mod clients;
 mod demo_data;
 mod errors;

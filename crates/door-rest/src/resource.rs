@@ -34,8 +34,12 @@ pub enum OpenError {
     #[error("`schemas` names at least one schema, each by a name of 1 to 63 bytes")]
     Schemas,
     /// The login may do too much, or cannot log in.
-    #[error("{}{}", .0.public(), .0.hint_text().map(|hint| format!(". {hint}")).unwrap_or_default())]
+    #[error("{}{}{}", .0.public(), part(" (", .0.cause_text(), ")"), part(". ", .0.hint_text(), ""))]
     Login(Fault),
+}
+
+fn part(before: &str, text: Option<&str>, after: &str) -> String {
+    text.map(|text| format!("{before}{text}{after}")).unwrap_or_default()
 }
 
 /// A resource of the REST door.
@@ -126,6 +130,13 @@ impl RestResource {
         self.catalog().is_some()
     }
 
+    /// Why the resource cannot answer now, for its operator; `None` when it can.
+    pub fn trouble(&self) -> Option<String> {
+        let status = self.watch.status();
+        let away = || status.error.clone().unwrap_or_else(|| "its database cannot be reached".to_owned());
+        (!self.is_ready() || !status.connected).then(away)
+    }
+
     /// What the watch over the catalogue is doing, for readiness and metrics.
     pub fn catalog_status(&self) -> CatalogStatus {
         self.watch.status()
@@ -178,12 +189,18 @@ impl Check {
     }
 
     async fn until_done(self) {
+        let mut told = String::new();
         loop {
             match self.once().await {
                 Ok(()) => return,
                 Err(fault) => {
-                    let cause = fault.cause_text().unwrap_or_default();
-                    tracing::warn!(resource = self.resource.as_str(), %fault, cause, "the database login is not checked yet");
+                    // The same trouble is told once, not each second.
+                    let trouble = format!("{fault} {}", fault.cause_text().unwrap_or_default());
+                    if trouble != told {
+                        let resource = self.resource.as_str();
+                        tracing::warn!(resource, trouble, "the database login is not checked yet");
+                        told = trouble;
+                    }
                 }
             }
             tokio::time::sleep(CHECK_PAUSE).await;

@@ -170,6 +170,7 @@ pub struct Config {
     pub resources: Vec<ResourceEntry>,
     /// The grants and deny rules.
     pub policy: Arc<Compiled>,
+    document: Document,
 }
 
 impl Config {
@@ -188,9 +189,15 @@ impl Config {
         if let Some(root) = &root {
             check_version(&root.version, &mut problems);
             problems.append(doorward_identity::Plan::check(&root.identity()));
+            if let Some((key, text)) = root.audit().problem() {
+                let section = key.split('.').next().unwrap_or(key);
+                problems.push(node.get(section).unwrap_or(node).problem(format!("{key}: {text}")));
+            }
         }
         let resources = read_resources(node.get("resources"), &mut problems);
-        let names: Vec<ResourceName> = resources.iter().map(|entry| entry.name.clone()).collect();
+        // Grants may speak of a resource whose own section is wrong; that is said once, where it is wrong.
+        let named = node.get("resources").map(Node::entries).unwrap_or_default();
+        let names: Vec<ResourceName> = named.iter().map(|entry| ResourceName::new(&*entry.key)).collect();
         let sources = Sources { grants: node.get("grants"), deny: node.get("deny"), resources: &names };
         let policy = match doorward_policy::compile(sources, limiter) {
             Ok(policy) => Some(policy),
@@ -201,7 +208,8 @@ impl Config {
         };
         match (root, policy) {
             (Some(root), Some(policy)) if problems.is_empty() => {
-                Ok(Self { digest: document.digest(), root, resources, policy: Arc::new(policy) })
+                let (digest, document) = (document.digest(), document.clone());
+                Ok(Self { digest, root, resources, policy: Arc::new(policy), document })
             }
             _ => Err(problems),
         }
@@ -209,6 +217,23 @@ impl Config {
 }
 
 impl Config {
+    /// Identifies what a top-level key says; `None` when it is not there.
+    pub fn section(&self, key: &str) -> Option<String> {
+        self.document.root().get(key).map(Node::fingerprint)
+    }
+
+    /// Warnings of grants that name no backend role, on resources whose door needs one.
+    pub fn grants_without_role(&self) -> Vec<String> {
+        let needs_role = |action: &String| {
+            let resource = action.split(' ').nth(1).and_then(|target| target.split('/').next());
+            self.resources.iter().any(|entry| entry.door.needs_role && resource == Some(entry.name.as_str()))
+        };
+        let grants = self.policy.rules().grants;
+        let bare = grants.iter().filter(|grant| grant.role.is_none() && grant.actions.iter().any(needs_role));
+        bare.map(|grant| format!("{}: {}: names no backend role; add `as: ROLE`", grant.position, grant.name))
+            .collect()
+    }
+
     /// Warnings of one backend role that is used on several resources: a change of it on one is easily
     /// taken for a change on all.
     pub fn shared_roles(&self) -> Vec<String> {

@@ -15,6 +15,8 @@ pub struct Door {
     pub name: &'static str,
     /// The schemes of the resources that it serves.
     pub schemes: &'static [&'static str],
+    /// Whether each of its calls needs a backend role, and so its grants `as`.
+    pub needs_role: bool,
     /// Checks a resource's section offline.
     pub check: fn(&Node) -> Result<(), Problem>,
     /// Reads what the section refers to: the backend login. Blocks on the disk.
@@ -88,6 +90,7 @@ mod rest {
     pub(super) const DOOR: Door = Door {
         name: doorward_door_rest::DOOR,
         schemes: &["postgres", "postgresql"],
+        needs_role: true,
         check: |node| config(node).map(drop),
         login: |node| {
             let config = config(node)?;
@@ -118,7 +121,7 @@ mod rest {
         // Calls need the catalogue. A database that is away does not hold up the others for long.
         backend.wait_ready(CATALOGUE_SPAN_MAX).await;
         let watched = backend.clone();
-        let trouble = move || (!watched.is_ready()).then(|| "its database cannot be reached".to_owned());
+        let trouble = move || watched.trouble();
         let resource =
             Resource { name, door: doorward_door_rest::DOOR, audit: AuditMode::from(config.audit), backend };
         Ok(Opened { resource, trouble: Arc::new(trouble) })

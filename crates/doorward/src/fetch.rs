@@ -17,8 +17,8 @@ const FETCH_SPAN_MAX: Duration = Duration::from_secs(10);
 const POST_SPAN_MAX: Duration = Duration::from_secs(10);
 const POST_BYTES_MAX: usize = 64 << 10;
 
-/// The gateway's own HTTP client, for identity and for traces. The configuration has decided already which
-/// URLs may be plain `http://`, each under a key of its own, so the client lets them through.
+/// The gateway's own HTTP client, for identity and for traces. Identity has decided already which issuers
+/// may be plain `http://`, each under a key of its own; traces go to other machines by TLS only.
 #[derive(Debug)]
 pub struct Outbound(Client);
 
@@ -62,7 +62,7 @@ impl Outbound {
             let name: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header name"))?;
             map.insert(name, sensitive(value).map_err(|error| error.0)?);
         }
-        let caps = Caps { bytes_max: POST_BYTES_MAX, span_max: POST_SPAN_MAX, dangerous_plaintext: true };
+        let caps = Caps { bytes_max: POST_BYTES_MAX, span_max: POST_SPAN_MAX, dangerous_plaintext: false };
         let reply = self.0.send(Method::POST, url, map, body.into(), caps).await;
         Ok(reply.map_err(|error| error.to_string())?.status.as_u16())
     }

@@ -40,15 +40,29 @@ pub(crate) async fn watch(running: Arc<Running>, first: Wired) -> std::io::Resul
         if !asked && now == known {
             continue;
         }
+        // The marks are those of before the files are read: what changes meanwhile is seen next time.
+        known = now;
         if let Some(wired) = reload(&running).await {
+            tell_what_waits(&serving, &wired);
+            if files(&running, &serving) != files(&running, &wired) {
+                known = marks(&files(&running, &wired)).await;
+            }
             serving = wired;
         }
-        known = marks(&files(&running, &serving)).await;
     }
 }
 
 fn files(running: &Running, serving: &Wired) -> Vec<PathBuf> {
     running.wiring.files().iter().cloned().chain(serving.config.root.files()).collect()
+}
+
+/// Names the keys whose change is not in force before the next start.
+fn tell_what_waits(old: &Wired, new: &Wired) {
+    for key in ["listen", "store", "spool", "retention", "otlp"] {
+        if old.config.section(key) != new.config.section(key) {
+            tracing::warn!(key, "this change takes effect at the next start");
+        }
+    }
 }
 
 /// One reload, whatever becomes of it.

@@ -109,7 +109,7 @@ impl Front {
         let access = self.gateway.open(Arrival {
             door: "http",
             source_ip: inbound::source_ip(headers, peer.address, &limits),
-            confidential: peer.confidential || inbound::proxied_tls(headers, peer.address, &limits),
+            confidential: inbound::confidential(headers, peer, &limits),
         });
         let id = access.id();
         let answer = AssertUnwindSafe(self.answer(access, peer, request, violation, &limits));

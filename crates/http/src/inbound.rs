@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, Method, Request};
 
 use crate::codes;
 use crate::config::Limits;
+use crate::front::Peer;
 use crate::gate::Violation;
 
 /// The methods that the gateway knows.
@@ -243,9 +244,14 @@ pub(crate) fn source_ip(headers: &HeaderMap, peer: Option<IpAddr>, limits: &Limi
     Some(client)
 }
 
-/// Whether a trusted proxy says that the client reached it over TLS.
-pub(crate) fn proxied_tls(headers: &HeaderMap, peer: Option<IpAddr>, limits: &Limits) -> bool {
-    peer.is_some_and(|peer| limits.trusts(peer)) && single(headers, FORWARDED_PROTO) == Some("https")
+/// Whether the way to the caller hides tokens. Behind a trusted proxy that is the proxy's to say, however
+/// near the proxy itself is.
+pub(crate) fn confidential(headers: &HeaderMap, peer: &Peer, limits: &Limits) -> bool {
+    let trusted = peer.address.is_some_and(|address| limits.trusts(address));
+    if trusted && (headers.contains_key(FORWARDED_FOR) || headers.contains_key(FORWARDED_PROTO)) {
+        return single(headers, FORWARDED_PROTO) == Some("https");
+    }
+    peer.confidential
 }
 
 /// The caller's place in a trace: W3C Trace Context, read strictly; anything else is ignored.

@@ -22,6 +22,7 @@ mod inbound;
 mod listener;
 mod plain;
 mod problem;
+mod taken;
 mod tls;
 mod wire;
 

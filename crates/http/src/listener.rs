@@ -29,6 +29,7 @@ use crate::body::{Body, RequestBody};
 use crate::config::Limits;
 use crate::front::{Front, Peer};
 use crate::gate::{Gated, HeadLimits, Slot, Spans};
+use crate::taken::Answers;
 
 /// The pause after a failed accept: usually the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -39,6 +40,8 @@ const H2_RESETS_MAX: usize = 32;
 /// How often an HTTP/2 peer is asked whether it is there, and how long it may take to say so.
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
 const H2_PING_SPAN_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether an HTTP/2 peer takes its answers, and whether it is idle.
+const H2_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The buffer of a connection; heads are bounded by the gate.
 const BUFFER_BYTES_MAX: usize = 128 << 10;
 
@@ -255,7 +258,7 @@ where
     let head = HeadLimits { head_bytes_max: limits.head_bytes_max, uri_bytes_max: limits.uri_bytes_max };
     let spans = Spans { head_max: limits.head_span_max, write_stall_max: limits.stall_span_max };
     let gated = Gated::new(stream, head, spans);
-    let handler = Arc::new(Handler { front, peer, slot: gated.slot() });
+    let handler = Arc::new(Handler { front, peer, slot: gated.slot(), answers: None });
     let service = service_fn(move |request| handler.clone().handle(request));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -289,7 +292,8 @@ async fn serve_h2<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let handler = Arc::new(Handler { front, peer, slot: Slot::default() });
+    let answers = Answers::new();
+    let handler = Arc::new(Handler { front, peer, slot: Slot::default(), answers: Some(answers.clone()) });
     let service = service_fn(move |request| handler.clone().handle(request));
     let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -303,10 +307,21 @@ where
     let mut connection = std::pin::pin!(connection);
     let mut drain = std::pin::pin!(reaches(phase.clone(), Phase::Draining));
     let mut cut = std::pin::pin!(reaches(phase, Phase::Cut));
+    let mut look = tokio::time::interval(H2_LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut draining = false;
     loop {
         tokio::select! {
             served = connection.as_mut() => return Ok(served?),
+            _ = look.tick() => {
+                if answers.are_stalled(limits.stall_span_max) {
+                    return Err("the peer does not take its answers".into());
+                }
+                if !draining && answers.are_idle(limits.idle_span_max) {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
             () = &mut drain, if !draining => {
                 draining = true;
                 connection.as_mut().graceful_shutdown();
@@ -329,15 +344,22 @@ struct Handler {
     front: Arc<Front>,
     peer: Peer,
     slot: Slot,
+    /// What watches over the answers of HTTP/2; the gate does it for HTTP/1.
+    answers: Option<Arc<Answers>>,
 }
 
 impl Handler {
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let _call = self.answers.as_ref().map(Answers::begin);
         let violation = self.slot.violation_of(request.uri().path());
         let limits = self.front.limits();
         let request =
             request.map(|body| RequestBody::new(body, limits.body_bytes_max, limits.stall_span_max));
-        Ok(self.front.handle(&self.peer, request, violation).await)
+        let response = self.front.handle(&self.peer, request, violation).await;
+        Ok(match &self.answers {
+            Some(answers) => response.map(|body| answers.watch(body)),
+            None => response,
+        })
     }
 }
 

@@ -303,8 +303,10 @@ impl std::fmt::Display for ClaimPath {
 /// What the token itself says of its subject's kind.
 fn told_kind(claims: &Map<String, Value>) -> PrincipalKind {
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
-    // RFC 9068, 2.2: of a client's own token, the subject is the client.
-    let own = client_id(claims).is_some_and(|client| text("sub") == Some(client));
+    // RFC 9068, 2.2: of a client's own token, the subject is the client. Auth0 adds `@clients`.
+    let own = client_id(claims)
+        .zip(text("sub"))
+        .is_some_and(|(client, sub)| sub.strip_suffix("@clients").unwrap_or(sub) == client);
     if own || text("idtyp") == Some("app") || text("gty") == Some("client-credentials") {
         PrincipalKind::Service
     } else {

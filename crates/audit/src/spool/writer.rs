@@ -1,9 +1,9 @@
 //! The writer thread: takes what is queued, encodes it, appends it, syncs once for all, tells the waiters.
 //!
 //! The leader's rule: an idle log syncs at once. Under load (the last batch had [`LOAD`] frames or more)
-//! the next batch gathers until it is as large as the last one, but no longer than the last sync took
-//! (at least [`GATHER_MIN`]) and never longer than `commit_delay`. So callers in a closed loop form full
-//! groups, and a lone caller never waits for company.
+//! the next batch gathers until it is twice as large as the last one or holds half of the calls in flight,
+//! but no longer than [`GATHER_SYNCS`] syncs take (at least [`GATHER_MIN`]) and never longer than
+//! `commit_delay`. So callers in a closed loop form large groups, and a lone caller never waits for company.
 //!
 //! Invariant: after a failed write or sync the file is cut back to what is durable and not written again;
 //! a failed sync may have dropped pages that a later one would not report. The numbers of the failed
@@ -28,6 +28,8 @@ use doorward_core::NotDurable;
 const LOAD: usize = 4;
 /// The shortest time to gather under load.
 const GATHER_MIN: Duration = Duration::from_micros(300);
+/// How many times the last sync's span a batch may gather: a sync costs more CPU than a record does.
+const GATHER_SYNCS: u32 = 4;
 /// Encoded bytes after which a batch is written, whatever else is queued.
 const BATCH_BYTES: usize = 4 << 20;
 /// How often a broken spool is tried again, and losses are looked for.
@@ -114,10 +116,11 @@ impl Writer {
             shared.filled.wait_for(&mut queue, PROBE);
         }
         if self.last_batch >= LOAD && !queue.items.is_empty() {
-            let longest = self.last_sync.max(GATHER_MIN).min(shared.settings.commit_delay);
+            let longest = (self.last_sync.max(GATHER_MIN) * GATHER_SYNCS).min(shared.settings.commit_delay);
             let deadline = Instant::now() + longest;
-            while queue.items.len() < self.last_batch && !queue.closing {
-                queue.wake_at = Some(self.last_batch);
+            let wanted = (self.last_batch * 2).min(shared.places() / 2);
+            while queue.items.len() < wanted && !queue.closing {
+                queue.wake_at = Some(wanted);
                 if shared.filled.wait_until(&mut queue, deadline).timed_out() {
                     break;
                 }

@@ -36,6 +36,7 @@ pub(super) fn run(source: &Source, args: &Args) -> anyhow::Result<ExitCode> {
     let issuers = config.root.issuers.keys().map(String::as_str).chain(["api-key", "certificate"]);
     warnings.extend(config.policy.issuer_lints(&issuers.collect::<Vec<_>>()).iter().map(ToString::to_string));
     warnings.extend(config.shared_roles());
+    warnings.extend(config.grants_without_role());
     for warning in &warnings {
         writeln!(text, "warning: {warning}")?;
     }

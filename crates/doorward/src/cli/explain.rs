@@ -11,6 +11,7 @@ use doorward_core::{
     ResourceName, SystemClock, Verb,
 };
 use doorward_policy::{Considered, Explanation, Reason, RuleKind, Verdict};
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
 use super::{EXIT_DENIED, Source, out, read};
@@ -74,7 +75,11 @@ impl Wanted {
             .target
             .split_once('/')
             .context("the target is RESOURCE/OBJECT, for example shop/public/orders")?;
-        let object = Object::from_segments(object.split('/'));
+        // Written as in rules and records: a segment's odd characters are percent-encoded.
+        let segments: Result<Vec<_>, _> =
+            object.split('/').map(|segment| percent_decode_str(segment).decode_utf8()).collect();
+        let segments = segments.context("the object is not UTF-8 once decoded")?;
+        let object = Object::from_segments(segments.iter().map(|segment| &**segment));
         Ok(Action { verb, resource: ResourceName::new(resource), object })
     }
 }
