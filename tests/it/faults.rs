@@ -1,6 +1,6 @@
 //! What goes wrong: input that is bad, clients that are slow, a database, a disk or a gateway that ends.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
@@ -165,6 +165,48 @@ fn slow_clients_are_cut() -> Result<()> {
         ensure!(start.elapsed() < QUIET, "{name}: the connection stayed open");
         ensure!(statuses(&answer) == expected, "{name}: {}", String::from_utf8_lossy(&answer));
     }
+    Ok(())
+}
+
+#[test]
+fn bodies_that_break_off_change_nothing() -> Result<()> {
+    let bed = Bed::shop()?;
+    let address = bed.gateway.address("http")?;
+    let authorization = format!("Authorization: Bearer {}", bed.token("wri", &["writers"])?);
+    let head = format!(
+        "POST /shop/orders HTTP/1.1\r\nHost: a\r\n{authorization}\r\nContent-Type: application/json\r\n"
+    );
+    let row = r#"{"customer":"broken"}"#;
+    let chunked = |end: &str| format!("{head}Transfer-Encoding: chunked\r\n\r\n15\r\n{row}\r\n{end}");
+    for (name, request) in [
+        ("a size that is none", chunked("xyz\r\n")),
+        ("a size over all bounds", chunked("fffffffffffffffff\r\n")),
+        ("a bare line feed", chunked("0\n\n")),
+        ("a chunk that is longer than it says", chunked("1\r\nabc\r\n0\r\n\r\n")),
+    ] {
+        let answer = raw(address, request.as_bytes(), QUIET)?;
+        ensure!(statuses(&answer) == [400], "{name}: {}", String::from_utf8_lossy(&answer));
+        let row = record_of(&bed.gateway, &raw_id(&answer)?)?;
+        ensure!(row["fault_code"] == "accept.malformed-message", "{name}: {row}");
+        ensure!(row["principal_subject"] == "wri" && row["outcome"] == "denied", "{name}: {row}");
+    }
+    // Half of it, and then the client is gone: nobody hears the refusal, and it is recorded.
+    {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(format!("{head}Content-Length: 100\r\n\r\n{row}").as_bytes())?;
+        stream.shutdown(std::net::Shutdown::Both)?;
+    }
+    let mut found = String::new();
+    let recorded = wait_until(SOON, || {
+        found = bed.gateway.run(&["audit", "query", "--json"]).map_or_else(
+            |error| error.to_string(),
+            |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+        );
+        found.contains("accept.body-broken") || found.contains("abandoned")
+    });
+    ensure!(recorded, "no record: {found}");
+    let written = bed.database.sql("select count(*) from orders where customer = 'broken'")?;
+    ensure!(written.trim() == "0", "a broken body was written");
     Ok(())
 }
 
