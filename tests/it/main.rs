@@ -1,6 +1,7 @@
 //! The integration tests: one binary over the real `doorward`, and the rules of the house.
 
 mod architecture;
+mod attacks;
 mod bed;
 mod bounds;
 mod clients;
