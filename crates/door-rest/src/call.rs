@@ -141,7 +141,15 @@ impl<'a> RestCall<'a> {
         };
         match rest.pool.run(pass, &asked).await {
             Ok(reply) => Ok(RestReply::Rows(Box::new(facts(&plan, &reply)?))),
-            Err(RunError::Server(error)) => Err(sqlstate::problem(&error, principal.authenticated())),
+            Err(RunError::Server(mut error)) => {
+                // A violated constraint quotes the row as it was, which is for readers. A new row is the caller's own.
+                let of_old_rows = matches!(request.operation, Operation::Update | Operation::Delete);
+                let quotes = error.sqlstate.starts_with("23") || error.sqlstate.starts_with("44");
+                if of_old_rows && quotes && !request.answers_rows() {
+                    error.detail = None;
+                }
+                Err(sqlstate::problem(&error, principal.authenticated()))
+            }
             Err(RunError::Fault(fault)) => Err(pool_problem(fault)),
         }
     }

@@ -68,6 +68,11 @@ async fn actions_follow_what_is_answered() {
         assert_eq!(changed.status(), 204);
         assert_eq!(changed.header("content-range"), "*/*", "how many were found is for readers: {rows}");
     }
+    let row = r#"{"a":1,"b":"b","note":"hush"}"#;
+    assert_eq!(shop.ann(post("pairs", row)).await.status(), 201);
+    let broken = shop.ann(patch("pairs?a=eq.1", r#"{"b":null}"#)).await;
+    assert_eq!(broken.status(), 400, "{}", broken.text());
+    assert!(!broken.text().contains("hush"), "a row is for readers: {}", broken.text());
     shop.ann(post("orders", "{}").back()).await.is(&expect![[r#"403 {"code":"42501","details":null,"hint":"Ask.","message":"no grant allows read shop/public/orders","fault":"authorize.no-grant"}"#]]);
     shop.ann(post("orders", "{}").with("prefer", "return=headers-only")).await.is(&expect![[r#"403 {"code":"42501","details":null,"hint":"Ask.","message":"no grant allows read shop/public/orders","fault":"authorize.no-grant"}"#]]);
     shop.ann(patch("orders", "{}").with("prefer", "count=exact")).await.is(&expect![[r#"403 {"code":"42501","details":null,"hint":"Ask.","message":"no grant allows read shop/public/orders","fault":"authorize.no-grant"}"#]]);
