@@ -89,7 +89,7 @@ async fn a_login_that_may_do_everything_is_refused() {
     expect!["the database login is SUPERUSER. Use a login that is NOINHERIT, owns nothing and is a member of the roles that grants name; or set `dangerous_superuser: true` on the resource."].assert_eq(&refused);
     assert!(shop::open(&database.url(), "superb", "dangerous_superuser: true").await.is_ok());
     let wrong = shop::open(&database.url(), "nobody", "").await.err().unwrap().to_string();
-    expect!["the database does not accept the gateway's login"].assert_eq(&wrong);
+    expect![[r#"the database does not accept the gateway's login (FATAL 28P01: password authentication failed for user "nobody")"#]].assert_eq(&wrong);
 }
 
 #[tokio::test]
