@@ -112,13 +112,14 @@ impl<'a> RestCall<'a> {
         }
         let catalog = rest.catalog().ok_or_else(no_catalogue)?;
         let snapshot = pass.access().snapshot().clone();
-        let may_name = may_name(request, &snapshot, pass)?;
+        let may_name = may_name(request, None, &snapshot, pass)?;
+        let may_read = self::may_name(request, Some(Verb::Read), &snapshot, pass)?;
         let obligations = pass.permit().obligations().clone();
         let rows_max = match (obligations.rows_max, rest.max_rows) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        let bounds = Bounds { rows_max, may_name: &may_name };
+        let bounds = Bounds { rows_max, may_name: &may_name, may_read: &may_read };
         if request.operation == Operation::Describe {
             return Ok(RestReply::Methods(plan::methods(request, &catalog, &bounds)?));
         }
@@ -272,8 +273,10 @@ fn action(verb: Verb, request: &Request, resource: &ResourceName, name: &str) ->
 }
 
 /// Which names a refusal may offer instead of an unknown one: those that the caller could have asked for.
+/// With a verb, what the caller may do with a name by that verb instead of the call's own.
 fn may_name<'a>(
     request: &'a Request,
+    verb: Option<Verb>,
     snapshot: &'a Snapshot,
     pass: &mut Pass,
 ) -> Result<impl Fn(&str) -> bool + use<'a>, Problem> {
@@ -281,7 +284,7 @@ fn may_name<'a>(
     let principal = pass.permit().principal().clone();
     let decided = pass.permit().actions().as_slice().first();
     let decided = decided.ok_or_else(|| unexpected("there is no action"))?;
-    let (verb, resource) = (decided.verb, decided.resource.clone());
+    let (verb, resource) = (verb.unwrap_or(decided.verb), decided.resource.clone());
     Ok(move |name: &str| {
         may(snapshot, &principal, &Actions::one(action(verb, request, &resource, name)), &arrival)
     })

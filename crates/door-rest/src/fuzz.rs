@@ -34,7 +34,7 @@ pub fn fuzz_request(data: &[u8]) {
     let text = redact::operation(&request, method.as_str(), "fuzz");
     debug_assert!(text.len() <= redact::TEXT_BYTES_MAX);
     let catalog = Catalog::of(vec![orders()], Vec::new());
-    let bounds = Bounds { rows_max: Some(100), may_name: &|_| true };
+    let bounds = Bounds { rows_max: Some(100), may_name: &|_| true, may_read: &|_| true };
     if let Ok(plan) = plan::plan(&request, &catalog, &bounds) {
         let statement = sql::write(&plan);
         debug_assert!(!statement.text.is_empty());

@@ -6,7 +6,7 @@
 //!
 //! Invariants: the table, the function and every column that is written come from the catalogue, never
 //! from the request; this stage runs after the decision, so its refusals tell only those who may know.
-//! Columns that are only read may be computed ones, so PostgreSQL itself says whether they exist.
+//! A column that is only read may be a computed one: a function of the row, which needs a grant of its own.
 
 use doorward_pgclient::catalog::{Argument, Catalog, Column, Function, Generated, Relation, Volatility};
 
@@ -134,6 +134,8 @@ pub(crate) struct Bounds<'p> {
     pub(crate) rows_max: Option<u64>,
     /// Whether the caller may hear of a table or function of this name.
     pub(crate) may_name: &'p (dyn Fn(&str) -> bool + Sync),
+    /// Whether the caller may read a table or function of this name: what a computed column needs.
+    pub(crate) may_read: &'p (dyn Fn(&str) -> bool + Sync),
 }
 
 /// Plans a request.
@@ -143,7 +145,11 @@ pub(crate) fn plan<'a>(
     bounds: &Bounds<'_>,
 ) -> Result<Plan<'a>, Problem> {
     match &request.target {
-        Target::Table(_) => plan_table(request, relation(request, catalog, bounds)?, bounds),
+        Target::Table(_) => {
+            let relation = relation(request, catalog, bounds)?;
+            check_computed(request, relation, catalog, bounds)?;
+            plan_table(request, relation, bounds)
+        }
         Target::Function(_) => plan_call(request, catalog, bounds),
     }
 }
@@ -171,6 +177,56 @@ pub(crate) fn relation<'a>(
 pub(crate) fn functions<'a>(request: &Request, catalog: &'a Catalog) -> Vec<&'a Function> {
     let named = catalog.functions(&request.schema, request.target.name());
     named.iter().filter(|function| !function.procedure).collect()
+}
+
+/// PostgreSQL reads `table.name` as a call of `name(table)` when there is no such column. So a field that is
+/// no column is a function of the served schema that the caller may read, or it is refused: a grant on a
+/// table is no grant on functions.
+fn check_computed(
+    request: &Request,
+    relation: &Relation,
+    catalog: &Catalog,
+    bounds: &Bounds<'_>,
+) -> Result<(), Problem> {
+    let query = &request.query;
+    let selected = query.select.iter().filter_map(|item| match item {
+        Item::Star => None,
+        Item::Column { field, .. } => Some(field),
+    });
+    let mut fields: Vec<&Field> = selected.chain(query.order.iter().map(|term| &term.field)).collect();
+    tested(&query.conditions, &mut fields);
+    for field in fields {
+        let name = &*field.name;
+        let computed = || !catalog.functions(&request.schema, name).is_empty() && (bounds.may_read)(name);
+        if relation.column(name).is_none() && !computed() {
+            return Err(undefined_column(relation, name));
+        }
+    }
+    Ok(())
+}
+
+/// The fields of a tree of conditions; its depth is bounded by the grammar.
+fn tested<'a>(conditions: &'a [Condition], fields: &mut Vec<&'a Field>) {
+    for condition in conditions {
+        match condition {
+            Condition::Filter(filter) => fields.push(&filter.field),
+            Condition::Group { parts, .. } => tested(parts, fields),
+        }
+    }
+}
+
+/// As PostgreSQL says it.
+fn undefined_column(relation: &Relation, name: &str) -> Problem {
+    let shown: String = name.chars().take(64).collect();
+    let message = format!("column {}.{shown} does not exist", relation.name);
+    let problem = Problem::new(400, "42703", codes::UNKNOWN_COLUMN, message);
+    let everything = Bounds { rows_max: None, may_name: &|_| true, may_read: &|_| true };
+    match closest(name, relation.columns.iter().map(|column| &*column.name), &everything) {
+        Some(found) => problem.hint(format!("Perhaps you meant the column '{found}'.")),
+        None => {
+            problem.hint("Check the column's name; a computed column needs a grant to read its function.")
+        }
+    }
 }
 
 /// How alike a name must be to be offered instead.
@@ -270,7 +326,7 @@ fn unknown_column(relation: &Relation, name: &str) -> Problem {
     let shown: String = name.chars().take(64).collect();
     let message = format!("Could not find the '{shown}' column of '{}' in the schema cache", relation.name);
     let problem = Problem::new(400, "PGRST204", codes::UNKNOWN_COLUMN, message);
-    let everything = Bounds { rows_max: None, may_name: &|_| true };
+    let everything = Bounds { rows_max: None, may_name: &|_| true, may_read: &|_| true };
     match closest(name, relation.columns.iter().map(|column| &*column.name), &everything) {
         Some(found) => problem.hint(format!("Perhaps you meant the column '{found}'")),
         None => problem.hint("Leave the key out, or check the column's name."),

@@ -1,7 +1,7 @@
 //! The single handler of every request on a data listener.
 //!
-//! Read [`Front::handle`]: it opens the access before anything is examined, so that each request that it is
-//! given has a record, and turns a panic of a handler into a 500 whose record stands already.
+//! Read [`Front::admit`], which opens the access before anything is examined, so that each request has a
+//! record, and [`Front::handle`], which turns a panic of a handler into a 500 whose record stands already.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -66,6 +66,14 @@ pub struct Peer {
     pub certificate: Option<ClientCertificate>,
 }
 
+/// A request that has been taken in: its access is open.
+#[derive(Debug)]
+pub struct Admitted {
+    request: Request<RequestBody>,
+    violation: Option<Violation>,
+    access: Option<Access>,
+}
+
 /// The front: gateway, doors and bounds.
 pub struct Front {
     gateway: Arc<Gateway>,
@@ -93,24 +101,33 @@ impl Front {
         self.limits.store(Arc::new(limits));
     }
 
-    /// Answers one request. `violation` is what the gate found in its place.
-    pub async fn handle(
+    /// Takes in one request: opens its access. This is no future, because hyper may drop a future of a
+    /// caller who has hung up before it was ever polled; the record is there all the same. `violation` is
+    /// what the gate found in the request's place.
+    pub fn admit(
         &self,
         peer: &Peer,
         request: Request<RequestBody>,
         violation: Option<Violation>,
-    ) -> Response<Body> {
+    ) -> Admitted {
         // The listener's own sign of life is no governed call: it says one constant word to anybody.
-        if violation.is_none() && inbound::is_health_check(&request) {
-            return Response::new(full("ok\n"));
-        }
-        let limits = self.limits.load();
-        let headers = request.headers();
-        let access = self.gateway.open(Arrival {
-            door: "http",
-            source_ip: inbound::source_ip(headers, peer.address, &limits),
-            confidential: inbound::confidential(headers, peer, &limits),
+        let governed = violation.is_some() || !inbound::is_health_check(&request);
+        let access = governed.then(|| {
+            let (headers, limits) = (request.headers(), self.limits.load());
+            self.gateway.open(Arrival {
+                door: "http",
+                source_ip: inbound::source_ip(headers, peer.address, &limits),
+                confidential: inbound::confidential(headers, peer, &limits),
+            })
         });
+        Admitted { request, violation, access }
+    }
+
+    /// Answers a request that was taken in.
+    pub async fn handle(&self, peer: &Peer, admitted: Admitted) -> Response<Body> {
+        let Admitted { request, violation, access } = admitted;
+        let Some(access) = access else { return Response::new(full("ok\n")) };
+        let limits = self.limits.load();
         let id = access.id();
         let answer = AssertUnwindSafe(self.answer(access, peer, request, violation, &limits));
         let mut response = match answer.catch_unwind().await {

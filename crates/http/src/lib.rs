@@ -29,7 +29,7 @@ mod wire;
 pub use body::{BODY_READ_SPAN_MAX, Body, BodyError, RequestBody, empty, full, read_body};
 pub use client::{Caps, Client, ClientError, ClientOptions, Reply};
 pub use config::{ClientCertificates, Limits, LimitsConfig, Network, TlsConfig};
-pub use front::{Front, HttpDoor, Inbound, Peer};
+pub use front::{Admitted, Front, HttpDoor, Inbound, Peer};
 pub use listener::{Listener, bind};
 pub use plain::{PlainHandler, serve_plain};
 pub use problem::{dress_answer, dress_refusal, problem, status_of};

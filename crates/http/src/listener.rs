@@ -349,17 +349,24 @@ struct Handler {
 }
 
 impl Handler {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let _call = self.answers.as_ref().map(Answers::begin);
+    /// Takes the request in at once; the answer is the future.
+    fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> {
         let violation = self.slot.violation_of(request.uri().path());
         let limits = self.front.limits();
         let request =
             request.map(|body| RequestBody::new(body, limits.body_bytes_max, limits.stall_span_max));
-        let response = self.front.handle(&self.peer, request, violation).await;
-        Ok(match &self.answers {
-            Some(answers) => response.map(|body| answers.watch(body)),
-            None => response,
-        })
+        let admitted = self.front.admit(&self.peer, request, violation);
+        async move {
+            let _call = self.answers.as_ref().map(Answers::begin);
+            let response = self.front.handle(&self.peer, admitted).await;
+            Ok(match &self.answers {
+                Some(answers) => response.map(|body| answers.watch(body)),
+                None => response,
+            })
+        }
     }
 }
 

@@ -133,7 +133,12 @@ pub(super) fn catalog() -> Catalog {
         function("twice", vec![argument("x", "integer", 23)], int4(), Volatility::Stable),
         function("twice", vec![argument("x", "text", 25)], int4(), Volatility::Stable),
     ];
-    Catalog::of(vec![orders, totals, private], functions)
+    // Computed columns: functions of a row. The names try the grammar.
+    let computed = ["full_name", "android", "odd-name", "$x"].map(|name| {
+        let row = argument("", "public.orders", 16_400);
+        function(name, vec![row], returns("text", 25, false, false), Volatility::Stable)
+    });
+    Catalog::of(vec![orders, totals, private], functions.into_iter().chain(computed).collect())
 }
 
 /// A request in the making.
@@ -202,7 +207,7 @@ impl Ask {
     fn statement(&self) -> Result<String, Problem> {
         let (request, catalog) = (self.read()?, catalog());
         let may_name = |_: &str| !self.hidden;
-        let bounds = Bounds { rows_max: self.rows_max, may_name: &may_name };
+        let bounds = Bounds { rows_max: self.rows_max, may_name: &may_name, may_read: &may_name };
         if request.operation == Operation::Describe {
             return Ok(plan::methods(&request, &catalog, &bounds)?.to_owned());
         }

@@ -48,7 +48,7 @@ fn values_never_reach_the_text() {
         ] {
             let request = get(&uri).read().expect("a good request");
             let catalog = fixture::catalog();
-            let bounds = crate::plan::Bounds { rows_max: None, may_name: &|_| true };
+            let bounds = crate::plan::Bounds { rows_max: None, may_name: &|_| true, may_read: &|_| true };
             let plan = crate::plan::plan(&request, &catalog, &bounds).expect("a plan");
             let statement = crate::sql::write(&plan);
             assert!(!statement.text.contains("zq9"), "{}", statement.text);

@@ -410,3 +410,17 @@ fn bodies() {
         details: the JSON is broken at line 1, column 15
         hint: Send well-formed JSON (RFC 8259)."#]]);
 }
+
+#[test]
+fn a_grant_on_a_table_is_none_on_functions() {
+    // PostgreSQL would read orders.to_json as to_json(orders).
+    get(r#"orders?select=to_json"#).refused(&expect![[r#"
+        400 42703 forward.rest-unknown-column: column orders.to_json does not exist
+        hint: Check the column's name; a computed column needs a grant to read its function."#]]);
+    get(r#"orders?or=(id.eq.1,not.and(hash_record.gt.0,id.eq.2))"#).refused(&expect![[r#"
+        400 42703 forward.rest-unknown-column: column orders.hash_record does not exist
+        hint: Check the column's name; a computed column needs a grant to read its function."#]]);
+    get(r#"orders?order=pg_typeof"#).refused(&expect![[r#"
+        400 42703 forward.rest-unknown-column: column orders.pg_typeof does not exist
+        hint: Check the column's name; a computed column needs a grant to read its function."#]]);
+}

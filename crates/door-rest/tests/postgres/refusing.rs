@@ -8,8 +8,8 @@ use crate::shop::{Setup, Shop, ask, get, patch, post};
 #[tokio::test]
 async fn the_database_s_refusals() {
     let shop = Shop::new().await;
-    shop.ann(get("orders?nope=eq.1")).await.is(&expect![[r#"400 {"code":"42703","details":null,"hint":"Check the names and values of the request.","message":"column orders.nope does not exist","fault":"forward.rest-refused"}"#]]);
-    shop.ann(get("orders?select=statu")).await.is(&expect![[r#"400 {"code":"42703","details":null,"hint":"Perhaps you meant to reference the column \"orders.status\".","message":"column orders.statu does not exist","fault":"forward.rest-refused"}"#]]);
+    shop.ann(get("orders?nope=eq.1")).await.is(&expect![[r#"400 {"code":"42703","details":null,"hint":"Check the column's name; a computed column needs a grant to read its function.","message":"column orders.nope does not exist","fault":"forward.rest-unknown-column"}"#]]);
+    shop.ann(get("orders?select=statu")).await.is(&expect![[r#"400 {"code":"42703","details":null,"hint":"Perhaps you meant the column 'status'.","message":"column orders.statu does not exist","fault":"forward.rest-unknown-column"}"#]]);
     shop.ann(get("orders?select=id::nonsense")).await.is(&expect![[r#"400 {"code":"42704","details":null,"hint":"Check the names and values of the request.","message":"type \"nonsense\" does not exist","fault":"forward.rest-refused"}"#]]);
     shop.ann(get("orders?id=eq.x")).await.is(&expect![[r#"400 {"code":"22P02","details":null,"hint":"Check the names and values of the request.","message":"invalid input syntax for type integer: \"x\"","fault":"forward.rest-refused"}"#]]);
     shop.ann(get("orders?body=fts(klingon).x")).await.is(&expect![[r#"400 {"code":"42704","details":null,"hint":"Check the names and values of the request.","message":"text search configuration \"klingon\" does not exist","fault":"forward.rest-refused"}"#]]);
