@@ -33,10 +33,11 @@ create policy writers on orders to writer using (true) with check (true);
 create table hidden (id int primary key);
 create function slow(seconds double precision) returns text language sql volatile as $$ select pg_sleep(seconds)::text $$;
 create function add_one(n int) returns int language sql immutable as $$ select n + 1 $$;
+create function seen_trace() returns text language sql stable as $$ select current_setting('request.headers', true)::json ->> 'traceparent' $$;
 revoke all on all functions in schema public from public;
 grant select on orders to reader;
 grant select, insert, update, delete on orders to writer, customer;
-grant execute on function slow, add_one to reader, writer;
+grant execute on function slow, add_one, seen_trace to reader, writer;
 ";
 
 /// The grants that go with it.

@@ -39,7 +39,15 @@ fn bad_requests_are_refused_in_the_doors_words() -> Result<()> {
         ("no object", "POST", orders, json, "17", 400, "decode.rest-body"),
         ("another form", "POST", orders, "text/xml", "<a/>", 415, "decode.rest-media-type"),
         ("an unknown table", "GET", "/shop/nothing", "", "", 404, "forward.rest-unknown-table"),
-        ("an unknown column", "GET", "/shop/orders?select=nothing", "", "", 400, "forward.rest-refused"),
+        (
+            "an unknown column",
+            "GET",
+            "/shop/orders?select=nothing",
+            "",
+            "",
+            400,
+            "forward.rest-unknown-column",
+        ),
         (
             "an unknown column in a filter",
             "GET",
@@ -47,7 +55,7 @@ fn bad_requests_are_refused_in_the_doors_words() -> Result<()> {
             "",
             "",
             400,
-            "forward.rest-refused",
+            "forward.rest-unknown-column",
         ),
         (
             "an unknown column in a row",

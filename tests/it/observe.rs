@@ -179,6 +179,12 @@ fn traces_are_joined_and_exported() -> Result<()> {
         let span_id = row["span_id"].as_str().context("a span")?.to_owned();
         ensure!(span_id != "00f067aa0ba902b7", "the call has a span of its own: {row}");
 
+        // The database hears of the call's own span, not of the caller's.
+        let heard = reader.send(Method::GET, "/shop/rpc/seen_trace", &[("traceparent", &parent)], "").await?;
+        let row = record_of_answer(&bed.gateway, &heard)?;
+        let span = row["span_id"].as_str().context("a span")?;
+        ensure!(heard.text() == format!("\"00-{TRACE}-{span}-01\""), "{}", heard.text());
+
         // One that cannot be read is as none; one that is not sampled is joined, and not exported.
         let broken = [("traceparent", "00-zz-00f067aa0ba902b7-01")];
         let alone = reader.send(Method::GET, "/shop/orders", &broken, "").await?;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use doorward_audit::Status;
 use doorward_core::{AccessRecord, Observer, ResourceName, Stage};
+use doorward_http::Connections;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -120,7 +121,12 @@ struct BuildLabels {
 
 impl Metrics {
     /// All metrics in the text format, with the state of the spool as it is now.
-    pub(crate) fn render(&self, audit: &Status, digest: &str) -> Result<String, std::fmt::Error> {
+    pub(crate) fn render(
+        &self,
+        audit: &Status,
+        connections: Option<&Connections>,
+        digest: &str,
+    ) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("doorward");
         registry.register("calls", "Governed calls", self.calls.clone());
         registry.register("faults", "Refusals and failures by stable code", self.faults.clone());
@@ -144,6 +150,12 @@ impl Metrics {
             self.config_current.clone(),
         );
         register_audit(&mut registry, audit);
+        if let Some(connections) = connections {
+            let open = ConstGauge::new(i64::from(connections.open()));
+            registry.register("connections", "Open connections", open);
+            let turned_away = ConstCounter::new(connections.turned_away());
+            registry.register("connections_turned_away", "Connections over a cap", turned_away);
+        }
         let build = Family::<BuildLabels, Gauge>::default();
         let labels = BuildLabels { version: env!("CARGO_PKG_VERSION"), config_digest: digest.to_owned() };
         build.get_or_create(&labels).set(1);

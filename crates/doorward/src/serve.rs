@@ -68,6 +68,7 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
     tokio::spawn(serve_plain(admin, admin::handler(state.clone())));
     state.serve(wired.snapshot.digest.as_str(), wired.resources.clone());
     let listener = Listener::start(http, front.clone(), tls);
+    state.count(listener.connections());
     let running = Arc::new(Running { wiring, state, gateway, front, listener });
     let watch = tokio::spawn(reload::watch(running.clone(), wired));
 

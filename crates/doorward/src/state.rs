@@ -1,10 +1,11 @@
 //! What the admin address tells: whether the gateway is ready, and under which configuration it serves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use doorward_audit::Audit;
 use doorward_core::ResourceName;
+use doorward_http::Connections;
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -18,6 +19,7 @@ pub(crate) struct State {
     audit: Arc<Audit>,
     draining: AtomicBool,
     serving: Mutex<Serving>,
+    connections: OnceLock<Connections>,
 }
 
 /// The configuration that serves.
@@ -70,7 +72,19 @@ impl State {
     /// A gateway that has yet to serve a configuration.
     pub(crate) fn new(metrics: Arc<Metrics>, audit: Arc<Audit>) -> Self {
         let serving = Serving { digest: String::new(), refused: None, resources: Vec::new() };
-        Self { metrics, audit, draining: AtomicBool::new(false), serving: Mutex::new(serving) }
+        Self {
+            metrics,
+            audit,
+            draining: AtomicBool::new(false),
+            serving: Mutex::new(serving),
+            connections: OnceLock::new(),
+        }
+    }
+
+    /// The listener whose connections are counted.
+    pub(crate) fn count(&self, connections: Connections) {
+        // There is one listener; a second one would not be counted.
+        let _ = self.connections.set(connections);
     }
 
     /// A configuration serves from now on.
@@ -121,7 +135,7 @@ impl State {
     /// The metrics' text.
     pub(crate) fn metrics_text(&self) -> Result<String, std::fmt::Error> {
         let digest = self.serving.lock().digest.clone();
-        self.metrics.render(&self.audit.status(), &digest)
+        self.metrics.render(&self.audit.status(), self.connections.get(), &digest)
     }
 }
 

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -44,6 +46,21 @@ pub struct RequestBody {
     idle_max: Duration,
     clock: Option<Pin<Box<Sleep>>>,
     waiting: bool,
+    whole: Whole,
+}
+
+/// Whether a request's body has been read to its end; the listener asks once the answer is there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Whole(Arc<AtomicBool>);
+
+impl Whole {
+    pub(crate) fn is_read(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl RequestBody {
@@ -54,7 +71,11 @@ impl RequestBody {
         B::Error: Into<BodyError>,
     {
         let inner = body.map_err(Into::into).boxed_unsync();
-        Self { inner, bytes_max, bytes_seen: 0, idle_max, clock: None, waiting: false }
+        let whole = Whole::default();
+        if inner.is_end_stream() {
+            whole.set();
+        }
+        Self { inner, bytes_max, bytes_seen: 0, idle_max, clock: None, waiting: false, whole }
     }
 
     /// A body that is there already: tests walk a door without a listener.
@@ -67,7 +88,13 @@ impl RequestBody {
             idle_max: BODY_READ_SPAN_MAX,
             clock: None,
             waiting: false,
+            whole: Whole::default(),
         }
+    }
+
+    /// Tells, later too, whether the body has been read to its end.
+    pub(crate) fn whole(&self) -> Whole {
+        self.whole.clone()
     }
 
     /// Bytes taken in so far.
@@ -107,7 +134,10 @@ impl http_body::Body for RequestBody {
         };
         this.waiting = false;
         Poll::Ready(match next {
-            None => None,
+            None => {
+                this.whole.set();
+                None
+            }
             Some(Err(error)) => Some(Err(body_fault(&*error))),
             Some(Ok(frame)) => {
                 let size = frame.data_ref().map_or(0, Bytes::len);

@@ -158,6 +158,8 @@ impl Front {
         let query = head.uri.query();
         let credentials = inbound::take_credentials(&mut head.headers, query, peer.certificate.as_ref());
         inbound::strip(&mut head.headers);
+        // What goes on from here stands below this call in the trace.
+        inbound::put_traceparent(&mut head.headers, &access.trace());
         if let Err(violation) = checked {
             return self.gateway.walk(access, Turned::away(credentials, violation.fault())).await;
         }

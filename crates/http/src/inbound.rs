@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
-use doorward_core::{ClientCertificate, Credentials, Secret};
+use doorward_core::{ClientCertificate, Credentials, Secret, TraceContext};
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST};
-use http::{HeaderMap, HeaderName, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 
 use crate::codes;
 use crate::config::Limits;
@@ -252,6 +252,27 @@ pub(crate) fn confidential(headers: &HeaderMap, peer: &Peer, limits: &Limits) ->
         return single(headers, FORWARDED_PROTO) == Some("https");
     }
     peer.confidential
+}
+
+/// Puts this call's own place in the trace where the caller's was.
+pub(crate) fn put_traceparent(headers: &mut HeaderMap, trace: &TraceContext) {
+    let mut text = String::with_capacity(55);
+    text.push_str("00-");
+    push_hex(&mut text, &trace.trace_id);
+    text.push('-');
+    push_hex(&mut text, &trace.span_id);
+    text.push_str(if trace.sampled { "-01" } else { "-00" });
+    if let Ok(value) = HeaderValue::from_str(&text) {
+        headers.insert(TRACEPARENT, value);
+    }
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
 }
 
 /// The caller's place in a trace: W3C Trace Context, read strictly; anything else is ignored.

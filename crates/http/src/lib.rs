@@ -30,7 +30,7 @@ pub use body::{BODY_READ_SPAN_MAX, Body, BodyError, RequestBody, empty, full, re
 pub use client::{Caps, Client, ClientError, ClientOptions, Reply};
 pub use config::{ClientCertificates, Limits, LimitsConfig, Network, TlsConfig};
 pub use front::{Admitted, Front, HttpDoor, Inbound, Peer};
-pub use listener::{Listener, bind};
+pub use listener::{Connections, Listener, bind};
 pub use plain::{PlainHandler, serve_plain};
 pub use problem::{dress_answer, dress_refusal, problem, status_of};
 pub use tls::{TlsError, server_config};

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use doorward_core::ClientCertificate;
-use http::{Request, Response};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -97,14 +98,9 @@ impl Listener {
         self.shared.tls.store(tls);
     }
 
-    /// Open connections.
-    pub fn connections(&self) -> u32 {
-        self.shared.open.load(Ordering::Relaxed)
-    }
-
-    /// Connections that were closed because a cap was reached.
-    pub fn turned_away(&self) -> u64 {
-        self.shared.turned_away.load(Ordering::Relaxed)
+    /// Counts of its connections, which outlive it.
+    pub fn connections(&self) -> Connections {
+        Connections(self.shared.clone())
     }
 
     /// Accepts no more, lets calls under way end, and cuts what is left after `within`. How many were cut.
@@ -113,10 +109,26 @@ impl Listener {
         if tokio::time::timeout(within, self.phase.closed()).await.is_ok() {
             return 0;
         }
-        let left = self.connections();
+        let left = self.connections().open();
         self.phase.send_replace(Phase::Cut);
         self.phase.closed().await;
         left
+    }
+}
+
+/// Counts of a listener's connections.
+#[derive(Clone, Debug)]
+pub struct Connections(Arc<Shared>);
+
+impl Connections {
+    /// Open ones.
+    pub fn open(&self) -> u32 {
+        self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// Those that were closed because a cap was reached.
+    pub fn turned_away(&self) -> u64 {
+        self.0.turned_away.load(Ordering::Relaxed)
     }
 }
 
@@ -358,10 +370,16 @@ impl Handler {
         let limits = self.front.limits();
         let request =
             request.map(|body| RequestBody::new(body, limits.body_bytes_max, limits.stall_span_max));
+        let (h1, whole) = (request.version() <= Version::HTTP_11, request.body().whole());
         let admitted = self.front.admit(&self.peer, request, violation);
         async move {
             let _call = self.answers.as_ref().map(Answers::begin);
-            let response = self.front.handle(&self.peer, admitted).await;
+            let mut response = self.front.handle(&self.peer, admitted).await;
+            if h1 && !whole.is_read() {
+                // A refusal may leave the body unread. hyper then closes the connection; a client that
+                // knows does not send its next call into the closing.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(match &self.answers {
                 Some(answers) => response.map(|body| answers.watch(body)),
                 None => response,

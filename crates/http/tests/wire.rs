@@ -472,7 +472,7 @@ async fn connections_over_the_cap_are_closed_at_once() {
     assert_eq!(statuses(&hear(&mut first).await), ["200"]);
     let mut second = site.connect().await;
     assert!(!matches!(second.read(&mut [0; 16]).await, Ok(1..)));
-    assert_eq!(site.listener.turned_away(), 1);
+    assert_eq!(site.listener.connections().turned_away(), 1);
 }
 
 #[tokio::test]
