@@ -1,9 +1,9 @@
 //! The writer thread: takes what is queued, encodes it, appends it, syncs once for all, tells the waiters.
 //!
-//! The leader's rule: an idle log syncs at once. Under load (the last batch had [`LOAD`] frames or more)
-//! the next batch gathers until it is twice as large as the last one or holds half of the calls in flight,
-//! but no longer than [`GATHER_SYNCS`] syncs take (at least [`GATHER_MIN`]) and never longer than
-//! `commit_delay`. So callers in a closed loop form large groups, and a lone caller never waits for company.
+//! The leader's rule: an idle log syncs at once. Under load ([`LOAD`] calls in flight or more) a batch
+//! gathers until it holds half of the calls in flight, but no longer than [`GATHER_SYNCS`] syncs take (at
+//! least [`GATHER_MIN`]) and never longer than `commit_delay`. A sync costs as much CPU as dozens of records,
+//! so callers in a closed loop should form large groups; a few callers never wait for company.
 //!
 //! Invariant: after a failed write or sync the file is cut back to what is durable and not written again;
 //! a failed sync may have dropped pages that a later one would not report. The numbers of the failed
@@ -24,12 +24,12 @@ use crate::subjects::Subjects;
 use crate::wire::{self, Gap, Header};
 use doorward_core::NotDurable;
 
-/// Frames of the last batch from which on the log counts as loaded.
-const LOAD: usize = 4;
+/// Calls in flight from which on the log counts as loaded.
+const LOAD: usize = 8;
 /// The shortest time to gather under load.
 const GATHER_MIN: Duration = Duration::from_micros(300);
-/// How many times the last sync's span a batch may gather: a sync costs more CPU than a record does.
-const GATHER_SYNCS: u32 = 4;
+/// How many times the last sync's span a batch may gather.
+const GATHER_SYNCS: u32 = 8;
 /// Encoded bytes after which a batch is written, whatever else is queued.
 const BATCH_BYTES: usize = 4 << 20;
 /// How often a broken spool is tried again, and losses are looked for.
@@ -69,7 +69,6 @@ pub(crate) struct Writer {
     active: Option<Active>,
     next_seq: u64,
     buffer: Vec<u8>,
-    last_batch: usize,
     last_sync: Duration,
     failed_at: Option<Instant>,
 }
@@ -82,7 +81,6 @@ impl Writer {
             active: None,
             next_seq: 1,
             buffer: Vec::new(),
-            last_batch: 0,
             last_sync: Duration::ZERO,
             failed_at: None,
         }
@@ -115,10 +113,10 @@ impl Writer {
             queue.wake_at = Some(1);
             shared.filled.wait_for(&mut queue, PROBE);
         }
-        if self.last_batch >= LOAD && !queue.items.is_empty() {
+        if shared.places() >= LOAD && !queue.items.is_empty() {
             let longest = (self.last_sync.max(GATHER_MIN) * GATHER_SYNCS).min(shared.settings.commit_delay);
             let deadline = Instant::now() + longest;
-            let wanted = (self.last_batch * 2).min(shared.places() / 2);
+            let wanted = shared.places() / 2;
             while queue.items.len() < wanted && !queue.closing {
                 queue.wake_at = Some(wanted);
                 if shared.filled.wait_until(&mut queue, deadline).timed_out() {
@@ -135,7 +133,6 @@ impl Writer {
     }
 
     pub(super) fn write(&mut self, items: &mut Vec<Item>) {
-        self.last_batch = items.len();
         let broken = self.shared.broken.load(Ordering::Relaxed);
         let losses = self.shared.losses.lock().count > 0;
         if items.is_empty() && !broken && !losses {
