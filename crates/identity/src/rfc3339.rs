@@ -1,6 +1,6 @@
 //! Reads and writes times as `2027-01-31T12:00:00Z`: RFC 3339 in UTC with whole seconds, no other form.
 
-use doorward_core::Timestamp;
+use doorward_core::{Timestamp, calendar};
 
 /// Reads a time; `None` for any other form, and for days that do not exist.
 pub(crate) fn parse(text: &str) -> Option<Timestamp> {
@@ -10,9 +10,9 @@ pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     if !(1..=12).contains(&month) || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    let days = days_from_civil(year, month, day);
+    let days = calendar::days(year, month, day);
     // A day that does not exist comes back as another one.
-    if civil_from_days(days) != (year, month, day) {
+    if calendar::date(days) != (year, month, day) {
         return None;
     }
     Some(Timestamp::from_seconds(((days * 24 + hour) * 60 + minute) * 60 + second))
@@ -21,7 +21,7 @@ pub(crate) fn parse(text: &str) -> Option<Timestamp> {
 /// Writes a time, cut to the second.
 pub(crate) fn format(time: Timestamp) -> String {
     let (days, second) = (time.seconds().div_euclid(86_400), time.seconds().rem_euclid(86_400));
-    let (year, month, day) = civil_from_days(days);
+    let (year, month, day) = calendar::date(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
@@ -37,25 +37,6 @@ fn numbers(text: &str, separator: char, widths: [usize; 3]) -> Option<[i64; 3]> 
         *value = part.parse().ok()?;
     }
     parts.next().is_none().then_some(values)
-}
-
-/// Days since 1970-01-01 in the Gregorian calendar; a year begins in March, so that a leap day is its last.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
-}
-
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
