@@ -6,12 +6,12 @@
 
 use std::sync::LazyLock;
 
-use doorward_core::{PrincipalKind, Stage};
+use doorward_core::{AccessRecord, Origin, Outcome, PrincipalKind, Stage};
 
 use crate::row::{Input, OPERATION_MAX, TEXT_MAX, Value, hex, int, maybe_int, text};
 
 /// The version of this table; it is kept with each record.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
 
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Type {
     Uuid,
     /// JSON.
     Json,
+    /// A SHA-256 hash.
+    Hash,
 }
 
 /// Where a column's value comes from.
@@ -49,6 +51,10 @@ pub enum Source {
     Resource,
     /// The action's object.
     Object,
+    /// The row's place in its epoch's transparency log.
+    LogIndex,
+    /// The row's leaf in that log.
+    LeafHash,
     /// The call's record.
     Call(for<'a> fn(Input<'a>) -> Value<'a>),
 }
@@ -77,7 +83,7 @@ const fn personal(name: &'static str, ty: Type, source: Source) -> Column {
 /// All columns, in the order in which stores keep them.
 pub static COLUMNS: &[Column] = {
     use Source::Call;
-    use Type::{Int, Json, Text, Time, Uuid};
+    use Type::{Hash, Int, Json, Text, Time, Uuid};
     &[
         // key
         column("ts", Time, Call(|i| int(i.record.ts.micros()))),
@@ -89,6 +95,8 @@ pub static COLUMNS: &[Column] = {
         column("action_count", Int, Source::ActionCount),
         column("schema_version", Int, Call(|_| Value::Int(SCHEMA_VERSION))),
         column("parent_access_id", Uuid, Call(|i| id(i.record.parent_access_id.map(|id| *id.as_bytes())))),
+        column("source", Text, Call(|i| text(Some(i.record.origin.as_str())))),
+        column("class", Text, Call(|i| text(Some(class(i.record))))),
         // who
         column("environment", Text, Call(|i| text(Some(&i.record.environment)))),
         column("subject_id", Uuid, Call(|i| i.subject.map_or(Value::Null, Value::Uuid))),
@@ -152,6 +160,7 @@ pub static COLUMNS: &[Column] = {
         column("backend_role", Text, Call(|i| text(i.record.backend_role.as_ref().map(|r| r.as_str())))),
         column("lease_id", Uuid, Call(|i| id(i.record.lease_id.map(|id| *id.as_bytes())))),
         column("limit_remaining", Int, Call(|i| maybe_int(i.record.limit_remaining))),
+        column("cache_status", Text, Call(|i| text(i.record.cache_status.as_deref()))),
         // result
         column("status", Int, Call(|i| maybe_int(i.record.status))),
         column("sqlstate", Text, Call(|i| text(i.record.sqlstate.as_deref()))),
@@ -176,6 +185,14 @@ pub static COLUMNS: &[Column] = {
             Text,
             Call(|i| i.record.trace.parent_span_id.map_or(Value::Null, |span| hex(&span))),
         ),
+        column("dag_id", Text, Call(|i| i.of_task(|task| text(task.dag_id.as_deref())))),
+        column("run_id", Text, Call(|i| i.of_task(|task| text(task.run_id.as_deref())))),
+        column("task_id", Text, Call(|i| i.of_task(|task| text(task.task_id.as_deref())))),
+        column("try_number", Int, Call(|i| i.of_task(|task| maybe_int(task.try_number)))),
+        column("map_index", Int, Call(|i| i.of_task(|task| maybe_int(task.map_index)))),
+        // integrity
+        column("log_index", Int, Source::LogIndex),
+        column("leaf_hash", Hash, Source::LeafHash),
         column("ext", Json, Call(|i| i.ext())),
     ]
 };
@@ -193,6 +210,17 @@ pub(crate) static CALL_COLUMNS: LazyLock<Vec<(&'static str, CallValue)>> = LazyL
         })
         .collect()
 });
+
+/// The class by which retention tells records apart: what other gateways say, what was refused, what
+/// administrators did to the timeline itself, and everything else.
+fn class(record: &AccessRecord) -> &'static str {
+    match (&record.origin, record.door, record.outcome) {
+        (Origin::Imported(_), ..) => "imported",
+        (Origin::Gateway, "admin", _) => "admin",
+        (Origin::Gateway, _, Outcome::Denied | Outcome::Limited) => "refused",
+        (Origin::Gateway, ..) => "access",
+    }
+}
 
 /// The place of a column in the table.
 pub fn position(name: &str) -> Option<usize> {

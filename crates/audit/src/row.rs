@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use doorward_core::{AccessRecord, Principal, Stage};
+use doorward_core::{AccessRecord, Principal, Stage, TaskRef};
 use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
@@ -73,6 +73,10 @@ impl<'a> Input<'a> {
 
     pub(crate) fn of_principal(self, read: impl FnOnce(&'a Principal) -> Option<&'a str>) -> Value<'a> {
         text(self.principal().and_then(read))
+    }
+
+    pub(crate) fn of_task(self, read: impl FnOnce(&'a TaskRef) -> Value<'a>) -> Value<'a> {
+        self.record.task.as_deref().map_or(Value::Null, read)
     }
 
     pub(crate) fn source_ip(self) -> Value<'a> {

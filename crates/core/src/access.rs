@@ -21,7 +21,7 @@ use crate::name::AccessId;
 use crate::organs::{AuditMode, Durable, NotDurable, Observer, Recorder, Slot};
 use crate::permit::{Allowance, Lease, Permit};
 use crate::principal::{Arrival, Principal};
-use crate::record::{AccessRecord, FaultRecord, Outcome, Stage, Timings, TraceContext};
+use crate::record::{AccessRecord, FaultRecord, Origin, Outcome, Stage, TaskRef, Timings, TraceContext};
 use crate::secret::Personal;
 use crate::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -85,6 +85,7 @@ impl Access {
         let started = Instant::now();
         let access_id = AccessId::fresh();
         let record = AccessRecord {
+            origin: Origin::Gateway,
             ts: now,
             access_id,
             parent_access_id: None,
@@ -106,6 +107,7 @@ impl Access {
             backend_role: None,
             lease_id: None,
             limit_remaining: None,
+            cache_status: None,
             status: None,
             sqlstate: None,
             rows: None,
@@ -114,6 +116,7 @@ impl Access {
             duration_us: 0,
             timings: Timings::default(),
             trace: own_trace(access_id),
+            task: None,
             ext: Map::new(),
         };
         Self {
@@ -169,6 +172,11 @@ impl Access {
             record.trace.parent_span_id = Some(parent_span_id);
             record.trace.sampled = sampled;
         });
+    }
+
+    /// Notes the pipeline task that the caller names.
+    pub fn note_task(&mut self, task: Box<TaskRef>) {
+        self.edit(|record| record.task = Some(task));
     }
 
     /// Notes what the client says it is, cut to 256 bytes.

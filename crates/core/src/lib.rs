@@ -35,7 +35,7 @@ pub use organs::{
 };
 pub use permit::{Allowance, Case, Decision, Lease, Login, Obligations, Permit};
 pub use principal::{Actor, Arrival, AuthMethod, ClientCertificate, Credentials, Principal, PrincipalKind};
-pub use record::{AccessRecord, FaultRecord, Outcome, Stage, Timings, TraceContext};
+pub use record::{AccessRecord, FaultRecord, Origin, Outcome, Stage, TaskRef, Timings, TraceContext};
 pub use road::{Call, Caller, Gateway, Refusal, Shaped, unknown_resource};
 pub use secret::{Personal, Secret};
 pub use session::{Session, Standing};

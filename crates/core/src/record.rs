@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::action::Actions;
-use crate::name::{AccessId, ConfigDigest, GrantName, LeaseId, RoleName};
+use crate::name::{AccessId, ConfigDigest, GrantName, LeaseId, ResourceName, RoleName};
 use crate::principal::Principal;
 use crate::secret::Personal;
 use crate::time::Timestamp;
@@ -150,10 +150,48 @@ pub struct FaultRecord {
     pub cause: Option<Box<str>>,
 }
 
+/// Whose decision a record tells of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// This gateway decided.
+    #[default]
+    Gateway,
+    /// Another gateway says so; the resource is the one that imports its records.
+    Imported(ResourceName),
+}
+
+impl Origin {
+    /// The origin as records spell it: `gateway`, which no resource may be called, or the resource's name.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Imported(resource) => resource.as_str(),
+        }
+    }
+}
+
+/// The pipeline task on whose behalf a call is made, as the caller says. It is kept for correlation and
+/// never decides anything; who the caller is, is proven apart from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskRef {
+    /// The pipeline: Airflow's `dag_id`.
+    pub dag_id: Option<Box<str>>,
+    /// Its run.
+    pub run_id: Option<Box<str>>,
+    /// The task.
+    pub task_id: Option<Box<str>>,
+    /// Which attempt, from 1.
+    pub try_number: Option<u32>,
+    /// Which of a mapped task's instances, from 0.
+    pub map_index: Option<u32>,
+}
+
 /// One governed call, first byte to last. The spool adds `gateway_id`, `epoch` and `seq`.
 #[derive(Clone, Debug)]
 pub struct AccessRecord {
     // — key —
+    /// Whose decision it tells of.
+    pub origin: Origin,
     /// When the first byte came in.
     pub ts: Timestamp,
     /// The call's id, which the caller sees too.
@@ -199,6 +237,8 @@ pub struct AccessRecord {
     pub lease_id: Option<LeaseId>,
     /// Calls left under the grant's limit.
     pub limit_remaining: Option<u64>,
+    /// What a cache did with the call: `hit`, `miss`, `stale`, `bypass`.
+    pub cache_status: Option<Box<str>>,
     // — result —
     /// The status in the door's own terms (HTTP status).
     pub status: Option<u16>,
@@ -217,6 +257,8 @@ pub struct AccessRecord {
     // — correlation —
     /// Where the call stands in a distributed trace.
     pub trace: TraceContext,
+    /// The pipeline task that the caller names.
+    pub task: Option<Box<TaskRef>>,
     /// What only one door or a later version knows.
     pub ext: Map<String, Value>,
 }

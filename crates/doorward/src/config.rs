@@ -26,7 +26,7 @@ const VERSION: u64 = 1;
 
 /// First path segments that the gateway keeps for itself.
 const RESERVED: &[&str] =
-    &["aws", "sts", "oauth", "mcp", "healthz", "readyz", "metrics", "console", "api", "well-known"];
+    &["aws", "sts", "oauth", "mcp", "gateway", "healthz", "readyz", "metrics", "console", "api", "well-known"];
 
 /// The configuration of a gateway.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -22,7 +22,7 @@ use crate::body::{Body, RequestBody, full};
 use crate::config::Limits;
 use crate::gate::Violation;
 use crate::problem::problem;
-use crate::{codes, inbound};
+use crate::{baggage, codes, inbound};
 
 const ACCESS_ID: HeaderName = HeaderName::from_static("doorward-access-id");
 
@@ -250,6 +250,9 @@ fn note_head(access: &mut Access, request: &Request<RequestBody>) {
     }
     if let Some((trace_id, span_id, sampled)) = inbound::traceparent(request.headers()) {
         access.join_trace(trace_id, span_id, sampled);
+    }
+    if let Some(task) = baggage::task(request.headers()) {
+        access.note_task(task);
     }
 }
 

@@ -12,6 +12,7 @@
 //! - a door never sees the caller's token, nor a header in which a proxy would vouch for an identity;
 //! - every body, head, wait and number of connections has a bound (see [`LimitsConfig`]).
 
+mod baggage;
 mod body;
 mod client;
 pub mod codes;

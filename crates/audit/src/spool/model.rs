@@ -280,6 +280,7 @@ pub(crate) fn record() -> Box<AccessRecord> {
         object: Object::from_segments(["public", "orders"]),
     };
     Box::new(AccessRecord {
+        origin: doorward_core::Origin::Gateway,
         ts: Timestamp::from_seconds(1_795_000_000),
         access_id,
         parent_access_id: None,
@@ -301,6 +302,7 @@ pub(crate) fn record() -> Box<AccessRecord> {
         backend_role: None,
         lease_id: None,
         limit_remaining: None,
+        cache_status: None,
         status: Some(200),
         sqlstate: None,
         rows: Some(1),
@@ -309,6 +311,7 @@ pub(crate) fn record() -> Box<AccessRecord> {
         duration_us: 900,
         timings: doorward_core::Timings::default(),
         trace: TraceContext { trace_id: [7; 16], span_id: [3; 8], parent_span_id: None, sampled: false },
+        task: None,
         ext: serde_json::Map::new(),
     })
 }

@@ -194,6 +194,9 @@ fn bind_row(
                 None => statement.raw_bind_parameter(place, rusqlite::types::Null)?,
             },
             Source::AccessId => bind_uuid(statement, place, &record.access.access_id)?,
+            Source::LogIndex | Source::LeafHash => {
+                statement.raw_bind_parameter(place, rusqlite::types::Null)?;
+            }
             Source::Gateway => statement.raw_bind_parameter(place, batch.gateway_id)?,
             Source::Epoch => statement.raw_bind_parameter(place, number(batch.epoch))?,
             Source::Seq => statement.raw_bind_parameter(place, number(record.seq))?,
@@ -274,6 +277,7 @@ const fn type_name(ty: Type) -> &'static str {
     match ty {
         Type::Time | Type::Int => "INTEGER",
         Type::Text | Type::Uuid | Type::Json => "TEXT",
+        Type::Hash => "BLOB",
     }
 }
 
