@@ -22,21 +22,38 @@ const APPLICATION_NAME: &str = "doorward";
 /// A query of CancelRequest is 16 bytes; the server answers nothing and closes.
 const CANCEL_ANSWER_MAX: usize = 1_024;
 
+/// A session that has been logged in on: its bytes, what has been read beyond the login, and its key.
+pub(crate) struct LoggedIn {
+    pub(crate) stream: Stream,
+    pub(crate) input: BytesMut,
+    pub(crate) cancel_key: CancelKey,
+}
+
 /// Connects and logs in. The caller bounds the time.
 pub(crate) async fn connect(dialer: &Dialer, login: &Login, statements_max: usize) -> Result<Conn, Failure> {
+    let LoggedIn { stream, input, cancel_key } = log_in(dialer, login, APPLICATION_NAME).await?;
+    Ok(Conn::new(stream, input, cancel_key, statements_max))
+}
+
+/// Connects and logs in under an application's name. The caller bounds the time.
+pub(crate) async fn log_in(
+    dialer: &Dialer,
+    login: &Login,
+    application_name: &str,
+) -> Result<LoggedIn, Failure> {
     let stream = dialer.dial().await?;
     let mut hand = Hand { stream, input: BytesMut::with_capacity(4096), output: BytesMut::new() };
     let parameters = [
         ("user", &*login.user),
         ("database", &*dialer.target().database),
         ("client_encoding", "UTF8"),
-        ("application_name", APPLICATION_NAME),
+        ("application_name", application_name),
     ];
     frontend::startup_message(parameters, &mut hand.output)?;
     hand.send().await?;
     hand.authenticate(dialer, login).await?;
-    let key = hand.become_ready().await?;
-    Ok(Conn::new(hand.stream, hand.input, key, statements_max))
+    let cancel_key = hand.become_ready().await?;
+    Ok(LoggedIn { stream: hand.stream, input: hand.input, cancel_key })
 }
 
 /// Asks the server to cancel what runs on a connection; returns when the server has done so.

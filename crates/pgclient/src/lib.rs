@@ -15,9 +15,13 @@
 //! Invariants: no connection is lent without a [`doorward_core::Pass`]; the role is the lease's; each
 //! buffer, wait and cache has a bound; a statement whose caller is gone is cancelled.
 //!
+//! Threads that may block have a client of their own, [`blocking::Client`]: the store, key stores and the
+//! command line, whose statements and login are the gateway's.
+//!
 //! Absences: no SQL is written here but for settings, the login check and the catalogue; no value is
-//! ever put into SQL text; COPY and the simple protocol are not spoken for callers.
+//! ever put into SQL text; COPY and the simple protocol are not spoken for callers of a door.
 
+pub mod blocking;
 pub mod catalog;
 pub mod codes;
 mod config;

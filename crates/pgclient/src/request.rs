@@ -107,6 +107,11 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
+    /// One DataRow's body that has been checked.
+    pub(crate) fn of(data: &'a Bytes) -> Self {
+        Self { data, body: data }
+    }
+
     /// The values, in order; `None` is NULL.
     pub fn values(&self) -> impl Iterator<Item = Option<&'a [u8]>> {
         frames::cells(self.body)

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of the tests fail as the tests do")]
 
+mod blocking;
 mod cancel;
 mod catalog;
 mod clean;
