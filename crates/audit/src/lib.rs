@@ -9,6 +9,7 @@
 
 pub mod columns;
 pub mod config;
+pub mod leaf;
 pub mod otlp;
 pub mod personal;
 pub mod query;

@@ -148,6 +148,10 @@ pub(crate) fn maybe_int(number: Option<impl TryInto<i64>>) -> Value<'static> {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> Value<'static> {
+    Value::Text(Cow::Owned(hex_text(bytes)))
+}
+
+pub(crate) fn hex_text(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'));
     let mut text = String::with_capacity(bytes.len() * 2);
@@ -155,7 +159,7 @@ pub(crate) fn hex(bytes: &[u8]) -> Value<'static> {
         text.push(digit(byte >> 4));
         text.push(digit(byte & 15));
     }
-    Value::Text(Cow::Owned(text))
+    text
 }
 
 /// Cuts a text to `max` bytes and says so in its end.

@@ -15,10 +15,11 @@ use uuid::Uuid;
 
 use crate::columns::CALL_COLUMNS;
 use crate::config::Retention;
+use crate::leaf::{self, Hasher, RowOf};
 use crate::row::Value;
 use crate::spool::segment::{Chunk, Cursor, Found};
 use crate::spool::{SegmentInfo, Shared};
-use crate::store::{Batch, OpenIntent, Record, Store, StoreError};
+use crate::store::{Batch, HighWater, LoggedGap, OpenIntent, Record, Store, StoreError};
 use crate::wire::{self, Frame, Gap};
 
 /// Records gather this long before they are shipped, unless there are many.
@@ -107,7 +108,7 @@ struct Place {
     cursor: Cursor,
     columns: Option<Vec<Option<usize>>>,
     column_names: String,
-    high_water: u64,
+    high_water: HighWater,
     open: HashSet<Uuid>,
 }
 
@@ -268,14 +269,17 @@ impl Shipper {
         }
         let files = self.shared.files.clone();
         let chunk = Chunk::load(&*files, &front.name, place.cursor.offset, front.length)?;
-        let mut reading = Reading::new(place, &chunk);
+        let gateway_id = self.shared.settings.gateway_id.clone();
+        let mut reading = Reading::new(place, &chunk, &gateway_id);
         reading.read(front)?;
-        let Reading { cursor, batch, open_now, columns, column_names, damaged, .. } = reading;
-        let mut batch = Batch { gateway_id: &self.shared.settings.gateway_id, epoch: place.epoch, ..batch };
-        batch.from_seq = place.high_water;
-        batch.to_seq = batch.to_seq.max(place.high_water);
+        let Reading { cursor, batch, open_now, columns, column_names, damaged, next_leaf, .. } = reading;
+        let mut batch = Batch { gateway_id: &gateway_id, epoch: place.epoch, ..batch };
+        batch.from_seq = place.high_water.last_seq;
+        batch.to_seq = batch.to_seq.max(batch.from_seq);
+        batch.leaf_from = place.high_water.next_leaf;
+        batch.leaf_to = next_leaf;
         batch.opened = open_now.into_values().collect();
-        if batch.to_seq > batch.from_seq || !batch.gaps.is_empty() {
+        if !batch.is_empty() {
             store.write(&batch)?;
         }
         let records = u64::try_from(batch.records.len()).unwrap_or(u64::MAX);
@@ -284,8 +288,8 @@ impl Shipper {
         if place.epoch == self.shared.settings.epoch {
             self.progress.shipped_seq.store(batch.to_seq, Ordering::Relaxed);
         }
-        let (to_seq, opened, closed) = (batch.to_seq, batch.opened, batch.closed);
-        place.high_water = to_seq;
+        let (last_seq, opened, closed) = (batch.to_seq, batch.opened, batch.closed);
+        place.high_water = HighWater { last_seq, next_leaf };
         place.open.extend(opened.iter().map(|intent| intent.access_id));
         for access_id in &closed {
             place.open.remove(access_id);
@@ -325,17 +329,22 @@ impl Shipper {
             let mut batch = Batch {
                 gateway_id: &gateway_id,
                 epoch,
-                from_seq: high_water,
-                to_seq: high_water,
+                from_seq: high_water.last_seq,
+                to_seq: high_water.last_seq,
+                leaf_from: high_water.next_leaf,
+                leaf_to: high_water.next_leaf,
                 ..Batch::default()
             };
+            let mut hasher = Hasher::default();
             for intent in &intents {
                 batch.closed.push(intent.access_id);
                 let map = column_map(intent.columns.split(','))
                     .ok_or_else(|| ShipError::Newer(format!("of epoch {epoch}")))?;
                 if let Ok((seq, Frame::Intent(access))) = wire::decode(&intent.payload) {
                     let access = unknown(in_our_columns(access, &map));
-                    batch.records.push(Record { seq, access });
+                    let record = record(&mut hasher, (&gateway_id, epoch), batch.leaf_to, seq, access);
+                    batch.leaf_to += length(record.leaf_hashes.len());
+                    batch.records.push(record);
                 }
             }
             tracing::warn!(
@@ -371,10 +380,14 @@ struct Reading<'a> {
     column_names: String,
     high_water: u64,
     damaged: u64,
+    gateway_id: &'a str,
+    epoch: u64,
+    next_leaf: u64,
+    hasher: Hasher,
 }
 
 impl<'a> Reading<'a> {
-    fn new(place: &'a Place, chunk: &'a Chunk) -> Self {
+    fn new(place: &'a Place, chunk: &'a Chunk, gateway_id: &'a str) -> Self {
         Self {
             chunk,
             cursor: place.cursor.clone(),
@@ -383,8 +396,12 @@ impl<'a> Reading<'a> {
             open_now: HashMap::new(),
             columns: place.columns.clone(),
             column_names: place.column_names.clone(),
-            high_water: place.high_water,
+            high_water: place.high_water.last_seq,
             damaged: 0,
+            gateway_id,
+            epoch: place.epoch,
+            next_leaf: place.high_water.next_leaf,
+            hasher: Hasher::default(),
         }
     }
 
@@ -439,7 +456,7 @@ impl<'a> Reading<'a> {
         let map = self.columns.as_deref().unwrap_or_default();
         match frame {
             Frame::Header(_) => {}
-            Frame::Gap(gap) => self.batch.gaps.push((seq, gap)),
+            Frame::Gap(gap) => self.gap(seq, gap),
             Frame::Intent(access) => {
                 let access_id = access.access_id;
                 let columns = self.column_names.clone();
@@ -451,7 +468,11 @@ impl<'a> Reading<'a> {
                 if self.open_now.remove(&access_id).is_none() && self.open_before.contains(&access_id) {
                     self.batch.closed.push(access_id);
                 }
-                self.batch.records.push(Record { seq, access: in_our_columns(access, map) });
+                let access = in_our_columns(access, map);
+                let record =
+                    record(&mut self.hasher, (self.gateway_id, self.epoch), self.next_leaf, seq, access);
+                self.next_leaf += length(record.leaf_hashes.len());
+                self.batch.records.push(record);
             }
         }
         Ok(())
@@ -465,8 +486,32 @@ impl<'a> Reading<'a> {
             None => "the rest of a segment cannot be read; how many records it held is not known",
         };
         let gap = Gap { lost: lost.unwrap_or(0), from_us: now, until_us: now, reason: reason.into() };
-        self.batch.gaps.push((self.cursor.next_seq.unwrap_or(0), gap));
+        self.gap(self.cursor.next_seq.unwrap_or(0), gap);
     }
+
+    fn gap(&mut self, seq: u64, gap: Gap<'a>) {
+        let hash = self.hasher.gap(self.gateway_id, self.epoch, seq, &gap);
+        self.batch.gaps.push(LoggedGap { seq, gap, leaf: Some((self.next_leaf, hash)) });
+        self.next_leaf += 1;
+    }
+}
+
+/// A record with its leaves.
+fn record<'a>(
+    hasher: &mut Hasher,
+    (gateway_id, epoch): (&str, u64),
+    log_index: u64,
+    seq: u64,
+    access: wire::Access<'a>,
+) -> Record<'a> {
+    let leaf_hashes = (0..leaf::rows(&access))
+        .map(|action| hasher.row(&RowOf { gateway_id, epoch, seq, access: &access, action, leaf: None }))
+        .collect();
+    Record { seq, access, log_index, leaf_hashes }
+}
+
+fn length(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 /// Where each of our columns is among a segment's; `None` when the segment has one that we do not know.

@@ -185,6 +185,48 @@ fn a_store_of_another_shape_leaves_records_in_the_spool_and_says_so() {
 }
 
 #[test]
+fn a_store_of_the_first_version_is_upgraded_in_place() {
+    use crate::columns::{COLUMNS, Type};
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    let old = rusqlite::Connection::open(config.store.path()).unwrap();
+    let first = |name: &str| crate::leaf::number(name).is_some_and(|n| n <= crate::leaf::NUMBER_MAX_V1);
+    let columns: Vec<String> = COLUMNS
+        .iter()
+        .filter(|column| first(column.name))
+        .map(|column| {
+            let ty = if matches!(column.ty, Type::Time | Type::Int) { "INTEGER" } else { "TEXT" };
+            format!("\"{}\" {ty}", column.name)
+        })
+        .collect();
+    old.execute_batch(&format!(
+        "CREATE TABLE access_event ({});
+         INSERT INTO access_event (ts, gateway_id, epoch, seq, access_id)
+         VALUES (1, 'gw-1', 1, 2, '00000000-0000-0000-0000-000000000001');
+         CREATE TABLE high_water (
+             gateway_id TEXT NOT NULL, epoch INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+             PRIMARY KEY (gateway_id, epoch)) WITHOUT ROWID;
+         INSERT INTO high_water VALUES ('gw-1', 1, 2);
+         CREATE TABLE audit_gap (
+             from_us INTEGER NOT NULL, until_us INTEGER NOT NULL, gateway_id TEXT NOT NULL,
+             epoch INTEGER NOT NULL, seq INTEGER NOT NULL, lost INTEGER NOT NULL, reason TEXT NOT NULL)",
+        columns.join(", ")
+    ))
+    .unwrap();
+    drop(old);
+    for _ in 0..2 {
+        let audit = Audit::open(&config).unwrap();
+        keep(&audit.recorder(), record());
+        until(&audit, |status| status.shipped_total == 1);
+    }
+    let rows = Timeline::open(config.store.path()).unwrap().query(&Filter::default()).unwrap();
+    let versions: Vec<_> = rows.iter().map(|row| row.int("schema_version")).collect();
+    assert_eq!(versions, [None, Some(2), Some(2)]);
+    assert_eq!(rows[0].int("log_index"), None);
+}
+
+#[test]
 fn two_gateways_of_one_name_do_not_overwrite_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
@@ -440,7 +482,7 @@ fn rows_for_machines_and_for_people() {
         2026-11-18T11:06:40.000000Z  allowed  analyst@corp.example  read shop/public/orders  200     1     900 µs  -    00000000-0000-0000-0000-000000000015
     "#]].assert_eq(&render::table(&rows, &[]));
     let mut line = render::json(&rows[0]);
-    for changing in ["epoch", "subject_id"] {
+    for changing in ["epoch", "subject_id", "leaf_hash"] {
         line[changing] = "…".into();
     }
     expect![[r#"
@@ -482,7 +524,9 @@ fn rows_for_machines_and_for_people() {
           "bytes_out": 120,
           "duration_us": 900,
           "trace_id": "07070707070707070707070707070707",
-          "span_id": "0303030303030303"
+          "span_id": "0303030303030303",
+          "log_index": 0,
+          "leaf_hash": "…"
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&line).unwrap());
 }

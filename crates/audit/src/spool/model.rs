@@ -16,7 +16,7 @@ use super::files::{Appender, Files};
 use crate::columns::CALL_COLUMNS;
 use crate::config::Retention;
 use crate::row::Value;
-use crate::store::{Batch, OpenIntent, Store, StoreError};
+use crate::store::{Batch, HighWater, OpenIntent, Store, StoreError};
 
 #[derive(Clone, Debug, Default)]
 struct FakeFile {
@@ -212,7 +212,7 @@ pub(crate) struct Kept {
     pub(crate) records: Vec<(u64, u64, Uuid, String)>,
     /// Records lost, as gaps say.
     pub(crate) gaps: Vec<(u64, String)>,
-    high_water: BTreeMap<u64, u64>,
+    high_water: BTreeMap<u64, HighWater>,
     open: BTreeMap<(u64, u64), OpenIntent>,
     pub(crate) away: bool,
 }
@@ -222,8 +222,8 @@ pub(crate) struct Kept {
 pub(crate) struct FakeStore(pub(crate) Arc<Mutex<Kept>>);
 
 impl Store for FakeStore {
-    fn high_water(&mut self, _: &str, epoch: u64) -> Result<u64, StoreError> {
-        Ok(self.0.lock().high_water.get(&epoch).copied().unwrap_or(0))
+    fn high_water(&mut self, _: &str, epoch: u64) -> Result<HighWater, StoreError> {
+        Ok(self.0.lock().high_water.get(&epoch).copied().unwrap_or_default())
     }
 
     fn open_intents(&mut self, _: &str, epoch: u64) -> Result<Vec<OpenIntent>, StoreError> {
@@ -253,8 +253,11 @@ impl Store for FakeStore {
             kept.open.insert((batch.epoch, intent.seq), intent.clone());
         }
         kept.open.retain(|_, intent| !batch.closed.contains(&intent.access_id));
-        kept.gaps.extend(batch.gaps.iter().map(|(_, gap)| (gap.lost, gap.reason.to_string())));
-        kept.high_water.insert(batch.epoch, batch.to_seq);
+        kept.gaps.extend(batch.gaps.iter().map(|lost| (lost.gap.lost, lost.gap.reason.to_string())));
+        let before = kept.high_water.get(&batch.epoch).copied().unwrap_or_default();
+        assert_eq!((before.last_seq, before.next_leaf), (batch.from_seq, batch.leaf_from));
+        let after = HighWater { last_seq: batch.to_seq, next_leaf: batch.leaf_to };
+        kept.high_water.insert(batch.epoch, after);
         Ok(())
     }
 

@@ -6,11 +6,14 @@
 
 pub mod sqlite;
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
+use doorward_tlog::Hash;
 use uuid::Uuid;
 
 use crate::config::Retention;
+use crate::leaf::{Field, RowOf};
 use crate::wire::{Access, Gap};
 
 /// How long a store's lock is waited for.
@@ -36,6 +39,10 @@ pub enum StoreError {
         /// What the store has.
         found: u64,
     },
+    /// The store refuses a value of the batch, and would refuse it again. The shipper looks for the record
+    /// and lays it down as a dead letter.
+    #[error("the store refuses a value: {0}")]
+    Rejected(String),
     /// SQLite says no.
     #[error("the store: {0}")]
     Sqlite(#[from] rusqlite::Error),
@@ -51,6 +58,118 @@ pub struct Record<'a> {
     pub seq: u64,
     /// The call.
     pub access: Access<'a>,
+    /// The place of its first row in the epoch's log; the others follow it.
+    pub log_index: u64,
+    /// The leaf of each of its rows.
+    pub leaf_hashes: Vec<Hash>,
+}
+
+impl Record<'_> {
+    /// One of its rows, of [`crate::leaf::rows`] many, as a batch of `gateway_id` and `epoch` has it.
+    pub fn row<'r>(&'r self, gateway_id: &'r str, epoch: u64, action: usize) -> RowOf<'r> {
+        let index = u64::try_from(action).map_or(u64::MAX, |action| self.log_index.saturating_add(action));
+        let leaf = self.leaf_hashes.get(action).map(|hash| (index, hash));
+        RowOf { gateway_id, epoch, seq: self.seq, access: &self.access, action, leaf }
+    }
+}
+
+/// A record that the store refused, kept as JSON so that nothing is dropped and its leaves can be shown.
+#[derive(Debug)]
+pub struct DeadLetter<'a> {
+    /// The record.
+    pub record: Record<'a>,
+    /// What the store said.
+    pub reason: String,
+}
+
+impl DeadLetter<'_> {
+    /// One of its rows as a JSON object, keyed by the columns' names; ASCII, whatever it holds, so that each
+    /// store takes it as text.
+    pub fn payload(&self, gateway_id: &str, epoch: u64, action: usize) -> String {
+        let row = self.record.row(gateway_id, epoch, action);
+        let mut object = serde_json::Map::new();
+        for (column, field) in row.fields() {
+            let value = match field {
+                Field::Null | Field::Hash(_) => continue,
+                Field::Int(number) => number.into(),
+                Field::Text(text) => text.into(),
+                Field::Uuid(id) => id.to_string().into(),
+            };
+            object.insert(column.name.to_owned(), value);
+        }
+        ascii(&serde_json::Value::Object(object).to_string())
+    }
+}
+
+/// JSON in which everything that is not ASCII is escaped.
+fn ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            out.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                // Writing to a string does not fail.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+    out
+}
+
+/// Records that could not be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedGap<'a> {
+    /// The frame's number, or the first that is gone.
+    pub seq: u64,
+    /// What is known.
+    pub gap: Gap<'a>,
+    /// Its place in the log and its leaf; `None` when the frames were lost after they were logged, so that
+    /// their own leaves stand in the log.
+    pub leaf: Option<(u64, Hash)>,
+}
+
+/// Something that the log says about itself: the start of an epoch, a checkpoint of another gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogNote {
+    /// Its place in the log.
+    pub index: u64,
+    /// What it is.
+    pub kind: String,
+    /// What it says.
+    pub body: String,
+    /// Its leaf.
+    pub leaf_hash: Hash,
+}
+
+/// A signed checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedCheckpoint {
+    /// Leaves.
+    pub size: u64,
+    /// When it was signed, microseconds.
+    pub signed_us: i64,
+    /// The signed note, cosignatures included.
+    pub note: String,
+}
+
+/// Leaf hashes of one tile of level 0: all 256, or the first ones of the tile that is last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashTile {
+    /// Which tile: its first leaf's place divided by 256.
+    pub index: u64,
+    /// 32 bytes each; a wider one replaces a narrower one of the same place.
+    pub hashes: Vec<u8>,
+}
+
+/// How far the store has come with an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HighWater {
+    /// The last frame.
+    pub last_seq: u64,
+    /// The place in the log of the next row.
+    pub next_leaf: u64,
 }
 
 /// An intent without its completion so far.
@@ -77,20 +196,43 @@ pub struct Batch<'a> {
     pub from_seq: u64,
     /// The high-water mark after.
     pub to_seq: u64,
+    /// The next leaf before.
+    pub leaf_from: u64,
+    /// The next leaf after.
+    pub leaf_to: u64,
     /// Finished calls.
     pub records: Vec<Record<'a>>,
     /// Intents that are open at the batch's end.
     pub opened: Vec<OpenIntent>,
-    /// Intents of earlier batches that are open no more.
+    /// Intents of earlier batches, those of earlier epochs included, that are open no more.
     pub closed: Vec<Uuid>,
-    /// Records that could not be kept, with their frames' numbers.
-    pub gaps: Vec<(u64, Gap<'a>)>,
+    /// Records that could not be kept.
+    pub gaps: Vec<LoggedGap<'a>>,
+    /// What the log says about itself.
+    pub notes: Vec<LogNote>,
+    /// Checkpoints that were signed meanwhile; the same one may come again with more cosignatures.
+    pub checkpoints: Vec<SignedCheckpoint>,
+    /// Tiles of level 0 that became full, and the last one at the epoch's end.
+    pub tiles: Vec<HashTile>,
+    /// Records that the store refused.
+    pub dead_letters: Vec<DeadLetter<'a>>,
+}
+
+impl Batch<'_> {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.to_seq == self.from_seq
+            && self.leaf_to == self.leaf_from
+            && self.gaps.is_empty()
+            && self.checkpoints.is_empty()
+            && self.tiles.is_empty()
+    }
 }
 
 /// What a store does for the shipper. It is called from the shipper's thread alone, and may block.
 pub trait Store: Send {
-    /// The last frame that is in the store.
-    fn high_water(&mut self, gateway_id: &str, epoch: u64) -> Result<u64, StoreError>;
+    /// How far the store has come with an epoch.
+    fn high_water(&mut self, gateway_id: &str, epoch: u64) -> Result<HighWater, StoreError>;
 
     /// Intents of an epoch that are open.
     fn open_intents(&mut self, gateway_id: &str, epoch: u64) -> Result<Vec<OpenIntent>, StoreError>;

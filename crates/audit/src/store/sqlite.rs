@@ -7,16 +7,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, ToSql, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
-use super::{BUSY_WAIT, Batch, OpenIntent, Record, Store, StoreError};
-use crate::columns::{COLUMNS, Source, Type};
+use super::{BUSY_WAIT, Batch, HighWater, OpenIntent, Store, StoreError};
+use crate::columns::{COLUMNS, SCHEMA_VERSION, Type};
 use crate::config::Retention;
-use crate::row::Value;
+use crate::leaf::{self, Field, RowOf};
 use crate::spool::files::make_private;
-use crate::wire::ActionText;
 
 /// Rows removed in one step of retention.
 const RETAIN_ROWS: usize = 5_000;
@@ -49,6 +47,7 @@ impl SqliteStore {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "journal_size_limit", JOURNAL_MAX)?;
+        upgrade(&connection)?;
         connection.execute_batch(&schema())?;
         check_columns(&connection)?;
         Ok(Self { connection, insert: insert() })
@@ -56,7 +55,7 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn high_water(&mut self, gateway_id: &str, epoch: u64) -> Result<u64, StoreError> {
+    fn high_water(&mut self, gateway_id: &str, epoch: u64) -> Result<HighWater, StoreError> {
         Ok(high_water(&self.connection, gateway_id, epoch)?)
     }
 
@@ -90,35 +89,31 @@ impl Store for SqliteStore {
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let found = high_water(&transaction, batch.gateway_id, batch.epoch)?;
-        if found != batch.from_seq {
+        if found.last_seq != batch.from_seq || found.next_leaf != batch.leaf_from {
             return Err(StoreError::Moved {
                 gateway_id: batch.gateway_id.to_owned(),
                 epoch: batch.epoch,
                 expected: batch.from_seq,
-                found,
+                found: found.last_seq,
             });
         }
         insert_records(&transaction, &self.insert, batch)?;
         keep_intents(&transaction, batch)?;
-        for (seq, gap) in &batch.gaps {
-            transaction
-                .prepare_cached("INSERT INTO audit_gap VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
-                .execute(params![
-                    gap.from_us,
-                    gap.until_us,
-                    batch.gateway_id,
-                    number(batch.epoch),
-                    number(*seq),
-                    number(gap.lost),
-                    gap.reason
-                ])?;
-        }
+        insert_gaps(&transaction, batch)?;
+        insert_dead_letters(&transaction, batch)?;
+        insert_log(&transaction, batch)?;
         transaction
             .prepare_cached(
-                "INSERT INTO high_water (gateway_id, epoch, last_seq) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (gateway_id, epoch) DO UPDATE SET last_seq = excluded.last_seq",
+                "INSERT INTO high_water (gateway_id, epoch, last_seq, next_leaf) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (gateway_id, epoch) DO UPDATE
+                 SET last_seq = excluded.last_seq, next_leaf = excluded.next_leaf",
             )?
-            .execute(params![batch.gateway_id, number(batch.epoch), number(batch.to_seq)])?;
+            .execute(params![
+                batch.gateway_id,
+                number(batch.epoch),
+                number(batch.to_seq),
+                number(batch.leaf_to)
+            ])?;
         transaction.commit()?;
         Ok(())
     }
@@ -129,6 +124,12 @@ impl Store for SqliteStore {
             let age_us = i64::try_from(age.get().as_micros()).unwrap_or(i64::MAX);
             let before = now_us.saturating_sub(age_us);
             more |= self.remove_oldest(before)? == RETAIN_ROWS;
+            self.connection.execute(
+                "DELETE FROM checkpoint AS old WHERE signed_us < ?1 AND EXISTS (
+                     SELECT 1 FROM checkpoint AS new WHERE new.gateway_id = old.gateway_id
+                     AND new.epoch = old.epoch AND new.size > old.size)",
+                [before],
+            )?;
             self.connection.execute("DELETE FROM audit_gap WHERE until_us < ?1", [before])?;
         }
         if let Some(size) = retention.size
@@ -143,13 +144,32 @@ impl Store for SqliteStore {
 }
 
 impl SqliteStore {
-    fn remove_oldest(&self, before_us: i64) -> rusqlite::Result<usize> {
-        self.connection
+    /// Removes rows, and keeps in the same transaction up to when they were removed: `audit verify` takes a row
+    /// that is missing after that for one that was taken away.
+    fn remove_oldest(&mut self, before_us: i64) -> rusqlite::Result<usize> {
+        let transaction =
+            self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let limit = i64::try_from(RETAIN_ROWS).unwrap_or(i64::MAX);
+        let newest: Option<i64> = transaction
+            .prepare_cached(
+                "SELECT max(ts) FROM (SELECT ts FROM access_event WHERE ts < ?1 ORDER BY ts LIMIT ?2)",
+            )?
+            .query_row(params![before_us, limit], |row| row.get(0))?;
+        let Some(newest) = newest else { return Ok(0) };
+        let removed = transaction
             .prepare_cached(
                 "DELETE FROM access_event WHERE rowid IN
                  (SELECT rowid FROM access_event WHERE ts < ?1 ORDER BY ts LIMIT ?2)",
             )?
-            .execute(params![before_us, i64::try_from(RETAIN_ROWS).unwrap_or(i64::MAX)])
+            .execute(params![before_us, limit])?;
+        transaction
+            .prepare_cached(
+                "INSERT INTO retention_horizon VALUES ('', ?1)
+                 ON CONFLICT (class) DO UPDATE SET before_us = max(before_us, excluded.before_us)",
+            )?
+            .execute([newest.saturating_add(1)])?;
+        transaction.commit()?;
+        Ok(removed)
     }
 
     /// Bytes in use: the file's, less the pages that are free.
@@ -167,72 +187,29 @@ fn insert_records(
 ) -> Result<(), rusqlite::Error> {
     let mut statement = transaction.prepare_cached(insert)?;
     for record in &batch.records {
-        let actions = record.access.actions.as_slice();
-        // A call whose actions are not known has one row all the same.
-        for index in 0..actions.len().max(1) {
-            bind_row(&mut statement, batch, record, index, actions.get(index))?;
+        for action in 0..leaf::rows(&record.access) {
+            bind_row(&mut statement, &record.row(batch.gateway_id, batch.epoch, action))?;
             statement.raw_execute()?;
         }
     }
     Ok(())
 }
 
-fn bind_row(
-    statement: &mut rusqlite::CachedStatement<'_>,
-    batch: &Batch<'_>,
-    record: &Record<'_>,
-    index: usize,
-    action: Option<&ActionText<'_>>,
-) -> rusqlite::Result<()> {
-    let mut values = record.access.values.iter();
-    for (place, column) in COLUMNS.iter().enumerate() {
+fn bind_row(statement: &mut rusqlite::CachedStatement<'_>, row: &RowOf<'_>) -> rusqlite::Result<()> {
+    for (place, (_, field)) in row.fields().enumerate() {
         let place = place + 1;
-        match column.source {
-            Source::Call(_) => match values.next() {
-                Some(Value::Uuid(id)) => bind_uuid(statement, place, id)?,
-                Some(value) => statement.raw_bind_parameter(place, Bound(value))?,
-                None => statement.raw_bind_parameter(place, rusqlite::types::Null)?,
-            },
-            Source::AccessId => bind_uuid(statement, place, &record.access.access_id)?,
-            Source::LogIndex | Source::LeafHash => {
-                statement.raw_bind_parameter(place, rusqlite::types::Null)?;
+        match field {
+            Field::Null => statement.raw_bind_parameter(place, rusqlite::types::Null)?,
+            Field::Int(number) => statement.raw_bind_parameter(place, number)?,
+            Field::Text(text) => statement.raw_bind_parameter(place, text)?,
+            Field::Uuid(id) => {
+                let mut buffer = Uuid::encode_buffer();
+                statement.raw_bind_parameter(place, &*id.hyphenated().encode_lower(&mut buffer))?;
             }
-            Source::Gateway => statement.raw_bind_parameter(place, batch.gateway_id)?,
-            Source::Epoch => statement.raw_bind_parameter(place, number(batch.epoch))?,
-            Source::Seq => statement.raw_bind_parameter(place, number(record.seq))?,
-            Source::ActionIndex => statement.raw_bind_parameter(place, count(index))?,
-            Source::ActionCount => {
-                statement.raw_bind_parameter(place, count(record.access.actions.len()))?;
-            }
-            Source::Verb => statement.raw_bind_parameter(place, action.map(|action| &*action.verb))?,
-            Source::Resource => {
-                statement.raw_bind_parameter(place, action.map(|action| &*action.resource))?;
-            }
-            Source::Object => statement.raw_bind_parameter(place, action.map(|action| &*action.object))?,
+            Field::Hash(hash) => statement.raw_bind_parameter(place, &hash[..])?,
         }
     }
     Ok(())
-}
-
-fn bind_uuid(statement: &mut rusqlite::CachedStatement<'_>, place: usize, id: &Uuid) -> rusqlite::Result<()> {
-    let mut buffer = Uuid::encode_buffer();
-    statement.raw_bind_parameter(place, &*id.hyphenated().encode_lower(&mut buffer))
-}
-
-struct Bound<'a>(&'a Value<'a>);
-
-impl ToSql for Bound<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match self.0 {
-            Value::Null => ToSqlOutput::Borrowed(ValueRef::Null),
-            Value::Int(number) => ToSqlOutput::Borrowed(ValueRef::Integer(*number)),
-            Value::Text(value) | Value::Json(value) => {
-                ToSqlOutput::Borrowed(ValueRef::Text(value.as_bytes()))
-            }
-            Value::Personal(sealed) => ToSqlOutput::Borrowed(ValueRef::Text(sealed.as_stored().as_bytes())),
-            Value::Uuid(id) => ToSqlOutput::Owned(id.to_string().into()),
-        })
-    }
 }
 
 fn keep_intents(transaction: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
@@ -256,21 +233,96 @@ fn keep_intents(transaction: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::R
     Ok(())
 }
 
-fn high_water(connection: &Connection, gateway_id: &str, epoch: u64) -> rusqlite::Result<u64> {
-    let found: Option<i64> = connection
-        .prepare_cached("SELECT last_seq FROM high_water WHERE gateway_id = ?1 AND epoch = ?2")?
-        .query_row(params![gateway_id, number(epoch)], |row| row.get(0))
+fn insert_gaps(transaction: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
+    for lost in &batch.gaps {
+        let gap = &lost.gap;
+        transaction
+            .prepare_cached(
+                "INSERT INTO audit_gap
+                 (from_us, until_us, gateway_id, epoch, seq, lost, reason, log_index, leaf_hash)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute(params![
+                gap.from_us,
+                gap.until_us,
+                batch.gateway_id,
+                number(batch.epoch),
+                number(lost.seq),
+                number(gap.lost),
+                gap.reason,
+                lost.leaf.map(|(index, _)| number(index)),
+                lost.leaf.as_ref().map(|(_, hash)| &hash[..]),
+            ])?;
+    }
+    Ok(())
+}
+
+fn insert_dead_letters(transaction: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
+    for letter in &batch.dead_letters {
+        for action in 0..leaf::rows(&letter.record.access) {
+            let row = letter.record.row(batch.gateway_id, batch.epoch, action);
+            transaction
+                .prepare_cached(
+                    "INSERT INTO dead_letter
+                     (gateway_id, epoch, seq, access_id, log_index, leaf_hash, reason, payload)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                )?
+                .execute(params![
+                    batch.gateway_id,
+                    number(batch.epoch),
+                    number(row.seq),
+                    row.access.access_id.to_string(),
+                    row.leaf.map(|(index, _)| number(index)),
+                    row.leaf.map(|(_, hash)| &hash[..]),
+                    letter.reason,
+                    letter.payload(batch.gateway_id, batch.epoch, action),
+                ])?;
+        }
+    }
+    Ok(())
+}
+
+/// What the log says about itself, its checkpoints and its tiles.
+fn insert_log(transaction: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
+    let (gateway_id, epoch) = (batch.gateway_id, number(batch.epoch));
+    for note in &batch.notes {
+        transaction.prepare_cached("INSERT INTO log_note VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
+            params![gateway_id, epoch, number(note.index), note.kind, note.body, &note.leaf_hash[..]],
+        )?;
+    }
+    for checkpoint in &batch.checkpoints {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO checkpoint VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![
+                gateway_id,
+                epoch,
+                number(checkpoint.size),
+                checkpoint.signed_us,
+                checkpoint.note
+            ])?;
+    }
+    for tile in &batch.tiles {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO log_tile VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![gateway_id, epoch, number(tile.index), tile.hashes])?;
+    }
+    Ok(())
+}
+
+fn high_water(connection: &Connection, gateway_id: &str, epoch: u64) -> rusqlite::Result<HighWater> {
+    let found = connection
+        .prepare_cached("SELECT last_seq, next_leaf FROM high_water WHERE gateway_id = ?1 AND epoch = ?2")?
+        .query_row(params![gateway_id, number(epoch)], |row| {
+            let (last_seq, next_leaf): (i64, i64) = (row.get(0)?, row.get(1)?);
+            Ok(HighWater { last_seq: last_seq.cast_unsigned(), next_leaf: next_leaf.cast_unsigned() })
+        })
         .optional()?;
-    Ok(found.unwrap_or(0).cast_unsigned())
+    Ok(found.unwrap_or_default())
 }
 
 /// SQLite's integers are signed; our numbers stay far below its largest.
 fn number(number: u64) -> i64 {
     number.cast_signed()
-}
-
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 const fn type_name(ty: Type) -> &'static str {
@@ -294,31 +346,98 @@ fn schema() -> String {
          CREATE INDEX IF NOT EXISTS access_event_access_id ON access_event (access_id);
          CREATE TABLE IF NOT EXISTS high_water (
              gateway_id TEXT NOT NULL, epoch INTEGER NOT NULL, last_seq INTEGER NOT NULL,
-             PRIMARY KEY (gateway_id, epoch)) WITHOUT ROWID;
+             next_leaf INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (gateway_id, epoch)) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS open_intent (
              gateway_id TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
              access_id TEXT NOT NULL PRIMARY KEY, payload BLOB NOT NULL, columns TEXT NOT NULL);
          CREATE TABLE IF NOT EXISTS audit_gap (
              from_us INTEGER NOT NULL, until_us INTEGER NOT NULL, gateway_id TEXT NOT NULL,
-             epoch INTEGER NOT NULL, seq INTEGER NOT NULL, lost INTEGER NOT NULL, reason TEXT NOT NULL);",
+             epoch INTEGER NOT NULL, seq INTEGER NOT NULL, lost INTEGER NOT NULL, reason TEXT NOT NULL,
+             log_index INTEGER, leaf_hash BLOB);
+         CREATE INDEX IF NOT EXISTS access_event_log ON access_event (gateway_id, epoch, log_index);
+         CREATE TABLE IF NOT EXISTS dead_letter (
+             gateway_id TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL, access_id TEXT NOT NULL,
+             log_index INTEGER, leaf_hash BLOB, reason TEXT NOT NULL, payload TEXT NOT NULL);
+         CREATE TABLE IF NOT EXISTS log_note (
+             gateway_id TEXT NOT NULL, epoch INTEGER NOT NULL, log_index INTEGER NOT NULL, kind TEXT NOT NULL,
+             body TEXT NOT NULL, leaf_hash BLOB NOT NULL);
+         CREATE TABLE IF NOT EXISTS checkpoint (
+             gateway_id TEXT NOT NULL, epoch INTEGER NOT NULL, size INTEGER NOT NULL,
+             signed_us INTEGER NOT NULL, note TEXT NOT NULL,
+             PRIMARY KEY (gateway_id, epoch, size)) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS log_tile (
+             gateway_id TEXT NOT NULL, epoch INTEGER NOT NULL, tile INTEGER NOT NULL, hashes BLOB NOT NULL,
+             PRIMARY KEY (gateway_id, epoch, tile)) WITHOUT ROWID;
+         CREATE TABLE IF NOT EXISTS retention_horizon (
+             class TEXT NOT NULL PRIMARY KEY, before_us INTEGER NOT NULL) WITHOUT ROWID;",
     );
     sql
 }
 
+/// Brings a file of schema version 1 to this one. Adds columns only, all of them or none, and only where every
+/// column of version 1 is there under its name; anything else is the operator's to look at.
+fn upgrade(connection: &Connection) -> Result<(), StoreError> {
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version >= SCHEMA_VERSION {
+        return Ok(());
+    }
+    let found = columns(connection, "access_event")?;
+    let has = |name: &str| found.iter().any(|(found, _)| found == name);
+    let first = |name: &str| leaf::number(name).is_some_and(|number| number <= leaf::NUMBER_MAX_V1);
+    let old = COLUMNS.iter().filter(|column| first(column.name)).all(|column| has(column.name));
+    let mut sql = String::from("BEGIN IMMEDIATE;");
+    if old {
+        for column in COLUMNS.iter().filter(|column| !has(column.name)) {
+            // Writing to a string does not fail.
+            let _ = write!(
+                sql,
+                "ALTER TABLE access_event ADD COLUMN \"{}\" {};",
+                column.name,
+                type_name(column.ty)
+            );
+        }
+        let others = [
+            ("high_water", "next_leaf", "INTEGER NOT NULL DEFAULT 0"),
+            ("audit_gap", "log_index", "INTEGER"),
+            ("audit_gap", "leaf_hash", "BLOB"),
+        ];
+        for (table, column, ty) in others {
+            let present = columns(connection, table)?;
+            if !present.is_empty() && !present.iter().any(|(name, _)| name == column) {
+                let _ = write!(sql, "ALTER TABLE {table} ADD COLUMN {column} {ty};");
+            }
+        }
+    }
+    if old || found.is_empty() {
+        let _ = write!(sql, "PRAGMA user_version = {SCHEMA_VERSION};");
+    }
+    sql.push_str("COMMIT");
+    let done = connection.execute_batch(&sql);
+    if done.is_err() && !connection.is_autocommit() {
+        connection.execute_batch("ROLLBACK")?;
+    }
+    Ok(done?)
+}
+
+/// Names and types of a table's columns; none when there is no such table.
+fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut statement = connection.prepare("SELECT name, type FROM pragma_table_info(?1)")?;
+    statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// Names its columns: a file that was upgraded has them in another order.
 fn insert() -> String {
+    let names: Vec<String> = COLUMNS.iter().map(|column| format!("\"{}\"", column.name)).collect();
     let places: Vec<String> = (1..=COLUMNS.len()).map(|place| format!("?{place}")).collect();
-    format!("INSERT INTO access_event VALUES ({})", places.join(", "))
+    format!("INSERT INTO access_event ({}) VALUES ({})", names.join(", "), places.join(", "))
 }
 
 fn check_columns(connection: &Connection) -> Result<(), StoreError> {
-    let mut statement = connection.prepare("SELECT name, type FROM pragma_table_info('access_event')")?;
-    let found: Vec<(String, String)> =
-        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    let found = columns(connection, "access_event")?;
     let same = found.len() == COLUMNS.len()
-        && found
+        && COLUMNS
             .iter()
-            .zip(COLUMNS)
-            .all(|((name, ty), column)| name == column.name && ty == type_name(column.ty));
+            .all(|column| found.iter().any(|(name, ty)| name == column.name && ty == type_name(column.ty)));
     if same {
         return Ok(());
     }
