@@ -156,7 +156,11 @@ pub static COLUMNS: &[Column] = {
             Call(|i| i.personal(i.record.fault.as_ref().and_then(|f| f.cause.as_deref()), TEXT_MAX)),
         ),
         column("grant", Text, Call(|i| text(i.record.rule.as_ref().map(|rule| rule.as_str())))),
-        column("config_digest", Text, Call(|i| text(Some(i.record.config_digest.as_str())))),
+        column(
+            "config_digest",
+            Text,
+            Call(|i| text(i.record.config_digest.as_ref().map(|digest| digest.as_str()))),
+        ),
         column("backend_role", Text, Call(|i| text(i.record.backend_role.as_ref().map(|r| r.as_str())))),
         column("lease_id", Uuid, Call(|i| id(i.record.lease_id.map(|id| *id.as_bytes())))),
         column("limit_remaining", Int, Call(|i| maybe_int(i.record.limit_remaining))),

@@ -9,6 +9,7 @@
 
 pub mod columns;
 pub mod config;
+mod imports;
 pub mod leaf;
 pub mod otlp;
 pub mod personal;
@@ -33,8 +34,10 @@ use doorward_core::Recorder;
 use parking_lot::Mutex;
 
 pub use config::AuditConfig;
+pub use imports::GENERATION_MAX as IMPORTS_REMEMBERED;
 pub use spool::{PLACES_MAX, State};
 
+use imports::Window;
 use shipper::{Progress, Shipper};
 use spool::files::{Directory, Files, make_private};
 use spool::{Recovered, Settings, Shared, SpoolRecorder, Writer};
@@ -165,7 +168,8 @@ impl Audit {
             commit_delay: config.spool.commit_delay.get(),
         };
         let files: Arc<dyn Files> = files;
-        let shared = Arc::new(Shared::new(settings, files, recovered.segments));
+        let imports = Window::read(&*files, recovered.segments.iter()).map_err(spool_error)?;
+        let shared = Arc::new(Shared::new(settings, files, recovered.segments).with_imports(imports));
         let mut writer = Writer::new(shared.clone(), subjects);
         writer.prove().map_err(|cause| AuditError::Spool { dir: dir.display().to_string(), cause })?;
         let progress = Arc::new(Progress::default());

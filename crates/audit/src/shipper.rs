@@ -302,15 +302,14 @@ impl Shipper {
 
     /// Deletes the front segment, if it will grow no more.
     fn leave(&mut self, front: &SegmentInfo) -> Result<Step, ShipError> {
-        let mut segments = self.shared.segments.lock();
-        let finished = segments
-            .front()
-            .is_some_and(|now| now.name == front.name && now.sealed && now.length == front.length);
-        if !finished {
+        let is_finished =
+            |now: &SegmentInfo| now.name == front.name && now.sealed && now.length == front.length;
+        if !self.shared.segments.lock().front().is_some_and(is_finished) {
             return Ok(Step::Idle);
         }
-        segments.pop_front();
-        drop(segments);
+        // A segment is the only witness of the imported records in it until their ids are in the file.
+        self.shared.imports.save(&*self.shared.files)?;
+        self.shared.segments.lock().pop_front();
         self.shared.freed(front.length);
         // If the deletion fails, the next start finds the segment, and the high-water mark says that it
         // was shipped.

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use crate::action::Actions;
 use crate::codes;
 use crate::fault::{Fault, Kind};
+use crate::import::Importer;
 use crate::name::AccessId;
 use crate::organs::{AuditMode, Durable, NotDurable, Observer, Recorder, Slot};
 use crate::permit::{Allowance, Lease, Permit};
@@ -103,7 +104,7 @@ impl Access {
             outcome: Outcome::Abandoned,
             fault: None,
             rule: None,
-            config_digest: snapshot.digest.clone(),
+            config_digest: Some(snapshot.digest.clone()),
             backend_role: None,
             lease_id: None,
             limit_remaining: None,
@@ -115,7 +116,7 @@ impl Access {
             bytes_out: 0,
             duration_us: 0,
             timings: Timings::default(),
-            trace: own_trace(access_id),
+            trace: TraceContext::own(access_id),
             task: None,
             ext: Map::new(),
         };
@@ -157,7 +158,7 @@ impl Access {
 
     /// Where the call stands in a distributed trace.
     pub fn trace(&self) -> TraceContext {
-        self.record.as_ref().map_or_else(|| own_trace(AccessId::fresh()), |record| record.trace)
+        self.record.as_ref().map_or_else(|| TraceContext::own(AccessId::fresh()), |record| record.trace)
     }
 
     /// Microseconds of each stage so far, for `Server-Timing`.
@@ -429,18 +430,22 @@ impl Pass {
         self.access.settle_fault(fault);
     }
 
+    /// Takes in another gateway's records; `None` when the permit is not for `write RESOURCE/records`.
+    pub fn importer(&self) -> Option<Importer<'_>> {
+        Importer::of(self, self.access.recorder.clone(), self.access.observer.clone())
+    }
+
+    pub(crate) fn snapshot(&self) -> &Snapshot {
+        &self.access.snapshot
+    }
+
+    pub(crate) fn door(&self) -> &'static str {
+        self.access.arrival.door
+    }
+
     pub(crate) fn into_access(self) -> Access {
         self.access
     }
-}
-
-fn own_trace(id: AccessId) -> TraceContext {
-    let bytes = *id.as_bytes();
-    let mut span_id = [0; 8];
-    for (to, from) in span_id.iter_mut().zip(bytes.iter().skip(8)) {
-        *to = *from;
-    }
-    TraceContext { trace_id: bytes, span_id, parent_span_id: None, sampled: false }
 }
 
 fn micros32(span: std::time::Duration) -> u32 {

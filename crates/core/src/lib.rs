@@ -14,6 +14,7 @@ mod action;
 pub mod calendar;
 pub mod codes;
 mod fault;
+mod import;
 mod name;
 pub mod organs;
 mod permit;
@@ -28,6 +29,10 @@ mod time;
 pub use access::{Access, Answered, Completion, Pass};
 pub use action::{Action, Actions, Object, Verb, encode_segment};
 pub use fault::{Code, Fault, Kind, Side};
+pub use import::{
+    Claimed, ClaimedCaller, ClaimedFault, IMPORT_ISSUER_PREFIX, Import, ImportTally, ImportedRecord,
+    Importer, RECORDS,
+};
 pub use name::{AccessId, ConfigDigest, GrantName, IssuerName, LeaseId, ResourceName, RoleName};
 pub use organs::{
     AuditMode, Authenticator, BoxFuture, Deadlines, Durable, Lessor, NotDurable, Observer, Policy, Recorder,

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::fault::Fault;
+use crate::import::{Import, ImportTally, ImportedRecord};
+use crate::name::ResourceName;
 use crate::permit::{Allowance, Case, Decision, Lease, Permit};
 use crate::principal::{Arrival, Credentials, Principal};
 use crate::record::AccessRecord;
@@ -60,6 +62,20 @@ pub trait Recorder: Send + Sync {
     /// `None` when the spool is full or broken: the road then refuses, or goes on and counts.
     fn reserve(&self) -> Option<Box<dyn Slot>>;
 
+    /// Takes a record that another gateway made. One that can be repeated, and was taken before, is not
+    /// written again.
+    fn import(&self, imported: ImportedRecord) -> Import {
+        match self.reserve() {
+            Some(slot) => Import::Taken(slot.complete(imported.into_record())),
+            None => Import::NoRoom,
+        }
+    }
+
+    /// Whether the spool fills faster than it empties: who can wait with what they bring is asked to.
+    fn is_crowded(&self) -> bool {
+        false
+    }
+
     /// Takes a record for which there was no room: counts it, so that a gap can be recorded.
     fn lost(&self, record: &AccessRecord);
 }
@@ -77,6 +93,9 @@ pub trait Slot: Send {
 pub trait Observer: Send + Sync {
     /// A call has ended.
     fn completed(&self, record: &AccessRecord);
+
+    /// Another gateway's records were taken in.
+    fn imported(&self, _source: &ResourceName, _tally: &ImportTally) {}
 }
 
 /// How a resource wants its calls recorded.

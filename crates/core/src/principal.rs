@@ -58,6 +58,8 @@ pub enum AuthMethod {
     ApiKey,
     /// A client certificate.
     Certificate,
+    /// Proven nowhere here: the source of an imported record says so.
+    Claimed,
 }
 
 impl AuthMethod {
@@ -69,6 +71,7 @@ impl AuthMethod {
             Self::Introspection => "introspection",
             Self::ApiKey => "api-key",
             Self::Certificate => "certificate",
+            Self::Claimed => "claimed",
         }
     }
 }

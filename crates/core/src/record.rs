@@ -137,6 +137,18 @@ pub struct TraceContext {
     pub sampled: bool,
 }
 
+impl TraceContext {
+    /// A trace that begins with this call.
+    pub fn own(id: AccessId) -> Self {
+        let bytes = *id.as_bytes();
+        let mut span_id = [0; 8];
+        for (to, from) in span_id.iter_mut().zip(bytes.iter().skip(8)) {
+            *to = *from;
+        }
+        Self { trace_id: bytes, span_id, parent_span_id: None, sampled: false }
+    }
+}
+
 /// What is known of the refusal or failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultRecord {
@@ -229,8 +241,8 @@ pub struct AccessRecord {
     pub fault: Option<FaultRecord>,
     /// The grant or deny rule that decided.
     pub rule: Option<GrantName>,
-    /// The configuration that decided.
-    pub config_digest: ConfigDigest,
+    /// The configuration that decided; none for what another gateway decided.
+    pub config_digest: Option<ConfigDigest>,
     /// The backend role that the call acted as.
     pub backend_role: Option<RoleName>,
     /// The lent credential.

@@ -213,6 +213,7 @@ impl Authenticator for Identity {
     fn stands(&self, principal: &Principal, now: Timestamp) -> Result<(), Fault> {
         let (stands, why) = match principal.auth_method {
             AuthMethod::None => (true, ""),
+            AuthMethod::Claimed => (false, "nothing was proven: the source of an imported record said so"),
             AuthMethod::Jwt | AuthMethod::Introspection => {
                 let url = self.by_name.get(&principal.issuer);
                 let voucher = url.and_then(|url| self.issuers.get(url));

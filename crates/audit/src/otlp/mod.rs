@@ -210,7 +210,10 @@ fn attributes(record: &AccessRecord, personal: bool) -> Vec<Value> {
         attribute("doorward.access_id", record.access_id.to_string()),
         attribute("doorward.door", record.door),
         attribute("doorward.outcome", record.outcome.as_str()),
-        attribute("doorward.config_digest", record.config_digest.as_str()),
+        attribute(
+            "doorward.config_digest",
+            record.config_digest.as_ref().map_or("", |digest| digest.as_str()),
+        ),
         attribute("deployment.environment.name", &*record.environment),
     ];
     let mut add = |name: &str, value: Option<Value>| {

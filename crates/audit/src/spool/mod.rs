@@ -27,13 +27,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use doorward_core::{AccessRecord, Durable, NotDurable, Recorder, Slot, SystemClock, Timestamp};
+use doorward_core::{
+    AccessRecord, Durable, Import, ImportedRecord, NotDurable, Recorder, Slot, SystemClock, Timestamp,
+};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 pub(crate) use recovery::Recovered;
 pub(crate) use writer::Writer;
 
+use crate::imports::{Seen, Ticket, Window};
 use files::Files;
 
 /// Calls whose records have a place reserved at one time.
@@ -42,7 +45,10 @@ pub const PLACES_MAX: usize = 65_536;
 const PLACE_BYTES: u64 = 2 << 10;
 /// How long one sync may take before the spool counts as stalled and refuses new calls, and how long a
 /// caller waits for its frame.
-const STALL: Duration = Duration::from_secs(10);
+pub(crate) const STALL: Duration = Duration::from_secs(10);
+
+/// The spool is crowded when less than this part of it is left.
+const CROWDED_BELOW: u64 = 5;
 
 /// How the spool is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +100,8 @@ pub(crate) struct Item {
     record: Box<AccessRecord>,
     intent: bool,
     waiter: oneshot::Sender<Result<(), NotDurable>>,
+    /// Settles the id of an imported record that can be repeated.
+    ticket: Option<Ticket>,
     /// Given back when the frame is written.
     _place: Option<Place>,
 }
@@ -134,6 +142,8 @@ pub(crate) struct Shared {
     pub(crate) segments: Mutex<VecDeque<SegmentInfo>>,
     /// Told when more is durable, and at the end.
     pub(crate) committed: Condvar,
+    /// The imported records that were taken already.
+    pub(crate) imports: Window,
     places: AtomicUsize,
     bytes: AtomicU64,
     broken: AtomicBool,
@@ -159,6 +169,7 @@ impl Shared {
             filled: Condvar::new(),
             segments: Mutex::new(segments),
             committed: Condvar::new(),
+            imports: Window::default(),
             places: AtomicUsize::new(0),
             bytes: AtomicU64::new(bytes),
             broken: AtomicBool::new(false),
@@ -172,6 +183,11 @@ impl Shared {
             written_total: AtomicU64::new(0),
             error: Mutex::new(None),
         }
+    }
+
+    /// The same with a window of imported records.
+    pub(crate) fn with_imports(self, imports: Window) -> Self {
+        Self { imports, ..self }
     }
 
     /// How the spool is.
@@ -261,8 +277,9 @@ impl Drop for Place {
 /// The spool, as the road sees it.
 pub(crate) struct SpoolRecorder(pub(crate) Arc<Shared>);
 
-impl Recorder for SpoolRecorder {
-    fn reserve(&self) -> Option<Box<dyn Slot>> {
+impl SpoolRecorder {
+    /// A place for one record, if there is room.
+    fn place(&self) -> Option<Place> {
         let shared = &self.0;
         let refused = shared.closed.load(Ordering::Relaxed)
             || shared.broken.load(Ordering::Relaxed)
@@ -275,7 +292,31 @@ impl Recorder for SpoolRecorder {
             shared.places.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Box::new(SpoolSlot { place: Place(shared.clone()) }))
+        Some(Place(shared.clone()))
+    }
+}
+
+impl Recorder for SpoolRecorder {
+    fn reserve(&self) -> Option<Box<dyn Slot>> {
+        Some(Box::new(SpoolSlot { place: self.place()? }))
+    }
+
+    fn import(&self, imported: ImportedRecord) -> Import {
+        let (id, repeatable) = (*imported.id().as_bytes(), imported.is_repeatable());
+        let Some(place) = self.place() else { return Import::NoRoom };
+        let ticket = match repeatable.then(|| self.0.imports.note(id)) {
+            Some(Seen::Before(import)) => return import,
+            Some(Seen::New(ticket)) => Some(ticket),
+            None => None,
+        };
+        let (waiter, durable) = oneshot::channel();
+        let record = imported.into_record();
+        self.0.push(Item { record, intent: false, waiter, ticket, _place: Some(place) });
+        Import::Taken(wait(durable))
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.0.room_left() < self.0.settings.size_max / CROWDED_BELOW
     }
 
     fn lost(&self, _record: &AccessRecord) {
@@ -291,14 +332,14 @@ impl Slot for SpoolSlot {
     fn intent(&mut self, record: &AccessRecord) -> Durable {
         let (waiter, durable) = oneshot::channel();
         let record = Box::new(record.clone());
-        self.place.0.push(Item { record, intent: true, waiter, _place: None });
+        self.place.0.push(Item { record, intent: true, waiter, ticket: None, _place: None });
         wait(durable)
     }
 
     fn complete(self: Box<Self>, record: Box<AccessRecord>) -> Durable {
         let (waiter, durable) = oneshot::channel();
         let shared = self.place.0.clone();
-        shared.push(Item { record, intent: false, waiter, _place: Some(self.place) });
+        shared.push(Item { record, intent: false, waiter, ticket: None, _place: Some(self.place) });
         wait(durable)
     }
 }

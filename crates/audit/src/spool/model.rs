@@ -301,7 +301,7 @@ pub(crate) fn record() -> Box<AccessRecord> {
         outcome: Outcome::Allowed,
         fault: None,
         rule: None,
-        config_digest: ConfigDigest::new("sha256:0123456789abcdef"),
+        config_digest: Some(ConfigDigest::new("sha256:0123456789abcdef")),
         backend_role: None,
         lease_id: None,
         limit_remaining: None,

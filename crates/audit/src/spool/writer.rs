@@ -191,6 +191,9 @@ impl Writer {
         self.recovered(seq, losses);
         self.shared.written_total.fetch_add(u64::try_from(taken).unwrap_or(0), Ordering::Relaxed);
         for item in items.drain(..taken) {
+            if let Some(ticket) = item.ticket {
+                ticket.keep();
+            }
             // A receiver that is gone did not wait: a streamed body's end, a hang-up.
             let _ = item.waiter.send(Ok(()));
         }

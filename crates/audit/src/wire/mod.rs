@@ -205,6 +205,17 @@ pub fn decode(payload: &[u8]) -> Result<(u64, Frame<'_>), Malformed> {
     if input.0.is_empty() { Ok((seq, frame)) } else { Err(Malformed::Payload) }
 }
 
+/// The number of a checked payload's frame.
+pub(crate) fn seq(payload: &[u8]) -> Option<u64> {
+    payload.get(1..)?.first_chunk::<8>().map(|seq| u64::from_le_bytes(*seq))
+}
+
+/// The call's id, when a checked payload is a completion.
+pub(crate) fn completed_id(payload: &[u8]) -> Option<[u8; 16]> {
+    let (kind, rest) = payload.split_first()?;
+    (*kind == COMPLETION).then(|| rest.get(8..)?.first_chunk::<16>().copied())?
+}
+
 fn checksum(salt: u64, length: [u8; 4], payload: &[u8]) -> u32 {
     let crc = crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), &length);
     crc32c::crc32c_append(crc, payload)
