@@ -339,7 +339,7 @@ fn check_says_what_is_wrong_and_where() -> Result<()> {
             "listen: { postgres: 127.0.0.1:5432 }\n".to_owned(),
             &["postgres", "not available in this version yet"],
         ),
-        ("store: postgres://db/audit\n".to_owned(), &["later version"]),
+        ("store: postgres://db/audit\n".to_owned(), &["USER@HOST"]),
     ] {
         let (code, text) = said(&offline(&sections)?.run(&["check"])?);
         ensure!(code == Some(1), "{sections}: {code:?} {text}");

@@ -1,78 +1,14 @@
 //! The configuration of the record: where it is kept, for how long, and how it gets there.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doorward_settings::{ByteSize, HumanDuration, SecretRef};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error};
 
-/// Where records are kept: `sqlite:PATH`. The default is `sqlite:data/audit.db`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreUrl {
-    path: PathBuf,
-}
-
-impl StoreUrl {
-    /// An embedded SQLite file.
-    pub fn sqlite(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
-    }
-
-    /// Reads the form in which the configuration spells it.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if let Some(path) = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
-            return Ok(Self::sqlite(path));
-        }
-        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            return Err("a store in PostgreSQL or TimescaleDB comes with a later version; \
-                        use `sqlite:PATH` until then"
-                .to_owned());
-        }
-        Err("expected `sqlite:PATH`, for example `sqlite:data/audit.db`".to_owned())
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The file of the key store, which is kept apart from the records.
-    pub fn subjects_path(&self) -> PathBuf {
-        self.path.with_file_name("subjects.db")
-    }
-}
-
-impl Default for StoreUrl {
-    fn default() -> Self {
-        Self::sqlite("data/audit.db")
-    }
-}
-
-impl<'de> Deserialize<'de> for StoreUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(D::Error::custom)
-    }
-}
-
-impl JsonSchema for StoreUrl {
-    fn schema_name() -> Cow<'static, str> {
-        "StoreUrl".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "string",
-            "pattern": "^sqlite:.+",
-            "description": "Where records are kept: `sqlite:PATH`.",
-            "default": "sqlite:data/audit.db"
-        })
-    }
-}
+pub use crate::store::config::{Server, StoreLogin, StoreUrl};
 
 /// The local durable log that records pass through on their way to the store.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -178,7 +114,7 @@ impl AuditConfig {
     /// The same with relative paths taken from `base`.
     #[must_use]
     pub fn relative_to(mut self, base: &Path) -> Self {
-        self.store.path = base.join(&self.store.path);
+        self.store = self.store.relative_to(base);
         self.spool.dir = base.join(&self.spool.dir);
         self
     }

@@ -41,7 +41,6 @@ use imports::Window;
 use shipper::{Progress, Shipper};
 use spool::files::{Directory, Files, make_private};
 use spool::{Recovered, Settings, Shared, SpoolRecorder, Writer};
-use store::sqlite::SqliteStore;
 use subjects::Subjects;
 
 /// The largest segment file.
@@ -176,8 +175,8 @@ impl Audit {
         let mut threads =
             Threads { writer: Some(spawn("audit-writer", move || writer.run())?), shipper: None };
         if !config.drain_disabled {
-            let path = config.store.path().to_owned();
-            let open_store: shipper::OpenStore = Box::new(move || Ok(Box::new(SqliteStore::open(&path)?)));
+            let url = config.store.clone();
+            let open_store: shipper::OpenStore = Box::new(move || store::open(&url));
             let shipper =
                 Shipper::new(shared.clone(), progress.clone(), open_store, config.retention.clone());
             threads.shipper = Some(spawn("audit-shipper", move || shipper.run())?);

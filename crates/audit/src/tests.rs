@@ -169,8 +169,8 @@ fn copy_files(from: &Path, to: &Path) {
 fn a_store_of_another_shape_leaves_records_in_the_spool_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    drop(SqliteStore::open(config.store.path()).unwrap());
-    let store = rusqlite::Connection::open(config.store.path()).unwrap();
+    drop(SqliteStore::open(config.store.path().unwrap()).unwrap());
+    let store = rusqlite::Connection::open(config.store.path().unwrap()).unwrap();
     store.execute_batch("ALTER TABLE access_event RENAME COLUMN verb TO deed").unwrap();
     let audit = Audit::open(&config).unwrap();
     keep(&audit.recorder(), record());
@@ -190,7 +190,7 @@ fn a_store_of_the_first_version_is_upgraded_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
     std::fs::create_dir(dir.path().join("data")).unwrap();
-    let old = rusqlite::Connection::open(config.store.path()).unwrap();
+    let old = rusqlite::Connection::open(config.store.path().unwrap()).unwrap();
     let first = |name: &str| crate::leaf::number(name).is_some_and(|n| n <= crate::leaf::NUMBER_MAX_V1);
     let columns: Vec<String> = COLUMNS
         .iter()
@@ -220,7 +220,7 @@ fn a_store_of_the_first_version_is_upgraded_in_place() {
         keep(&audit.recorder(), record());
         until(&audit, |status| status.shipped_total == 1);
     }
-    let rows = Timeline::open(config.store.path()).unwrap().query(&Filter::default()).unwrap();
+    let rows = Timeline::open(config.store.path().unwrap()).unwrap().query(&Filter::default()).unwrap();
     let versions: Vec<_> = rows.iter().map(|row| row.int("schema_version")).collect();
     assert_eq!(versions, [None, Some(2), Some(2)]);
     assert_eq!(rows[0].int("log_index"), None);
@@ -233,7 +233,7 @@ fn two_gateways_of_one_name_do_not_overwrite_each_other() {
     let audit = Audit::open(&config).unwrap();
     keep(&audit.recorder(), record());
     let status = until(&audit, |status| status.shipped_total == 1);
-    let store = rusqlite::Connection::open(config.store.path()).unwrap();
+    let store = rusqlite::Connection::open(config.store.path().unwrap()).unwrap();
     store.execute("UPDATE high_water SET last_seq = last_seq + 5", []).unwrap();
     keep(&audit.recorder(), record());
     let status = until(&audit, |now| now.store_error.is_some() || now.shipped_seq > status.shipped_seq);
@@ -256,8 +256,8 @@ fn retention_removes_what_is_old_and_what_is_too_much() {
     }
     until(&audit, |status| status.shipped_total == 3_000);
     audit.shutdown(Duration::from_secs(5));
-    let mut store = SqliteStore::open(config.store.path()).unwrap();
-    let timeline = Timeline::open(config.store.path()).unwrap();
+    let mut store = SqliteStore::open(config.store.path().unwrap()).unwrap();
+    let timeline = Timeline::open(config.store.path().unwrap()).unwrap();
     let all = Filter { limit: Some(10_000), ..Filter::default() };
     let age = HumanDuration::new(Duration::from_secs(86_400 * 10));
     let by_age = Retention { age: Some(age), size: None };
@@ -288,9 +288,9 @@ fn rows_are_found_by_what_people_ask_for() {
     };
     write.actions = Actions::new(vec![action("a"), action("b")]);
     keep(&recorder, write);
-    let timeline = Timeline::open(config.store.path());
+    let timeline = Timeline::open(config.store.path().unwrap());
     until(&audit, |status| status.shipped_total == 2);
-    let timeline = timeline.or_else(|_| Timeline::open(config.store.path())).unwrap();
+    let timeline = timeline.or_else(|_| Timeline::open(config.store.path().unwrap())).unwrap();
 
     let check = |filter: Filter, expected: &[u128]| {
         let rows = timeline.query(&filter).unwrap();
@@ -337,7 +337,7 @@ fn what_was_lost_stands_in_the_timeline() {
     keep(&audit.recorder(), record());
     let status = until(&audit, |status| status.shipped_total == 1);
     assert_eq!(status.lost_total, 2);
-    let timeline = Timeline::open(config.store.path()).unwrap();
+    let timeline = Timeline::open(config.store.path().unwrap()).unwrap();
     let gaps = timeline.gaps(&Filter::default()).unwrap();
     assert_eq!(gaps.iter().map(|gap| gap.lost).sum::<u64>(), 2);
     assert!(render::gap(&gaps[0]).contains("lost by gw-1"));
@@ -352,7 +352,7 @@ fn story(record: Box<AccessRecord>, expected: Expect) {
     let id = Uuid::from_bytes(*record.access_id.as_bytes());
     keep(&audit.recorder(), record);
     until(&audit, |status| status.shipped_total == 1);
-    let rows = Timeline::open(config.store.path()).unwrap().trace(id).unwrap();
+    let rows = Timeline::open(config.store.path().unwrap()).unwrap().trace(id).unwrap();
     expected.assert_eq(&render::trace(&rows));
 }
 
@@ -460,7 +460,7 @@ fn a_record_does_not_steer_the_terminal() {
     let audit = Audit::open(&config).unwrap();
     keep(&audit.recorder(), hostile);
     until(&audit, |status| status.shipped_total == 1);
-    let rows = Timeline::open(config.store.path()).unwrap().query(&Filter::default()).unwrap();
+    let rows = Timeline::open(config.store.path().unwrap()).unwrap().query(&Filter::default()).unwrap();
     for text in
         [render::table(&rows, &[]), render::trace(&rows), render::json_lines(&rows), render::follow(&rows)]
     {
@@ -476,7 +476,7 @@ fn rows_for_machines_and_for_people() {
     let audit = Audit::open(&config).unwrap();
     keep(&audit.recorder(), at(record(), 21));
     until(&audit, |status| status.shipped_total == 1);
-    let rows = Timeline::open(config.store.path()).unwrap().query(&Filter::default()).unwrap();
+    let rows = Timeline::open(config.store.path().unwrap()).unwrap().query(&Filter::default()).unwrap();
     expect![[r#"
         TIME                         OUTCOME  WHO                   ACTION                   STATUS  ROWS  TOOK    WHY  ACCESS ID
         2026-11-18T11:06:40.000000Z  allowed  analyst@corp.example  read shop/public/orders  200     1     900 µs  -    00000000-0000-0000-0000-000000000015
@@ -538,7 +538,7 @@ fn configurations_are_read_strictly() {
         let said = match document.root().deserialize::<AuditConfig>() {
             Ok(config) => match config.problem() {
                 Some((key, text)) => format!("{key}: {text}"),
-                None => format!("{} {}", config.store.path().display(), config.spool.size_max),
+                None => format!("{} {}", config.store.path().unwrap().display(), config.spool.size_max),
             },
             Err(problem) => problem.message.clone(),
         };
@@ -548,11 +548,21 @@ fn configurations_are_read_strictly() {
     check(
         "store: postgres://db/audit",
         expect![
-            "a store in PostgreSQL or TimescaleDB comes with a later version; use `sqlite:PATH` until then"
+            "the URL names no user; write postgres://USER@HOST/DATABASE, with a login that is a member of doorward_writer"
         ],
     );
-    check("store: mysql://db", expect!["expected `sqlite:PATH`, for example `sqlite:data/audit.db`"]);
-    check("store: 'sqlite:'", expect!["expected `sqlite:PATH`, for example `sqlite:data/audit.db`"]);
+    check(
+        "store: mysql://db",
+        expect![
+            "expected `sqlite:PATH`, `postgres://USER@HOST/DATABASE`, or a mapping with `url` and `password`"
+        ],
+    );
+    check(
+        "store: 'sqlite:'",
+        expect![
+            "expected `sqlite:PATH`, `postgres://USER@HOST/DATABASE`, or a mapping with `url` and `password`"
+        ],
+    );
     check("spool: { size_max: 1MiB }", expect!["spool.size_max: the spool needs at least 16MiB"]);
     check(
         "spool: { commit_delay: 5s }",

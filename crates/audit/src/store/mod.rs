@@ -4,17 +4,21 @@
 //! comes to the store exactly once, without a unique index. Intents that are still open when their batch
 //! ends are kept beside the records, so that the spool's segments need not wait for long calls.
 
+pub mod config;
+pub mod postgres;
 pub mod sqlite;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use doorward_pgclient::blocking::ClientError;
 use doorward_tlog::Hash;
 use uuid::Uuid;
 
-use crate::config::Retention;
+use crate::config::{Retention, StoreUrl};
 use crate::leaf::{Field, RowOf};
 use crate::wire::{Access, Gap};
+use sqlite::SqliteStore;
 
 /// How long a store's lock is waited for.
 pub(crate) const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -46,9 +50,23 @@ pub enum StoreError {
     /// SQLite says no.
     #[error("the store: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// The database says no, or cannot be reached.
+    #[error("the store: {0}")]
+    Postgres(#[from] ClientError),
+    /// The database login's password cannot be read.
+    #[error("the store's login: {0}")]
+    Login(String),
     /// The store's directory cannot be made.
     #[error("the store's directory: {0}")]
     Io(#[from] std::io::Error),
+}
+
+/// Opens the store that the configuration names. Blocks; a database may take seconds.
+pub fn open(url: &StoreUrl) -> Result<Box<dyn Store>, StoreError> {
+    match url {
+        StoreUrl::Sqlite(path) => Ok(Box::new(SqliteStore::open(path)?)),
+        StoreUrl::Postgres(server) => postgres::open(server),
+    }
 }
 
 /// One call's record, ready for the store.

@@ -108,7 +108,9 @@ impl Which {
 
 pub(super) fn run(source: &Source, command: &Command) -> anyhow::Result<ExitCode> {
     let config = Config::read(&source.config, Arc::default())?;
-    let store = config.root.store.path();
+    let Some(store) = config.root.store.path() else {
+        bail!("reading a timeline that is kept in {} is not possible yet", config.root.store);
+    };
     if !store.exists() {
         bail!("there is no store at {} yet; the gateway makes it when it first runs", store.display());
     }
