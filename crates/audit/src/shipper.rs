@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::columns::CALL_COLUMNS;
 use crate::config::Retention;
 use crate::leaf::{self, Hasher, RowOf};
+use crate::rollup::Aggregator;
 use crate::row::Value;
 use crate::spool::segment::{Chunk, Cursor, Found};
 use crate::spool::{SegmentInfo, Shared};
@@ -99,6 +100,7 @@ pub(crate) struct Shipper {
     place: Option<Place>,
     retained_at: Option<Instant>,
     settled: bool,
+    aggregator: Aggregator,
 }
 
 /// Where the shipper stands: in which segment, and what it knows of the epoch.
@@ -128,7 +130,18 @@ impl Shipper {
         retention: Retention,
     ) -> Self {
         let (store, place, retained_at) = (None, None, None);
-        Self { shared, progress, open_store, retention, store, place, retained_at, settled: false }
+        let aggregator = Aggregator::default();
+        Self {
+            shared,
+            progress,
+            open_store,
+            retention,
+            store,
+            place,
+            retained_at,
+            settled: false,
+            aggregator,
+        }
     }
 
     /// Works until it is told to stop.
@@ -279,6 +292,7 @@ impl Shipper {
         batch.leaf_from = place.high_water.next_leaf;
         batch.leaf_to = next_leaf;
         batch.opened = open_now.into_values().collect();
+        batch.rollups = self.aggregator.add_up(batch.records.iter().map(|record| &record.access));
         if !batch.is_empty() {
             store.write(&batch)?;
         }
@@ -351,6 +365,7 @@ impl Shipper {
                 calls = intents.len(),
                 "calls ended with the gateway; their outcome is unknown"
             );
+            batch.rollups = self.aggregator.add_up(batch.records.iter().map(|record| &record.access));
             store.write(&batch)?;
             let records = u64::try_from(batch.records.len()).unwrap_or(u64::MAX);
             self.progress.shipped_total.fetch_add(records, Ordering::Relaxed);

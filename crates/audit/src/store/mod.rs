@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::config::{Retention, StoreUrl};
 use crate::leaf::{Field, RowOf};
+use crate::rollup::Rollups;
 use crate::wire::{Access, Gap};
 use sqlite::SqliteStore;
 
@@ -234,6 +235,8 @@ pub struct Batch<'a> {
     pub tiles: Vec<HashTile>,
     /// Records that the store refused.
     pub dead_letters: Vec<DeadLetter<'a>>,
+    /// What the records add to the rollups.
+    pub rollups: Rollups,
 }
 
 impl Batch<'_> {
@@ -261,6 +264,7 @@ pub trait Store: Send {
     /// Writes a batch and its high-water mark: all of it, or nothing.
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), StoreError>;
 
-    /// Removes what is too old or too much, a little at a time. Whether there is more to remove.
+    /// Keeps house, a little at a time: folds rollups, and removes what is too old or too much. Whether there is
+    /// more to do.
     fn retain(&mut self, retention: &Retention, now_us: i64) -> Result<bool, StoreError>;
 }

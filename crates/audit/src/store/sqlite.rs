@@ -14,6 +14,7 @@ use super::{BUSY_WAIT, Batch, HighWater, OpenIntent, Store, StoreError};
 use crate::columns::{COLUMNS, SCHEMA_VERSION, Type};
 use crate::config::Retention;
 use crate::leaf::{self, Field, RowOf};
+use crate::rollup;
 use crate::spool::files::make_private;
 
 /// Rows removed in one step of retention.
@@ -48,7 +49,9 @@ impl SqliteStore {
         connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
         connection.pragma_update(None, "journal_size_limit", JOURNAL_MAX)?;
         upgrade(&connection)?;
+        rollup::sqlite::add_functions(&connection)?;
         connection.execute_batch(&schema())?;
+        connection.execute_batch(&rollup::sqlite::schema())?;
         check_columns(&connection)?;
         Ok(Self { connection, insert: insert() })
     }
@@ -98,6 +101,7 @@ impl Store for SqliteStore {
             });
         }
         insert_records(&transaction, &self.insert, batch)?;
+        rollup::sqlite::append(&transaction, &batch.rollups)?;
         keep_intents(&transaction, batch)?;
         insert_gaps(&transaction, batch)?;
         insert_dead_letters(&transaction, batch)?;
@@ -119,7 +123,7 @@ impl Store for SqliteStore {
     }
 
     fn retain(&mut self, retention: &Retention, now_us: i64) -> Result<bool, StoreError> {
-        let mut more = false;
+        let mut more = rollup::sqlite::fold(&mut self.connection)?;
         if let Some(age) = retention.age {
             let age_us = i64::try_from(age.get().as_micros()).unwrap_or(i64::MAX);
             let before = now_us.saturating_sub(age_us);
