@@ -8,6 +8,14 @@
 //! and never panics; the cryptography is aws-lc-rs, the one library of the house. (The small libraries for
 //! these formats bring another one, ed25519-dalek, or a whole server.)
 
+pub mod checkpoint;
+pub mod note;
+pub mod proof;
+pub mod tile;
 pub mod tree;
+pub mod witness;
 
 pub use tree::Hash;
+
+#[cfg(test)]
+mod tests;
