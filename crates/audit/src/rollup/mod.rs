@@ -11,6 +11,7 @@
 //! nobody once the person is erased.
 
 mod aggregate;
+pub mod postgres;
 pub mod sketch;
 pub mod sqlite;
 pub mod tables;

@@ -5,8 +5,13 @@ use std::borrow::Cow;
 use rusqlite::Connection;
 use uuid::Uuid;
 
+use doorward_core::{Login, Secret};
+use doorward_pgclient::Target;
+use doorward_pgclient::blocking::{Client, Options};
+use doorward_testkit::postgres::{Cluster, Database, SUPERUSER};
+
 use super::tables::{Level, TABLES, TRAFFIC};
-use super::{Aggregator, KEYS_MAX, OTHER, sqlite};
+use super::{Aggregator, KEYS_MAX, OTHER, postgres, sqlite};
 use crate::columns::CALL_COLUMNS;
 use crate::row::Value;
 use crate::wire::{Access, ActionText};
@@ -170,4 +175,78 @@ fn rows_have_a_cell_for_each_column_of_their_table() {
         assert_eq!(rows[0].cells.len(), table.dimensions.len() + table.measures.len(), "{}", table.stem);
     }
     assert_eq!(TRAFFIC.level(Level::Quarter), "rollup_15m");
+}
+
+/// The rollups' part of the schema in a database of its own, as a plain PostgreSQL has it.
+fn migrated(cluster: &'static Cluster) -> (Database<'static>, Client) {
+    for role in ["doorward_writer", "doorward_reader"] {
+        cluster.ensure_role(role, "NOLOGIN").unwrap();
+    }
+    let database = cluster.database().unwrap();
+    let target = Target::parse(&database.url(), true).unwrap();
+    let login = Login { user: SUPERUSER.into(), password: Secret::from(cluster.password().to_owned()) };
+    let mut client = Client::connect(&target, &login.into(), &Options::default()).unwrap();
+    client.batch("CREATE SCHEMA doorward").unwrap();
+    for _ in 0..2 {
+        client.batch(&postgres::schema()).unwrap();
+        client.batch(&postgres::plain_levels()).unwrap();
+        client.batch(&postgres::views("true")).unwrap();
+    }
+    (database, client)
+}
+
+fn answer(client: &mut Client, sql: &str) -> f64 {
+    let reply = client.query(&format!("SELECT ({sql})::float8"), &[]).unwrap();
+    reply.rows().next().unwrap().text(0).unwrap().parse().unwrap()
+}
+
+#[test]
+fn postgresql_adds_up_to_the_same() {
+    let (_database, mut client) = migrated(Cluster::shared().unwrap());
+    let (mut connection, mut aggregator) = (store(), Aggregator::default());
+    let calls: Vec<_> = (0..3_000i64)
+        .map(|i| timed(i * 1_000_000, &format!("GET /{}", i % 7), (i * 7_919) % 100_000 + 1, i))
+        .collect();
+    for (place, batch) in calls.chunks(400).enumerate() {
+        let rollups = aggregator.add_up(batch.iter());
+        let transaction = connection.transaction().unwrap();
+        sqlite::append(&transaction, &rollups).unwrap();
+        transaction.commit().unwrap();
+        postgres::append(&mut client, &rollups).unwrap();
+        if place == 3 {
+            client.query("SELECT doorward.fold_rollups()", &[]).unwrap();
+        }
+    }
+    for folded in [false, true] {
+        for level in Level::ALL {
+            let level = level.as_str();
+            for question in [
+                format!("SELECT sum(calls) FROM traffic_{level}"),
+                format!("SELECT sum(duration_us) FROM traffic WHERE level = '{level}'"),
+                format!("SELECT count(DISTINCT time) FROM traffic_{level}"),
+                format!("SELECT quantile(sketch_merge(duration_sketch), 0.95) FROM traffic_{level}"),
+                format!(
+                    "SELECT quantile(sketch_merge(backend_sketch), 0.5) FROM traffic_{level} WHERE endpoint = 'GET /3'"
+                ),
+                format!("SELECT min(limit_remaining_min) FROM quota_use WHERE level = '{level}'"),
+                format!("SELECT sum(bytes_out) FROM top_principals WHERE level = '{level}'"),
+            ] {
+                let expected = number(&connection, &question);
+                let question = question
+                    .replace("FROM ", "FROM doorward.")
+                    .replace("quantile(sketch", "doorward.quantile(doorward.sketch");
+                let found = answer(&mut client, &question);
+                assert!((found - expected).abs() <= expected.abs() * 1e-9, "{question}: {found}, {expected}");
+            }
+        }
+        assert_eq!(
+            answer(&mut client, "SELECT count(*) FROM doorward.rollup_part").min(1.0),
+            if folded { 0.0 } else { 1.0 }
+        );
+        client.query("SELECT doorward.fold_rollups()", &[]).unwrap();
+        while sqlite::fold(&mut connection).unwrap() {}
+    }
+    assert_eq!(answer(&mut client, "SELECT count(*) FROM doorward.rollup_1m"), 50.0 * 7.0);
+    let q = "SELECT total_p99_ms FROM doorward.latency WHERE level = '1d' AND endpoint = 'GET /1'";
+    assert!((answer(&mut client, q) - 99.0).abs() < 3.0);
 }
