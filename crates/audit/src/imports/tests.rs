@@ -67,7 +67,7 @@ fn the_file_and_the_segments_together_forget_nothing() {
         call.access_id = AccessId::from(Uuid::from_bytes(bytes_of_id));
         wire::put_access(&mut bytes, 7, seq, false, Input { record: &call, subject: None });
     }
-    let mut file = disk.create("a.seg").unwrap();
+    let mut file = disk.create("a.seg", 0).unwrap();
     file.append(&bytes).unwrap();
     file.sync().unwrap();
     let length = u64::try_from(bytes.len()).unwrap();

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 pub(crate) trait Files: Send + Sync {
     /// Names and lengths.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
-    /// Makes a file that is not there yet, durably so.
-    fn create(&self, name: &str) -> io::Result<Box<dyn Appender>>;
+    /// Makes a file that is not there yet, durably so. `room` bytes are set aside for it when the file
+    /// system can do that: then the file is that long from the start, and zero where nothing was written.
+    fn create(&self, name: &str, room: u64) -> io::Result<Box<dyn Appender>>;
     /// Reads up to `max` bytes from `offset` on; fewer only at the end of the file.
     fn read(&self, name: &str, offset: u64, max: usize) -> io::Result<Vec<u8>>;
     /// Cuts a file, durably.
@@ -23,9 +24,9 @@ pub(crate) trait Files: Send + Sync {
     fn put(&self, name: &str, content: &[u8]) -> io::Result<()>;
 }
 
-/// A file that grows.
+/// A file that is written from its start to its end.
 pub(crate) trait Appender: Send {
-    /// Appends all bytes, or fails with some of them written.
+    /// Writes all bytes behind those written before, or fails with some of them written.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Makes what was appended durable.
     fn sync(&mut self) -> io::Result<()>;
@@ -82,8 +83,9 @@ impl Files for Directory {
         Ok(files)
     }
 
-    fn create(&self, name: &str) -> io::Result<Box<dyn Appender>> {
-        let file = private(OpenOptions::new().append(true).create_new(true)).open(self.0.join(name))?;
+    fn create(&self, name: &str, room: u64) -> io::Result<Box<dyn Appender>> {
+        let file = private(OpenOptions::new().write(true).create_new(true)).open(self.0.join(name))?;
+        set_aside(&file, room)?;
         self.sync()?;
         Ok(Box::new(file))
     }
@@ -120,6 +122,30 @@ impl Files for Directory {
         fs::rename(&new, self.0.join(name))?;
         self.sync()
     }
+}
+
+/// Gives the file its blocks and its length beforehand, so that a sync writes data only: a file that grows
+/// costs a commit of the file system's journal each time. One call for a whole segment measured as fast as
+/// blocks filled with zeros, or used before, without writing anything twice.
+///
+/// A file system that cannot, or has no room, leaves the file to grow: the disk is full when a write says so.
+#[cfg(target_os = "linux")]
+fn set_aside(file: &File, room: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    match fallocate(file, FallocateFlags::empty(), 0, room.max(1)) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            tracing::debug!(%error, "no room can be set aside for a segment; it grows as it is written");
+            // Some of it may have been given.
+            file.set_len(0)
+        }
+    }
+}
+
+/// Files grow as they are written.
+#[cfg(not(target_os = "linux"))]
+fn set_aside(_: &File, _: u64) -> io::Result<()> {
+    Ok(())
 }
 
 impl Appender for File {

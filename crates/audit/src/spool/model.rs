@@ -20,8 +20,19 @@ use crate::store::{Batch, HighWater, OpenIntent, Store, StoreError};
 
 #[derive(Clone, Debug, Default)]
 struct FakeFile {
+    /// Room that was set aside included.
     bytes: Vec<u8>,
+    written: usize,
     synced: usize,
+    /// Whether its length is durable.
+    length_synced: bool,
+}
+
+impl FakeFile {
+    fn whole(bytes: Vec<u8>) -> Self {
+        let (written, synced) = (bytes.len(), bytes.len());
+        Self { bytes, written, synced, length_synced: true }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +45,8 @@ struct Disk {
     crashed: bool,
     quota: Option<usize>,
     sync_fails: bool,
+    /// Whether no room can be set aside.
+    plain: bool,
 }
 
 impl Disk {
@@ -72,6 +85,11 @@ impl FakeDisk {
         self.0.lock().sync_fails = fails;
     }
 
+    pub(crate) fn plain(self, plain: bool) -> Self {
+        self.0.lock().plain = plain;
+        self
+    }
+
     pub(crate) fn used(&self) -> usize {
         self.0.lock().used()
     }
@@ -82,12 +100,19 @@ impl FakeDisk {
         }
     }
 
+    pub(crate) fn grow(&self, name: &str, length: usize) {
+        if let Some(file) = self.0.lock().files.get_mut(name) {
+            file.bytes.resize(length, 0);
+        }
+    }
+
+    /// Segments, and the bytes written into them.
     pub(crate) fn segments(&self) -> Vec<(String, usize)> {
         let disk = self.0.lock();
         disk.files
             .iter()
             .filter(|(name, _)| name.ends_with(".seg"))
-            .map(|(name, file)| (name.clone(), file.bytes.len()))
+            .map(|(name, file)| (name.clone(), file.written))
             .collect()
     }
 
@@ -105,17 +130,21 @@ impl FakeDisk {
             }
         }
         for file in files.values_mut() {
-            let unsynced = file.bytes.len() - file.synced;
-            file.bytes.truncate(file.synced + random() % (unsynced + 1));
-            let tail = file.bytes.len() - file.synced;
+            let kept = file.synced + random() % (file.written - file.synced + 1);
+            file.bytes[kept..file.written].fill(0);
+            let tail = kept - file.synced;
             if tail > 0 && random() % 3 == 0 {
                 let from = file.synced + random() % tail;
-                let until = file.bytes.len().min(from + 1 + random() % 64);
+                let until = kept.min(from + 1 + random() % 64);
                 file.bytes[from..until].fill(0);
             }
-            file.synced = file.bytes.len();
+            if !file.length_synced {
+                file.bytes.truncate(kept + random() % (file.bytes.len() - kept + 1));
+            }
+            (file.written, file.synced, file.length_synced) = (kept, kept, true);
         }
-        Self(Arc::new(Mutex::new(Disk { files, ..Disk::default() })))
+        let plain = random() % 3 == 0;
+        Self(Arc::new(Mutex::new(Disk { files, plain, ..Disk::default() })))
     }
 }
 
@@ -125,11 +154,14 @@ impl Files for FakeDisk {
         Ok(disk.files.iter().map(|(name, file)| (name.clone(), file.bytes.len() as u64)).collect())
     }
 
-    fn create(&self, name: &str) -> io::Result<Box<dyn Appender>> {
+    fn create(&self, name: &str, room: u64) -> io::Result<Box<dyn Appender>> {
         let mut disk = self.0.lock();
         disk.step()?;
         assert!(!disk.files.contains_key(name), "{name} is there already");
-        disk.files.insert(name.to_owned(), FakeFile::default());
+        let room = usize::try_from(room).unwrap();
+        let refused = disk.plain || disk.quota.is_some_and(|quota| disk.used() + room > quota);
+        let bytes = if refused { Vec::new() } else { vec![0; room] };
+        disk.files.insert(name.to_owned(), FakeFile { bytes, ..FakeFile::default() });
         disk.removed.clear();
         Ok(Box::new(FakeAppender { disk: self.clone(), name: name.to_owned() }))
     }
@@ -145,8 +177,9 @@ impl Files for FakeDisk {
         let mut disk = self.0.lock();
         disk.step()?;
         let file = disk.files.get_mut(name).ok_or(io::ErrorKind::NotFound)?;
-        file.bytes.truncate(usize::try_from(length).unwrap());
-        file.synced = file.bytes.len();
+        let length = usize::try_from(length).unwrap();
+        file.bytes.truncate(length);
+        (file.written, file.synced, file.length_synced) = (length, length, true);
         Ok(())
     }
 
@@ -169,7 +202,7 @@ impl Files for FakeDisk {
     fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let mut disk = self.0.lock();
         disk.step()?;
-        disk.files.insert(name.to_owned(), FakeFile { bytes: content.to_vec(), synced: content.len() });
+        disk.files.insert(name.to_owned(), FakeFile::whole(content.to_vec()));
         disk.removed.clear();
         Ok(())
     }
@@ -183,12 +216,19 @@ struct FakeAppender {
 impl Appender for FakeAppender {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut disk = self.disk.0.lock();
-        let room = disk.quota.map_or(bytes.len(), |quota| quota.saturating_sub(disk.used()));
+        let spare = disk.quota.map_or(usize::MAX, |quota| quota.saturating_sub(disk.used()));
         let on = disk.step();
         let Some(file) = disk.files.get_mut(&self.name) else { return Err(io::ErrorKind::NotFound.into()) };
         // Whatever goes wrong, some of it may be there.
-        let taken = if on.is_err() { bytes.len() / 2 } else { bytes.len().min(room) };
-        file.bytes.extend_from_slice(&bytes[..taken]);
+        let own = file.bytes.len() - file.written;
+        let taken = if on.is_err() { bytes.len() / 2 } else { bytes.len().min(own.saturating_add(spare)) };
+        let end = file.written + taken;
+        if end > file.bytes.len() {
+            file.bytes.resize(end, 0);
+            file.length_synced = false;
+        }
+        file.bytes[file.written..end].copy_from_slice(&bytes[..taken]);
+        file.written = end;
         on?;
         if taken < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
@@ -200,7 +240,7 @@ impl Appender for FakeAppender {
             return Err(io::Error::other("I/O error"));
         }
         let Some(file) = disk.files.get_mut(&self.name) else { return Err(io::ErrorKind::NotFound.into()) };
-        file.synced = file.bytes.len();
+        (file.synced, file.length_synced) = (file.written, true);
         Ok(())
     }
 }

@@ -86,9 +86,10 @@ fn segments(files: &dyn Files, listed: &[(String, u64)]) -> io::Result<VecDeque<
     let mut segments = VecDeque::new();
     for (index, (epoch, _, name, length)) in found.iter().enumerate() {
         let last = found.get(index + 1).is_none_or(|next| next.0 != *epoch);
-        // Only the last segment of an epoch can have a torn end; the others were synced before the next
-        // one was made.
-        let length = if last { cut_tail(files, name, *length)? } else { *length };
+        // Only the last segment of an epoch can have a torn end; the others were synced, and cut to what
+        // they hold, before the next one was made. If that cut failed, one ends in zeros.
+        let cut = last || ends_blank(files, name, *length)?;
+        let length = if cut { cut_tail(files, name, *length)? } else { *length };
         if length > 0 {
             segments.push_back(SegmentInfo { name: name.clone(), epoch: *epoch, length, sealed: true });
         }
@@ -96,17 +97,29 @@ fn segments(files: &dyn Files, listed: &[(String, u64)]) -> io::Result<VecDeque<
     Ok(segments)
 }
 
+/// Whether a segment ends in more zeros than a frame does.
+fn ends_blank(files: &dyn Files, name: &str, length: u64) -> io::Result<bool> {
+    const MANY: usize = 64;
+    let from = length.saturating_sub(u64::try_from(MANY).unwrap_or(0));
+    let end = files.read(name, from, MANY)?;
+    Ok(end.len() == MANY && end.iter().all(|byte| *byte == 0))
+}
+
 /// Cuts a segment behind its last good frame; what is cut was never reported as durable.
 fn cut_tail(files: &dyn Files, name: &str, length: u64) -> io::Result<u64> {
+    let written = segment::written_end(files, name, length)?;
     let (good, _) = segment::good_end(files, name, length)?;
-    if length == 0 {
+    if written == 0 {
         files.remove(name)?;
     } else if good == 0 {
         // Torn in its first batch, or damaged at its start: it is kept for whoever wants to look.
-        tracing::warn!(segment = name, bytes = length, "a segment without a readable header was set aside");
+        tracing::warn!(segment = name, bytes = written, "a segment without a readable header was set aside");
+        files.truncate(name, written)?;
         files.rename(name, &segment::set_aside(name))?;
     } else if good < length {
-        tracing::warn!(segment = name, bytes = length - good, "a torn end was cut off the spool");
+        if good < written {
+            tracing::warn!(segment = name, bytes = written - good, "a torn end was cut off the spool");
+        }
         files.truncate(name, good)?;
     }
     Ok(good)

@@ -98,8 +98,13 @@ impl Chunk {
     /// Looks for the next good frame.
     fn resume(&self, cursor: &Cursor, from: usize) -> Option<Found> {
         let (Some(salt), Some(next)) = (cursor.salt, cursor.next_seq) else { return Some(Found::Tail) };
-        for start in from..self.bytes.len() {
-            let bytes = self.bytes.get(start..).unwrap_or_default();
+        let mut at = from;
+        while let Some(bytes) = self.bytes.get(at..).filter(|bytes| !bytes.is_empty()) {
+            // No frame begins with three zeros, and a segment that was not filled ends in many.
+            let skip = blank(bytes).saturating_sub(2);
+            let start = at + skip;
+            at = start + 1;
+            let bytes = bytes.get(skip..).unwrap_or_default();
             let Some((size, seq)) = wire::peek_seq(bytes) else { continue };
             if seq < next || seq > next.saturating_add(SEQ_JUMP_MAX) {
                 continue;
@@ -124,6 +129,33 @@ impl Chunk {
     fn offset(&self, index: usize) -> u64 {
         self.base.saturating_add(u64::try_from(index).unwrap_or(u64::MAX))
     }
+}
+
+/// Zeros to compare with.
+const BLANK: [u8; 4096] = [0; 4096];
+
+/// How many zeros the bytes begin with.
+fn blank(bytes: &[u8]) -> usize {
+    let whole = bytes.chunks_exact(BLANK.len()).take_while(|chunk| **chunk == BLANK).count() * BLANK.len();
+    let rest = bytes.get(whole..).unwrap_or_default();
+    whole + rest.iter().take_while(|byte| **byte == 0).count()
+}
+
+/// The end of what was written into a segment: behind it are only zeros, of room that was set aside and not
+/// used. A last frame that ends in zeros itself may reach a little further.
+pub(crate) fn written_end(files: &dyn Files, name: &str, length: u64) -> io::Result<u64> {
+    let step = u64::try_from(CHUNK).unwrap_or(u64::MAX);
+    let mut end = length;
+    while end > 0 {
+        let start = end.saturating_sub(step);
+        let bytes = files.read(name, start, usize::try_from(end - start).unwrap_or(CHUNK))?;
+        if blank(&bytes) < bytes.len() {
+            let zeros = bytes.iter().rev().take_while(|byte| **byte == 0).count();
+            return Ok(end.saturating_sub(u64::try_from(zeros).unwrap_or(0)));
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 /// Walks a segment to its last good frame: the offset behind it, and its number.

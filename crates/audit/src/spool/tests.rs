@@ -260,11 +260,21 @@ async fn a_disk_that_hangs_does_not_hold_callers_for_ever() {
 
 #[test]
 fn a_full_disk_refuses_and_recovers_and_says_what_was_lost() {
-    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    for plain in [true, false] {
+        fill_a_disk(plain);
+    }
+}
+
+fn fill_a_disk(plain: bool) {
+    let (disk, store) = (FakeDisk::default().plain(plain), FakeStore::default());
     let mut world = World::start(&disk, &store).unwrap();
-    world.keep(record()).unwrap();
     disk.quota(Some(disk.used() + 100));
-    assert_eq!(world.keep(record()), Err(NotDurable));
+    let mut kept = 0;
+    while world.keep(record()).is_ok() {
+        kept += 1;
+    }
+    // Room that was set aside is there, whatever else fills the disk.
+    assert_eq!(kept > 0, !plain);
     assert_eq!(world.shared.state(), State::Full);
     assert!(world.recorder.reserve().is_none());
     world.recorder.lost(&record());
@@ -274,10 +284,50 @@ fn a_full_disk_refuses_and_recovers_and_says_what_was_lost() {
     assert_eq!(world.shared.state(), State::Ready);
     world.keep(record()).unwrap();
     world.shipper.ship_all().unwrap();
-    let kept = store.0.lock().clone();
-    assert_eq!(kept.records.len(), 2);
-    assert_eq!(kept.gaps.iter().map(|(lost, _)| lost).sum::<u64>(), 2);
+    let store = store.0.lock().clone();
+    assert_eq!(store.records.len(), kept + 1);
+    assert_eq!(store.gaps.iter().map(|(lost, _)| lost).sum::<u64>(), 2);
     assert_eq!(world.progress.damaged_total.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn room_that_was_set_aside_is_inside_the_bound_and_given_back() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start_with(&disk, &store, 20_000).unwrap();
+    while world.keep(record()).is_ok() {
+        assert!(disk.used() <= 20_000 + 1_000, "{}", disk.used());
+    }
+    let (sealed, active): (Vec<_>, Vec<_>) =
+        world.shared.segments.lock().iter().cloned().partition(|segment| segment.sealed);
+    let lengths: BTreeMap<String, u64> = disk.list().unwrap().into_iter().collect();
+    assert!(!sealed.is_empty() && active.len() == 1);
+    for segment in sealed {
+        assert_eq!(lengths[&segment.name], segment.length);
+    }
+}
+
+#[test]
+fn what_was_set_aside_and_not_used_is_no_damage() {
+    for plain in [true, false] {
+        let (disk, store) = (FakeDisk::default().plain(plain), FakeStore::default());
+        let mut world = World::start(&disk, &store).unwrap();
+        for _ in 0..12 {
+            world.keep(record()).unwrap();
+        }
+        drop(world);
+        // A start that wrote nothing: its segment is all zeros.
+        disk.create(&segment::name(9, 1), 4_000).unwrap();
+        // A sealed segment whose unused end was not cut off.
+        let (first, length) = disk.segments().remove(0);
+        disk.grow(&first, length + 3_000);
+        let disk = disk.power_cycle(0);
+        let mut world = World::start(&disk, &store).unwrap();
+        world.shipper.ship_all().unwrap();
+        let kept = store.0.lock().clone();
+        assert_eq!((kept.records.len(), kept.gaps.len()), (12, 0));
+        assert_eq!(world.progress.damaged_total.load(Ordering::Relaxed), 0);
+        assert!(disk.list().unwrap().iter().all(|(name, _)| !name.ends_with(".bad")));
+    }
 }
 
 #[test]

@@ -96,11 +96,7 @@ impl Writer {
         while let Some(mut items) = self.gather() {
             self.write(&mut items);
         }
-        let mut segments = self.shared.segments.lock();
-        if let Some(last) = segments.back_mut() {
-            last.sealed = true;
-        }
-        drop(segments);
+        self.retire();
         self.shared.committed.notify_all();
     }
 
@@ -210,14 +206,22 @@ impl Writer {
             self.retire();
         }
         let name = segment::name(self.shared.settings.epoch, self.next_seq);
-        let file = self.shared.files.create(&name)?;
+        // What is set aside is inside the bound too.
+        let settings = &self.shared.settings;
+        let room = settings.segment_size.min(settings.size_max.saturating_sub(self.shared.bytes()));
+        let file = self.shared.files.create(&name, room)?;
         let (salt, _) = Uuid::new_v4().as_u64_pair();
         self.active = Some(Active { name, file, salt, length: 0 });
         Ok(salt)
     }
 
+    /// Ends the active segment: it is cut to what it holds, before another is made.
     fn retire(&mut self) {
-        self.active = None;
+        if let Some(active) = self.active.take()
+            && let Err(error) = self.shared.files.truncate(&active.name, active.length)
+        {
+            tracing::warn!(segment = %active.name, %error, "the unused end of a segment could not be cut off");
+        }
         if let Some(last) = self.shared.segments.lock().back_mut() {
             last.sealed = true;
         }
