@@ -37,24 +37,68 @@ impl Default for SpoolConfig {
     }
 }
 
-/// For how long records are kept in the store.
+/// For how long records are kept in the store, and what is added up of them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
-    /// Records that are older are removed.
+    /// Records that are older are removed. What a legal hold covers stays.
     pub age: Option<HumanDuration>,
     /// When the store is larger, its oldest records are removed.
     pub size: Option<ByteSize>,
+    /// Another age for a class of records.
+    pub classes: RetentionClasses,
+    /// For how long the rollups are kept, which hold no record and name nobody.
+    pub rollups: RollupRetention,
+}
+
+/// Ages by class of record.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionClasses {
+    /// Calls that were carried.
+    pub access: Option<HumanDuration>,
+    /// Calls that were refused: no identity, no grant, or over a limit.
+    pub refused: Option<HumanDuration>,
+    /// What administrators did to the timeline itself.
+    pub admin: Option<HumanDuration>,
+    /// What other gateways say.
+    pub imported: Option<HumanDuration>,
+}
+
+/// Ages by level of the rollups. A level without an age is kept for ever.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RollupRetention {
+    /// Sums by the minute.
+    #[serde(rename = "1m")]
+    pub minute: Option<HumanDuration>,
+    /// Sums by a quarter of an hour.
+    #[serde(rename = "15m")]
+    pub quarter: Option<HumanDuration>,
+    /// Sums by the day.
+    #[serde(rename = "1d")]
+    pub day: Option<HumanDuration>,
+}
+
+impl Default for RollupRetention {
+    fn default() -> Self {
+        Self { minute: Some(days(30)), quarter: Some(days(180)), day: Some(days(5 * 365)) }
+    }
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        const DAY: u64 = 24 * 60 * 60;
         Self {
-            age: Some(HumanDuration::new(Duration::from_secs(30 * DAY))),
+            age: Some(days(30)),
             size: Some(ByteSize::new(10 << 30)),
+            classes: RetentionClasses::default(),
+            rollups: RollupRetention::default(),
         }
     }
+}
+
+fn days(count: u64) -> HumanDuration {
+    HumanDuration::new(Duration::from_secs(count * 24 * 60 * 60))
 }
 
 /// Where traces of calls are sent, by OTLP over HTTP with JSON bodies.
@@ -93,6 +137,11 @@ pub const SPOOL_SIZE_MIN: u64 = 16 << 20;
 /// The longest `gateway_id`, in bytes.
 pub const GATEWAY_ID_MAX: usize = 64;
 
+/// The shortest that sums by the minute are kept, in days.
+pub const MINUTE_DAYS_MIN: u64 = 4;
+/// The shortest that sums by a quarter of an hour are kept, in days.
+pub const QUARTER_DAYS_MIN: u64 = 7;
+
 impl AuditConfig {
     /// What is wrong with it, if anything: the key, and a sentence.
     pub fn problem(&self) -> Option<(&'static str, String)> {
@@ -107,6 +156,15 @@ impl AuditConfig {
         if id.is_empty() || id.len() > GATEWAY_ID_MAX || !id.bytes().all(plain) {
             let text = "1 to 64 letters, digits, `-`, `_` and `.` are expected";
             return Some(("spool.gateway_id", text.to_owned()));
+        }
+        let least = |keep: Option<HumanDuration>, days: u64| {
+            keep.is_some_and(|keep| keep.get() < Duration::from_secs(days * 24 * 60 * 60))
+        };
+        if least(self.retention.rollups.minute, MINUTE_DAYS_MIN)
+            || least(self.retention.rollups.quarter, QUARTER_DAYS_MIN)
+        {
+            let text = "late records are added up for days: `1m` is at least 4d, `15m` at least 7d";
+            return Some(("retention.rollups", text.to_owned()));
         }
         None
     }

@@ -15,6 +15,7 @@ pub mod otlp;
 pub mod personal;
 pub mod query;
 pub mod render;
+pub mod retention;
 pub mod rollup;
 pub mod row;
 mod shipper;

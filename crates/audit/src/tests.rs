@@ -22,7 +22,7 @@ fn config(dir: &Path) -> AuditConfig {
     let mut config = AuditConfig::default().relative_to(dir);
     config.spool.gateway_id = Some("gw-1".to_owned());
     // The records of these tests have a fixed time.
-    config.retention = Retention { age: None, size: None };
+    config.retention = Retention { age: None, size: None, ..Retention::default() };
     config
 }
 
@@ -260,12 +260,12 @@ fn retention_removes_what_is_old_and_what_is_too_much() {
     let timeline = Timeline::open(config.store.path().unwrap()).unwrap();
     let all = Filter { limit: Some(10_000), ..Filter::default() };
     let age = HumanDuration::new(Duration::from_secs(86_400 * 10));
-    let by_age = Retention { age: Some(age), size: None };
+    let by_age = Retention { age: Some(age), size: None, ..Retention::default() };
     while store.retain(&by_age, day(30).micros()).unwrap() {}
     let rows = timeline.query(&all).unwrap();
     assert_eq!(rows.len(), 1_000);
     assert_eq!(rows[0].int("ts"), Some(day(20).micros()));
-    let by_size = Retention { age: None, size: Some(ByteSize::new(1 << 20)) };
+    let by_size = Retention { age: None, size: Some(ByteSize::new(1 << 20)), ..Retention::default() };
     while store.retain(&by_size, day(30).micros()).unwrap() {}
     assert!(timeline.query(&all).unwrap().len() < 3_000);
 }

@@ -14,11 +14,10 @@ use super::{BUSY_WAIT, Batch, HighWater, OpenIntent, Store, StoreError};
 use crate::columns::{COLUMNS, SCHEMA_VERSION, Type};
 use crate::config::Retention;
 use crate::leaf::{self, Field, RowOf};
+use crate::retention;
 use crate::rollup;
 use crate::spool::files::make_private;
 
-/// Rows removed in one step of retention.
-const RETAIN_ROWS: usize = 5_000;
 /// Pages given back to the file system in one step of retention.
 const RETAIN_PAGES: usize = 2_000;
 /// Memory for pages of the file.
@@ -52,6 +51,7 @@ impl SqliteStore {
         rollup::sqlite::add_functions(&connection)?;
         connection.execute_batch(&schema())?;
         connection.execute_batch(&rollup::sqlite::schema())?;
+        connection.execute_batch(retention::sqlite::SCHEMA)?;
         check_columns(&connection)?;
         Ok(Self { connection, insert: insert() })
     }
@@ -124,10 +124,9 @@ impl Store for SqliteStore {
 
     fn retain(&mut self, retention: &Retention, now_us: i64) -> Result<bool, StoreError> {
         let mut more = rollup::sqlite::fold(&mut self.connection)?;
-        if let Some(age) = retention.age {
-            let age_us = i64::try_from(age.get().as_micros()).unwrap_or(i64::MAX);
-            let before = now_us.saturating_sub(age_us);
-            more |= self.remove_oldest(before)? == RETAIN_ROWS;
+        more |= retention::sqlite::expire(&mut self.connection, retention, now_us)?;
+        if let Some(keep) = retention.longest_us() {
+            let before = now_us.saturating_sub(keep);
             self.connection.execute(
                 "DELETE FROM checkpoint AS old WHERE signed_us < ?1 AND EXISTS (
                      SELECT 1 FROM checkpoint AS new WHERE new.gateway_id = old.gateway_id
@@ -139,7 +138,7 @@ impl Store for SqliteStore {
         if let Some(size) = retention.size
             && self.size()? > size.get()
         {
-            more |= self.remove_oldest(i64::MAX)? > 0;
+            more |= retention::sqlite::shrink(&mut self.connection)? > 0;
         }
         // Pages that are free go back to the file system, so that the file shrinks too.
         self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({RETAIN_PAGES})"))?;
@@ -148,34 +147,6 @@ impl Store for SqliteStore {
 }
 
 impl SqliteStore {
-    /// Removes rows, and keeps in the same transaction up to when they were removed: `audit verify` takes a row
-    /// that is missing after that for one that was taken away.
-    fn remove_oldest(&mut self, before_us: i64) -> rusqlite::Result<usize> {
-        let transaction =
-            self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let limit = i64::try_from(RETAIN_ROWS).unwrap_or(i64::MAX);
-        let newest: Option<i64> = transaction
-            .prepare_cached(
-                "SELECT max(ts) FROM (SELECT ts FROM access_event WHERE ts < ?1 ORDER BY ts LIMIT ?2)",
-            )?
-            .query_row(params![before_us, limit], |row| row.get(0))?;
-        let Some(newest) = newest else { return Ok(0) };
-        let removed = transaction
-            .prepare_cached(
-                "DELETE FROM access_event WHERE rowid IN
-                 (SELECT rowid FROM access_event WHERE ts < ?1 ORDER BY ts LIMIT ?2)",
-            )?
-            .execute(params![before_us, limit])?;
-        transaction
-            .prepare_cached(
-                "INSERT INTO retention_horizon VALUES ('', ?1)
-                 ON CONFLICT (class) DO UPDATE SET before_us = max(before_us, excluded.before_us)",
-            )?
-            .execute([newest.saturating_add(1)])?;
-        transaction.commit()?;
-        Ok(removed)
-    }
-
     /// Bytes in use: the file's, less the pages that are free.
     fn size(&self) -> rusqlite::Result<u64> {
         let pragma = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
@@ -371,9 +342,7 @@ fn schema() -> String {
              PRIMARY KEY (gateway_id, epoch, size)) WITHOUT ROWID;
          CREATE TABLE IF NOT EXISTS log_tile (
              gateway_id TEXT NOT NULL, epoch INTEGER NOT NULL, tile INTEGER NOT NULL, hashes BLOB NOT NULL,
-             PRIMARY KEY (gateway_id, epoch, tile)) WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS retention_horizon (
-             class TEXT NOT NULL PRIMARY KEY, before_us INTEGER NOT NULL) WITHOUT ROWID;",
+             PRIMARY KEY (gateway_id, epoch, tile)) WITHOUT ROWID;",
     );
     sql
 }
