@@ -19,10 +19,11 @@ use crate::codes;
 use crate::fault::{Fault, Kind};
 use crate::import::Importer;
 use crate::name::AccessId;
-use crate::organs::{AuditMode, Durable, NotDurable, Observer, Recorder, Slot};
+use crate::organs::{AuditMode, Durable, Form, NotDurable, Observer, Recorder, Slot};
 use crate::permit::{Allowance, Lease, Permit};
 use crate::principal::{Arrival, Principal};
 use crate::record::{AccessRecord, FaultRecord, Origin, Outcome, Stage, TaskRef, Timings, TraceContext};
+use crate::record::{OBJECT_BYTES_MAX, OPERATION_BYTES_MAX, TEXT_BYTES_MAX, USER_AGENT_BYTES_MAX};
 use crate::secret::Personal;
 use crate::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -176,25 +177,36 @@ impl Access {
     }
 
     /// Notes the pipeline task that the caller names.
-    pub fn note_task(&mut self, task: Box<TaskRef>) {
+    pub fn note_task(&mut self, mut task: Box<TaskRef>) {
+        task.redact(&*self.snapshot.redactor);
         self.edit(|record| record.task = Some(task));
     }
 
-    /// Notes what the client says it is, cut to 256 bytes.
+    /// Notes what the client says it is.
     pub fn note_user_agent(&mut self, text: &str) {
-        let end = text.floor_char_boundary(256);
-        self.edit(|record| record.user_agent = text.get(..end).map(Into::into));
+        self.redact(Form::Text, text, USER_AGENT_BYTES_MAX, |record, text| record.user_agent = Some(text));
     }
 
     /// Notes the route template.
-    pub fn note_endpoint(&mut self, template: impl Into<Box<str>>) {
-        self.edit(|record| record.endpoint = Some(template.into()));
+    pub fn note_endpoint(&mut self, template: impl AsRef<str>) {
+        self.redact(Form::Path, template.as_ref(), TEXT_BYTES_MAX, |record, text| {
+            record.endpoint = Some(text);
+        });
     }
 
-    /// Notes the operation's text, which the door has redacted, and its fingerprint.
-    pub fn note_operation(&mut self, redacted: impl Into<Box<str>>, fingerprint: Option<u64>) {
-        self.edit(|record| {
-            record.operation = Some(Personal::new(redacted.into()));
+    /// Notes the operation's text, out of which the door has taken the values, and its fingerprint.
+    pub fn note_operation(&mut self, template: impl AsRef<str>, fingerprint: Option<u64>) {
+        self.note_operation_as(Form::Template, template.as_ref(), fingerprint);
+    }
+
+    /// Notes the text of PostgreSQL statements as the caller sent them, and their fingerprint.
+    pub fn note_statement(&mut self, sql: &str, fingerprint: Option<u64>) {
+        self.note_operation_as(Form::Sql, sql, fingerprint);
+    }
+
+    fn note_operation_as(&mut self, form: Form, text: &str, fingerprint: Option<u64>) {
+        self.redact(form, text, OPERATION_BYTES_MAX, |record, text| {
+            record.operation = Some(Personal::new(text));
             record.operation_fingerprint = fingerprint;
         });
     }
@@ -211,8 +223,10 @@ impl Access {
 
     /// Keeps something that only this door knows.
     pub fn note(&mut self, key: &str, value: impl Into<Value>) {
+        let mut value = value.into();
+        self.snapshot.redactor.redact_json(key, &mut value);
         self.edit(|record| {
-            record.ext.insert(key.to_owned(), value.into());
+            record.ext.insert(key.to_owned(), value);
         });
     }
 
@@ -240,7 +254,8 @@ impl Access {
 
     pub(crate) fn know_actions(&mut self, actions: &Actions, audit: AuditMode) {
         self.audit = audit;
-        self.edit(|record| record.actions = Some(actions.clone()));
+        let actions = actions.redacted(&*self.snapshot.redactor, OBJECT_BYTES_MAX);
+        self.edit(|record| record.actions = Some(actions));
     }
 
     pub(crate) fn know_permit(&mut self, permit: &Permit) {
@@ -295,6 +310,9 @@ impl Access {
     /// Settles the call as refused or failed.
     pub(crate) fn settle_fault(&mut self, fault: &Fault) {
         self.settled = true;
+        // What was wrong with a request is often told in the request's own words.
+        let redactor = self.snapshot.redactor.clone();
+        let redacted = |text: &str| -> Box<str> { redactor.redact(Form::Text, text, TEXT_BYTES_MAX).into() };
         self.edit(|record| {
             record.outcome = match fault.code().kind {
                 Kind::Malformed
@@ -309,8 +327,8 @@ impl Access {
             record.fault = Some(FaultRecord {
                 code: fault.code().name,
                 side: fault.code().side.as_str(),
-                public: fault.public().into(),
-                cause: fault.cause_text().map(Into::into),
+                public: redacted(fault.public()),
+                cause: fault.cause_text().map(redacted),
             });
             if let Some(rule) = fault.rule_name() {
                 record.rule = Some(rule.clone());
@@ -343,6 +361,18 @@ impl Access {
         }
         self.recorder.lost(&record);
         None
+    }
+
+    /// What came in passes the redactor on its way into the record.
+    fn redact(
+        &mut self,
+        form: Form,
+        text: &str,
+        bytes_max: usize,
+        keep: impl FnOnce(&mut AccessRecord, Box<str>),
+    ) {
+        let redacted = self.snapshot.redactor.redact(form, text, bytes_max).into();
+        self.edit(|record| keep(record, redacted));
     }
 
     fn edit(&mut self, change: impl FnOnce(&mut AccessRecord)) {

@@ -4,10 +4,12 @@
 //! request can only be compared in one way: segments joined by `/`, and inside a segment everything
 //! but letters, digits and `-_.~@$+=!,;&'()` percent-encoded with upper-case hex digits.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::name::ResourceName;
+use crate::organs::{Form, Redactor};
 
 /// What is done to an object (DESIGN: the table of verbs by door).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -106,6 +108,14 @@ impl Object {
         &self.0
     }
 
+    /// The object as a record may keep it.
+    pub(crate) fn redacted(&self, redactor: &dyn Redactor, bytes_max: usize) -> Option<Self> {
+        match redactor.redact(Form::Path, &self.0, bytes_max) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(text) => Some(Self(text.into())),
+        }
+    }
+
     /// The segments, still in canonical (encoded) form.
     pub fn segments(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')
@@ -177,6 +187,20 @@ impl Actions {
     /// The actions, in the order in which the call names them.
     pub fn as_slice(&self) -> &[Action] {
         &self.0
+    }
+
+    /// The same actions as a record may keep them.
+    pub fn redacted(&self, redactor: &dyn Redactor, bytes_max: usize) -> Self {
+        let objects: Vec<_> =
+            self.0.iter().map(|action| action.object.redacted(redactor, bytes_max)).collect();
+        if objects.iter().all(Option::is_none) {
+            return self.clone();
+        }
+        let kept = self.0.iter().zip(objects).map(|(action, object)| Action {
+            object: object.unwrap_or_else(|| action.object.clone()),
+            ..action.clone()
+        });
+        Self(kept.collect())
     }
 
     /// The resource that the call is for: the first action's.

@@ -35,12 +35,15 @@ pub use import::{
 };
 pub use name::{AccessId, ConfigDigest, GrantName, IssuerName, LeaseId, ResourceName, RoleName};
 pub use organs::{
-    AuditMode, Authenticator, BoxFuture, Deadlines, Durable, Lessor, NotDurable, Observer, Policy, Recorder,
-    Slot,
+    AuditMode, Authenticator, BoxFuture, Deadlines, Durable, Form, Lessor, NotDurable, Observer, Policy,
+    Recorder, Redactor, Slot,
 };
 pub use permit::{Allowance, Case, Decision, Lease, Login, Obligations, Permit};
 pub use principal::{Actor, Arrival, AuthMethod, ClientCertificate, Credentials, Principal, PrincipalKind};
-pub use record::{AccessRecord, FaultRecord, Origin, Outcome, Stage, TaskRef, Timings, TraceContext};
+pub use record::{
+    AccessRecord, FaultRecord, OBJECT_BYTES_MAX, OPERATION_BYTES_MAX, Origin, Outcome, Stage, TEXT_BYTES_MAX,
+    TaskRef, Timings, TraceContext, USER_AGENT_BYTES_MAX,
+};
 pub use road::{Call, Caller, Gateway, Refusal, Shaped, unknown_resource};
 pub use secret::{Personal, Secret};
 pub use session::{Session, Standing};

@@ -1,10 +1,13 @@
 //! What the road asks of the organs. Each organ is a crate of its own and implements one of these;
 //! the binary puts them together in a [`crate::Snapshot`].
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use crate::fault::Fault;
 use crate::import::{Import, ImportTally, ImportedRecord};
@@ -47,6 +50,31 @@ pub trait Policy: Send + Sync {
 pub trait Lessor: Send + Sync {
     /// Lends the credential that the permit's resource and role call for.
     fn lend<'a>(&'a self, permit: &'a Permit) -> BoxFuture<'a, Result<Lease, Fault>>;
+}
+
+/// What kind of text a record is about to take in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Free text: a user agent, a fault's text, a log line, a header's value.
+    Text,
+    /// An operation from which the door has taken the values already: `GET /shop/orders?id=eq.?`.
+    Template,
+    /// A path, each segment percent-encoded by itself: an object, an endpoint.
+    Path,
+    /// A URL, or the path and query of a request.
+    Url,
+    /// PostgreSQL statements.
+    Sql,
+}
+
+/// Redaction: what came in → what a record may keep of it. Pure, and linear in its input.
+pub trait Redactor: Send + Sync {
+    /// The text without what is secret in it, and at most `bytes_max` long. What is cut off is cut after the
+    /// redaction, so that no half of a secret is left.
+    fn redact<'a>(&self, form: Form, text: &'a str, bytes_max: usize) -> Cow<'a, str>;
+
+    /// Does the same to all texts of a JSON value, which `key` names.
+    fn redact_json(&self, key: &str, value: &mut Value);
 }
 
 /// The record could not be made durable: the disk is full or broken, or the spool is closed.

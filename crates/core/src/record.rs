@@ -1,6 +1,7 @@
 //! The access record: what the timeline keeps of one governed call. Plain data; the audit organ gives
 //! it columns. Names follow OCSF and OpenTelemetry where those have one.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,9 +9,19 @@ use serde_json::{Map, Value};
 
 use crate::action::Actions;
 use crate::name::{AccessId, ConfigDigest, GrantName, LeaseId, ResourceName, RoleName};
+use crate::organs::{Form, Redactor};
 use crate::principal::Principal;
 use crate::secret::Personal;
 use crate::time::Timestamp;
+
+/// The most bytes of an operation's text that a record keeps.
+pub const OPERATION_BYTES_MAX: usize = 8 << 10;
+/// The most bytes of an object that a record keeps.
+pub const OBJECT_BYTES_MAX: usize = 4 << 10;
+/// The most bytes of what the client says it is that a record keeps.
+pub const USER_AGENT_BYTES_MAX: usize = 256;
+/// The most bytes of any other text that a record keeps.
+pub const TEXT_BYTES_MAX: usize = 2 << 10;
 
 /// The stages of the main road, in order. Their names are the names of spans, of `Server-Timing`
 /// metrics and of the record's duration columns.
@@ -198,6 +209,15 @@ pub struct TaskRef {
     pub map_index: Option<u32>,
 }
 
+impl TaskRef {
+    /// The names as a record may keep them.
+    pub(crate) fn redact(&mut self, redactor: &dyn Redactor) {
+        for name in [&mut self.dag_id, &mut self.run_id, &mut self.task_id] {
+            redact_in_place(redactor, name, Form::Text, TEXT_BYTES_MAX);
+        }
+    }
+}
+
 /// One governed call, first byte to last. The spool adds `gateway_id`, `epoch` and `seq`.
 #[derive(Clone, Debug)]
 pub struct AccessRecord {
@@ -273,4 +293,43 @@ pub struct AccessRecord {
     pub task: Option<Box<TaskRef>>,
     /// What only one door or a later version knows.
     pub ext: Map<String, Value>,
+}
+
+impl AccessRecord {
+    /// Redacts every text of a record that did not come by the road, an imported one; what an [`crate::Access`]
+    /// notes is redacted as it is noted. `operation` says what kind of text the operation's is.
+    pub fn redact(&mut self, redactor: &dyn Redactor, operation: Form) {
+        let short = |text: &mut Option<Box<str>>, form: Form, bytes_max: usize| {
+            redact_in_place(redactor, text, form, bytes_max);
+        };
+        short(&mut self.user_agent, Form::Text, USER_AGENT_BYTES_MAX);
+        short(&mut self.endpoint, Form::Path, TEXT_BYTES_MAX);
+        short(&mut self.api_version, Form::Text, TEXT_BYTES_MAX);
+        short(&mut self.cache_status, Form::Text, TEXT_BYTES_MAX);
+        if let Some(task) = &mut self.task {
+            task.redact(redactor);
+        }
+        if let Some(text) = &self.operation {
+            let kept = redactor.redact(operation, text.reveal(), OPERATION_BYTES_MAX).into();
+            self.operation = Some(Personal::new(kept));
+        }
+        if let Some(fault) = &mut self.fault {
+            fault.public = redactor.redact(Form::Text, &fault.public, TEXT_BYTES_MAX).into();
+            short(&mut fault.cause, Form::Text, TEXT_BYTES_MAX);
+        }
+        if let Some(actions) = &mut self.actions {
+            *actions = actions.redacted(redactor, OBJECT_BYTES_MAX);
+        }
+        for (key, value) in &mut self.ext {
+            redactor.redact_json(key, value);
+        }
+    }
+}
+
+fn redact_in_place(redactor: &dyn Redactor, text: &mut Option<Box<str>>, form: Form, bytes_max: usize) {
+    if let Some(text) = text
+        && let Cow::Owned(kept) = redactor.redact(form, text, bytes_max)
+    {
+        *text = kept.into();
+    }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::name::{ConfigDigest, ResourceName};
-use crate::organs::{AuditMode, Authenticator, Deadlines, Lessor, Policy};
+use crate::organs::{AuditMode, Authenticator, Deadlines, Lessor, Policy, Redactor};
 
 /// One configured backend, as its door compiled it.
 #[derive(Clone)]
@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub policy: Arc<dyn Policy>,
     /// Permit → backend credential.
     pub lessor: Arc<dyn Lessor>,
+    /// What came in → what a record may keep of it.
+    pub redactor: Arc<dyn Redactor>,
     /// The configured backends.
     pub resources: HashMap<ResourceName, Resource>,
     /// The road's timeouts.

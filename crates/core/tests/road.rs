@@ -1,6 +1,7 @@
 //! The road over small organs of its own: what it asks, in which order, and what it records.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -65,6 +66,19 @@ impl Policy for Organs {
         match permit.actions().as_slice()[0].object.as_str() {
             "busy" => Err(Fault::new(LIMITED, "slow down").retry_after(Duration::from_secs(1))),
             _ => Ok(None),
+        }
+    }
+}
+
+/// Knows one secret.
+impl Redactor for Organs {
+    fn redact<'a>(&self, _: Form, text: &'a str, _: usize) -> Cow<'a, str> {
+        if text.contains("hunter2") { text.replace("hunter2", "***").into() } else { text.into() }
+    }
+
+    fn redact_json(&self, _: &str, value: &mut serde_json::Value) {
+        if let serde_json::Value::String(text) = value {
+            *text = text.replace("hunter2", "***");
         }
     }
 }
@@ -136,6 +150,7 @@ fn gateway(audit: AuditMode, now: i64) -> (Gateway, Arc<Organs>) {
         authenticator: organs.clone(),
         policy: organs.clone(),
         lessor: organs.clone(),
+        redactor: organs.clone(),
         resources: HashMap::from([(name, resource)]),
         deadlines: Deadlines::default(),
     };

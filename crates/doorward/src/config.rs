@@ -14,6 +14,7 @@ use doorward_http::config::{LimitsConfig, TlsConfig};
 use doorward_identity::config::{ApiKeysConfig, CertificatesConfig, IdentityConfig, IssuerConfig};
 use doorward_policy::config::{DenyConfig, GrantConfig};
 use doorward_policy::{Compiled, Limiter, Sources};
+use doorward_redact::{RedactConfig, RedactError, Redactor};
 use doorward_settings::{Document, HumanDuration, Node, Problem, Problems, Spanned, suggest};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -25,8 +26,19 @@ use crate::doors::{self, Door};
 const VERSION: u64 = 1;
 
 /// First path segments that the gateway keeps for itself.
-const RESERVED: &[&str] =
-    &["aws", "sts", "oauth", "mcp", "gateway", "healthz", "readyz", "metrics", "console", "api", "well-known"];
+const RESERVED: &[&str] = &[
+    "aws",
+    "sts",
+    "oauth",
+    "mcp",
+    "gateway",
+    "healthz",
+    "readyz",
+    "metrics",
+    "console",
+    "api",
+    "well-known",
+];
 
 /// The configuration of a gateway.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -78,6 +90,9 @@ pub struct Root {
     /// For how long records are kept.
     #[serde(default)]
     pub retention: Retention,
+    /// What is taken out of texts before they enter a record.
+    #[serde(default)]
+    pub redact: RedactConfig,
     /// Where traces are sent.
     pub otlp: Option<OtlpConfig>,
 }
@@ -170,6 +185,8 @@ pub struct Config {
     pub resources: Vec<ResourceEntry>,
     /// The grants and deny rules.
     pub policy: Arc<Compiled>,
+    /// What records may keep.
+    pub redactor: Arc<Redactor>,
     document: Document,
 }
 
@@ -194,6 +211,8 @@ impl Config {
                 problems.push(node.get(section).unwrap_or(node).problem(format!("{key}: {text}")));
             }
         }
+        let redactor = root.as_ref().map(|root| compile_redactor(&root.redact, node));
+        let redactor = redactor.and_then(|redactor| problems.take(redactor));
         let resources = read_resources(node.get("resources"), &mut problems);
         // Grants may speak of a resource whose own section is wrong; that is said once, where it is wrong.
         let named = node.get("resources").map(Node::entries).unwrap_or_default();
@@ -206,10 +225,11 @@ impl Config {
                 None
             }
         };
-        match (root, policy) {
-            (Some(root), Some(policy)) if problems.is_empty() => {
+        match (root, policy, redactor) {
+            (Some(root), Some(policy), Some(redactor)) if problems.is_empty() => {
                 let (digest, document) = (document.digest(), document.clone());
-                Ok(Self { digest, root, resources, policy: Arc::new(policy), document })
+                let (policy, redactor) = (Arc::new(policy), Arc::new(redactor));
+                Ok(Self { digest, root, resources, policy, redactor, document })
             }
             _ => Err(problems),
         }
@@ -250,6 +270,14 @@ impl Config {
             .map(|(role, resources)| format!("the backend role {role} is shared by {}", resources.join(", ")))
             .collect()
     }
+}
+
+fn compile_redactor(config: &RedactConfig, root: &Node) -> Result<Redactor, Problem> {
+    Redactor::new(config).map_err(|error: RedactError| {
+        let section = root.get("redact");
+        let at = section.and_then(|section| section.get(error.section()));
+        at.or(section).unwrap_or(root).problem(error.to_string())
+    })
 }
 
 fn check_version(version: &Spanned<u64>, problems: &mut Problems) {

@@ -88,6 +88,7 @@ impl Wiring {
             authenticator: Arc::new(Identity::new(plan, &self.key_sources)),
             policy: config.policy.clone(),
             lessor: Arc::new(logins),
+            redactor: config.redactor.clone(),
             resources: resources
                 .iter()
                 .map(|(name, opened)| (name.clone(), opened.resource.clone()))

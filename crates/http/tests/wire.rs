@@ -180,6 +180,7 @@ impl Site {
             authenticator: organs.clone(),
             policy: organs.clone(),
             lessor: organs.clone(),
+            redactor: Arc::new(doorward_redact::Redactor::default()),
             resources: HashMap::from([(name, resource)]),
             deadlines: Deadlines::default(),
         };

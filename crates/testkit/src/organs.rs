@@ -10,6 +10,7 @@ use doorward_core::{
     Lessor, Login, NotDurable, Obligations, Observer, Permit, Personal, Policy, Principal, PrincipalKind,
     Recorder, Resource, ResourceName, RoleName, Slot, Snapshot, Timestamp,
 };
+use doorward_redact::Redactor;
 use parking_lot::Mutex;
 
 /// Fault codes of the organs in memory.
@@ -254,6 +255,7 @@ pub fn snapshot(tokens: &Arc<Tokens>, rules: &Arc<Rules>, resources: Vec<Resourc
         authenticator: tokens.clone(),
         policy: rules.clone(),
         lessor: StaticLessor::none(),
+        redactor: Arc::new(Redactor::default()),
         resources: resources.into_iter().map(|resource| (resource.name.clone(), resource)).collect(),
         deadlines: Deadlines::default(),
     })

@@ -37,14 +37,22 @@ pub(crate) fn operation(request: &Request, method: &str, resource: &str) -> Stri
     {
         parameters.push(format!("body={}", list(request.payload.keys().iter().map(|key| key.to_string()))));
     }
-    if !parameters.is_empty() {
-        text.push('?');
-        text.push_str(&parameters.join("&"));
+    // A name stays whole or goes: half of one might be half of something that the redactor knows.
+    for (index, parameter) in parameters.iter().enumerate() {
+        let separator = if index == 0 { '?' } else { '&' };
+        if text.len() + parameter.len() + 2 + ELLIPSIS.len() > TEXT_BYTES_MAX {
+            text.push(separator);
+            text.push_str(ELLIPSIS);
+            break;
+        }
+        text.push(separator);
+        text.push_str(parameter);
     }
-    let end = text.floor_char_boundary(TEXT_BYTES_MAX);
-    text.truncate(end);
     text
 }
+
+/// Stands for the parameters that there was no room for.
+const ELLIPSIS: &str = "…";
 
 /// How long the text may be.
 pub(crate) const TEXT_BYTES_MAX: usize = 2_048;

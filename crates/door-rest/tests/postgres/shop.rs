@@ -159,6 +159,7 @@ impl Shop {
             authenticator: Arc::new(Names),
             policy: Arc::new(Grants(setup)),
             lessor: Arc::new(Lender),
+            redactor: Arc::new(doorward_redact::Redactor::default()),
             resources: [(name, resource.clone())].into(),
             deadlines: Deadlines::default(),
         });
