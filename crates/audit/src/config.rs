@@ -22,6 +22,9 @@ pub struct SpoolConfig {
     /// The longest that a record waits for others to be synced together with, under load. An idle log
     /// syncs at once.
     pub commit_delay: HumanDuration,
+    /// The share of `size_max`, or of what the disk leaves of it, at which the log and
+    /// `doorward_spool_alarm` say that the spool fills; 1 to 100.
+    pub alarm_percent: u8,
     /// The name of this gateway in its records; the default is a random one, kept in the directory.
     pub gateway_id: Option<String>,
 }
@@ -32,6 +35,7 @@ impl Default for SpoolConfig {
             dir: PathBuf::from("data/spool"),
             size_max: ByteSize::new(4 << 30),
             commit_delay: HumanDuration::new(Duration::from_millis(5)),
+            alarm_percent: 80,
             gateway_id: None,
         }
     }
@@ -150,6 +154,9 @@ impl AuditConfig {
         }
         if self.spool.size_max.get() < SPOOL_SIZE_MIN {
             return Some(("spool.size_max", "the spool needs at least 16MiB".to_owned()));
+        }
+        if !(1..=100).contains(&self.spool.alarm_percent) {
+            return Some(("spool.alarm_percent", "1 to 100 is expected".to_owned()));
         }
         let id = self.spool.gateway_id.as_deref().unwrap_or("gateway");
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);

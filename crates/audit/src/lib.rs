@@ -26,6 +26,7 @@ pub mod time;
 pub mod wire;
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,6 +43,7 @@ pub use spool::{PLACES_MAX, State};
 use imports::Window;
 use shipper::{Progress, Shipper};
 use spool::files::{Directory, Files, make_private};
+use spool::pressure::Level;
 use spool::{Recovered, Settings, Shared, SpoolRecorder, Writer};
 use subjects::Subjects;
 
@@ -102,6 +104,12 @@ pub struct Status {
     pub spool_bytes: u64,
     /// Bytes that it may hold.
     pub spool_bytes_max: u64,
+    /// The share that is used of what it can hold: its bound, or what the disk leaves of it.
+    pub spool_used_percent: u64,
+    /// Whether it fills: `spool.alarm_percent` is reached, or the disk is nearly full.
+    pub spool_alarm: bool,
+    /// Bytes that its disk has left, where that can be known.
+    pub spool_disk_free: Option<u64>,
     /// Calls with a place reserved: those in flight.
     pub reserved: usize,
     /// Frames made durable since the start.
@@ -167,10 +175,13 @@ impl Audit {
             size_max,
             segment_size: (size_max / SEGMENTS_MIN).min(SEGMENT_SIZE_MAX),
             commit_delay: config.spool.commit_delay.get(),
+            alarm_percent: config.spool.alarm_percent,
         };
         let files: Arc<dyn Files> = files;
         let imports = Window::read(&*files, recovered.segments.iter()).map_err(spool_error)?;
-        let shared = Arc::new(Shared::new(settings, files, recovered.segments).with_imports(imports));
+        let shared = Arc::new(
+            Shared::new(settings, files, recovered.segments).with_imports(imports).with_owed(recovered.owed),
+        );
         let mut writer = Writer::new(shared.clone(), subjects);
         writer.prove().map_err(|cause| AuditError::Spool { dir: dir.display().to_string(), cause })?;
         let progress = Arc::new(Progress::default());
@@ -211,7 +222,10 @@ impl Audit {
             segments: shared.segments.lock().len(),
             lost_total: shared.lost_total(),
             damaged_total: self.progress.damaged_total.load(Ordering::Relaxed),
-            spool_error: shared.error.lock().clone(),
+            spool_error: shared.trouble(),
+            spool_alarm: shared.pressure.level() != Level::Roomy,
+            spool_used_percent: shared.used_percent(),
+            spool_disk_free: shared.pressure.disk_free(),
             store_error: self.progress.error.lock().clone(),
         }
     }
@@ -251,8 +265,14 @@ impl std::fmt::Debug for Audit {
 fn lock(dir: &Path) -> Result<File, AuditError> {
     let spool = |cause: String| AuditError::Spool { dir: dir.display().to_string(), cause };
     let mut options = OpenOptions::new();
+    let path = dir.join(LOCK_FILE);
     let file = spool::files::private(options.write(true).create(true).truncate(false))
-        .open(dir.join(LOCK_FILE))
+        .open(&path)
+        // On a volume that is read-only for now, the lock of an earlier start does.
+        .or_else(|error| match error.kind() {
+            ErrorKind::ReadOnlyFilesystem => File::open(&path).map_err(|_| error),
+            _ => Err(error),
+        })
         .map_err(|error| spool(error.to_string()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -172,6 +172,11 @@ fn register_audit(registry: &mut Registry, audit: &Status) {
     };
     gauge("spool_bytes", "Bytes of records on local disk", audit.spool_bytes);
     gauge("spool_bytes_max", "Bytes of records that local disk may hold", audit.spool_bytes_max);
+    gauge("spool_used_percent", "Share used of what the spool can hold", audit.spool_used_percent);
+    gauge("spool_alarm", "1 while the spool fills", u64::from(audit.spool_alarm));
+    if let Some(free) = audit.spool_disk_free {
+        gauge("spool_disk_free_bytes", "Bytes that the spool's disk has left", free);
+    }
     gauge("spool_backlog", "Durable frames that the store does not have yet", audit.backlog);
     gauge(
         "spool_open",

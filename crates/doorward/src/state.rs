@@ -50,7 +50,12 @@ struct ConfigReadiness {
 #[derive(Debug, Serialize)]
 struct SpoolReadiness {
     open: bool,
+    /// `ready`, `full`, `broken` or `closed`.
+    state: &'static str,
     bytes: u64,
+    used_percent: u64,
+    /// It fills: the store is behind, or the disk is nearly full.
+    alarm: bool,
     backlog: u64,
     lost: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,7 +127,10 @@ impl State {
             config: ConfigReadiness { digest: serving.digest.clone(), refused: serving.refused.clone() },
             spool: SpoolReadiness {
                 open,
+                state: spool.state.as_str(),
                 bytes: spool.spool_bytes,
+                used_percent: spool.spool_used_percent,
+                alarm: spool.spool_alarm,
                 backlog: spool.backlog,
                 lost: spool.lost_total,
                 trouble: spool.spool_error,

@@ -20,6 +20,8 @@ pub(crate) trait Files: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Gives a file another name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Bytes that the disk has left for us, where that can be known.
+    fn free(&self) -> io::Result<Option<u64>>;
     /// Puts a small file in place: all of it or nothing, durably.
     fn put(&self, name: &str, content: &[u8]) -> io::Result<()>;
 }
@@ -50,6 +52,18 @@ impl Directory {
     fn sync(&self) -> io::Result<()> {
         File::open(&self.0)?.sync_all()
     }
+}
+
+/// Whether an error says that nothing can be written for now, for want of room or because the volume is
+/// read-only. Such a spool is waited for.
+pub(crate) fn is_unwritable(error: &io::Error) -> bool {
+    is_full(error) || error.kind() == io::ErrorKind::ReadOnlyFilesystem
+}
+
+/// Whether an error says that there is no room.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// Records are for the gateway's own eyes.
@@ -84,10 +98,16 @@ impl Files for Directory {
     }
 
     fn create(&self, name: &str, room: u64) -> io::Result<Box<dyn Appender>> {
-        let file = private(OpenOptions::new().write(true).create_new(true)).open(self.0.join(name))?;
-        set_aside(&file, room)?;
-        self.sync()?;
-        Ok(Box::new(file))
+        let path = self.0.join(name);
+        let file = private(OpenOptions::new().write(true).create_new(true)).open(&path)?;
+        match set_aside(&file, room).and_then(|()| self.sync()) {
+            Ok(()) => Ok(Box::new(file)),
+            Err(error) => {
+                // The next try takes the same name. When this fails too, there is nothing more to do.
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
     }
 
     fn read(&self, name: &str, offset: u64, max: usize) -> io::Result<Vec<u8>> {
@@ -111,6 +131,17 @@ impl Files for Directory {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.0.join(from), self.0.join(to))?;
         self.sync()
+    }
+
+    #[cfg(unix)]
+    fn free(&self) -> io::Result<Option<u64>> {
+        let disk = rustix::fs::statvfs(&self.0)?;
+        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+    }
+
+    #[cfg(not(unix))]
+    fn free(&self) -> io::Result<Option<u64>> {
+        Ok(None)
     }
 
     fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {

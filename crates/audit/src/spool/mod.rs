@@ -13,6 +13,7 @@
 //!   bounded by `size_max` plus what the calls in flight at that moment write.
 
 pub(crate) mod files;
+pub(crate) mod pressure;
 mod recovery;
 pub(crate) mod segment;
 mod writer;
@@ -38,6 +39,8 @@ pub(crate) use writer::Writer;
 
 use crate::imports::{Seen, Ticket, Window};
 use files::Files;
+use pressure::Pressure;
+use recovery::SmallFile;
 
 /// Calls whose records have a place reserved at one time.
 pub const PLACES_MAX: usize = 65_536;
@@ -82,6 +85,8 @@ pub(crate) struct Settings {
     pub(crate) size_max: u64,
     pub(crate) segment_size: u64,
     pub(crate) commit_delay: Duration,
+    /// The share of what the spool can hold at which there is an alarm.
+    pub(crate) alarm_percent: u8,
 }
 
 /// One segment, as far as it is durable.
@@ -157,6 +162,9 @@ pub(crate) struct Shared {
     pub(crate) committed_seq: AtomicU64,
     pub(crate) written_total: AtomicU64,
     pub(crate) error: Mutex<Option<String>>,
+    pub(crate) pressure: Pressure,
+    /// Small files that the start could not write; the writer does before its first segment.
+    owed: Mutex<Vec<SmallFile>>,
 }
 
 impl Shared {
@@ -182,12 +190,30 @@ impl Shared {
             committed_seq: AtomicU64::new(0),
             written_total: AtomicU64::new(0),
             error: Mutex::new(None),
+            pressure: Pressure::default(),
+            owed: Mutex::default(),
         }
     }
 
     /// The same with a window of imported records.
     pub(crate) fn with_imports(self, imports: Window) -> Self {
         Self { imports, ..self }
+    }
+
+    /// With small files that are still to be written.
+    pub(crate) fn with_owed(mut self, owed: Vec<SmallFile>) -> Self {
+        self.owed = Mutex::new(owed);
+        self
+    }
+
+    /// Writes the small files that the start could not write.
+    pub(crate) fn write_owed(&self) -> std::io::Result<()> {
+        let mut owed = self.owed.lock();
+        while let Some((name, content)) = owed.last() {
+            self.files.put(name, content.as_bytes())?;
+            owed.pop();
+        }
+        Ok(())
     }
 
     /// How the spool is.

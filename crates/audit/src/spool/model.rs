@@ -47,6 +47,7 @@ struct Disk {
     sync_fails: bool,
     /// Whether no room can be set aside.
     plain: bool,
+    read_only: bool,
 }
 
 impl Disk {
@@ -56,7 +57,10 @@ impl Disk {
             Some(left) => *left -= 1,
             None => {}
         }
-        if self.crashed { Err(io::Error::other("the machine is off")) } else { Ok(()) }
+        if self.crashed {
+            return Err(io::Error::other("the machine is off"));
+        }
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 
     fn used(&self) -> usize {
@@ -83,6 +87,10 @@ impl FakeDisk {
 
     pub(crate) fn sync_fails(&self, fails: bool) {
         self.0.lock().sync_fails = fails;
+    }
+
+    pub(crate) fn read_only(&self, read_only: bool) {
+        self.0.lock().read_only = read_only;
     }
 
     pub(crate) fn plain(self, plain: bool) -> Self {
@@ -199,9 +207,17 @@ impl Files for FakeDisk {
         Ok(())
     }
 
+    fn free(&self) -> io::Result<Option<u64>> {
+        let disk = self.0.lock();
+        Ok(disk.quota.map(|quota| u64::try_from(quota.saturating_sub(disk.used())).unwrap()))
+    }
+
     fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let mut disk = self.0.lock();
         disk.step()?;
+        if disk.quota.is_some_and(|quota| disk.used() + content.len() > quota) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         disk.files.insert(name.to_owned(), FakeFile::whole(content.to_vec()));
         disk.removed.clear();
         Ok(())

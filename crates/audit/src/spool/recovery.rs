@@ -7,7 +7,7 @@ use std::sync::Arc;
 use doorward_core::{Clock, SystemClock};
 use uuid::Uuid;
 
-use super::files::Files;
+use super::files::{Files, is_unwritable};
 use super::{SegmentInfo, segment};
 
 const EPOCH_FILE: &str = "epoch";
@@ -22,7 +22,12 @@ pub(crate) struct Recovered {
     pub(crate) epoch: u64,
     /// Segments of earlier epochs, oldest first, each cut to its last good frame.
     pub(crate) segments: VecDeque<SegmentInfo>,
+    /// Small files that could not be written for want of room; they must be before the first segment is.
+    pub(crate) owed: Vec<SmallFile>,
 }
+
+/// Name and content.
+pub(crate) type SmallFile = (&'static str, String);
 
 impl Recovered {
     /// Reads the directory and begins a new epoch.
@@ -36,19 +41,25 @@ impl Recovered {
 
     pub(crate) fn read_at(files: &dyn Files, gateway_id: Option<&str>, seconds: u64) -> io::Result<Self> {
         let listed = files.list()?;
-        let gateway_id = own_id(files, &listed, gateway_id)?;
+        let mut owed = Vec::new();
+        let gateway_id = own_id(files, &listed, gateway_id, &mut owed)?;
         let segments = segments(files, &listed)?;
         let before = small_file(files, &listed, EPOCH_FILE)?.and_then(|text| text.trim().parse().ok());
         let newest = segments.back().map(|segment| segment.epoch);
         let epoch = before.max(newest).map_or(1, |epoch: u64| epoch.saturating_add(1)).max(seconds);
-        files.put(EPOCH_FILE, epoch.to_string().as_bytes())?;
-        Ok(Self { gateway_id, epoch, segments })
+        put(files, EPOCH_FILE, epoch.to_string(), &mut owed)?;
+        Ok(Self { gateway_id, epoch, segments, owed })
     }
 }
 
 /// The gateway's name, which a directory keeps: what it holds is in the store under that name, and would
 /// be shipped twice under another.
-fn own_id(files: &dyn Files, listed: &[(String, u64)], configured: Option<&str>) -> io::Result<Arc<str>> {
+fn own_id(
+    files: &dyn Files,
+    listed: &[(String, u64)],
+    configured: Option<&str>,
+    owed: &mut Vec<SmallFile>,
+) -> io::Result<Arc<str>> {
     let kept = small_file(files, listed, GATEWAY_FILE)?;
     match (configured, kept.as_deref().map(str::trim)) {
         (Some(configured), Some(kept)) if configured != kept => Err(io::Error::other(format!(
@@ -60,9 +71,20 @@ fn own_id(files: &dyn Files, listed: &[(String, u64)], configured: Option<&str>)
             let random = Uuid::new_v4().simple().to_string();
             let random = format!("gw-{}", random.get(..8).unwrap_or(&random));
             let id = configured.unwrap_or(&random);
-            files.put(GATEWAY_FILE, id.as_bytes())?;
+            put(files, GATEWAY_FILE, id.to_owned(), owed)?;
             Ok(Arc::from(id))
         }
+    }
+}
+
+/// Writes a small file, or owes it when there is no room: a gateway comes up on a full disk, and waits.
+fn put(files: &dyn Files, name: &'static str, content: String, owed: &mut Vec<SmallFile>) -> io::Result<()> {
+    match files.put(name, content.as_bytes()) {
+        Err(error) if is_unwritable(&error) => {
+            owed.push((name, content));
+            Ok(())
+        }
+        done => done,
     }
 }
 
@@ -109,18 +131,23 @@ fn ends_blank(files: &dyn Files, name: &str, length: u64) -> io::Result<bool> {
 fn cut_tail(files: &dyn Files, name: &str, length: u64) -> io::Result<u64> {
     let written = segment::written_end(files, name, length)?;
     let (good, _) = segment::good_end(files, name, length)?;
-    if written == 0 {
-        files.remove(name)?;
+    let done = if written == 0 {
+        files.remove(name)
     } else if good == 0 {
         // Torn in its first batch, or damaged at its start: it is kept for whoever wants to look.
         tracing::warn!(segment = name, bytes = written, "a segment without a readable header was set aside");
-        files.truncate(name, written)?;
-        files.rename(name, &segment::set_aside(name))?;
+        files.truncate(name, written).and_then(|()| files.rename(name, &segment::set_aside(name)))
     } else if good < length {
         if good < written {
             tracing::warn!(segment = name, bytes = written - good, "a torn end was cut off the spool");
         }
-        files.truncate(name, good)?;
+        files.truncate(name, good)
+    } else {
+        Ok(())
+    };
+    match done {
+        // It is read up to its good end; a later start cuts it.
+        Err(error) if is_unwritable(&error) => Ok(good),
+        done => done.map(|()| good),
     }
-    Ok(good)
 }

@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 use super::model::{FakeDisk, FakeStore, record};
+use super::pressure::Level;
 use super::*;
 use crate::config::Retention;
 use crate::shipper::{Progress, Shipper};
@@ -39,8 +40,10 @@ impl World {
             size_max,
             segment_size: 4_000,
             commit_delay: Duration::from_millis(5),
+            alarm_percent: 80,
         };
-        let shared = Arc::new(Shared::new(settings, Arc::new(disk.clone()), recovered.segments));
+        let shared = Shared::new(settings, Arc::new(disk.clone()), recovered.segments);
+        let shared = Arc::new(shared.with_owed(recovered.owed));
         let mut writer = Writer::new(shared.clone(), Subjects::in_memory().unwrap());
         writer.prove()?;
         let progress = Arc::new(Progress::default());
@@ -288,6 +291,90 @@ fn fill_a_disk(plain: bool) {
     assert_eq!(store.records.len(), kept + 1);
     assert_eq!(store.gaps.iter().map(|(lost, _)| lost).sum::<u64>(), 2);
     assert_eq!(world.progress.damaged_total.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_full_disk_at_the_start_is_waited_for() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    disk.quota(Some(0));
+    let mut world = World::start(&disk, &store).unwrap();
+    assert_eq!(world.shared.state(), State::Full);
+    assert!(world.shared.trouble().unwrap().contains("the disk is full"));
+    assert!(world.recorder.reserve().is_none());
+    world.recorder.lost(&record());
+    disk.quota(None);
+    std::thread::park_timeout(Duration::from_millis(1_050));
+    world.write();
+    world.keep(record()).unwrap();
+    let first = world.shared.settings.epoch;
+    drop(world);
+    // What the start owed was written before its first segment.
+    let mut world = World::start(&disk.power_cycle(0), &store).unwrap();
+    assert!(world.shared.settings.epoch > first);
+    world.shipper.ship_all().unwrap();
+    let kept = store.0.lock().clone();
+    assert_eq!((kept.records.len(), kept.gaps.iter().map(|(lost, _)| lost).sum::<u64>()), (1, 1));
+}
+
+#[test]
+fn a_read_only_volume_is_waited_for_while_running_and_at_the_start() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start(&disk, &store).unwrap();
+    world.keep(record()).unwrap();
+    disk.read_only(true);
+    assert_eq!(world.keep(record()), Err(NotDurable));
+    assert_eq!(world.shared.state(), State::Broken);
+    assert!(world.shared.trouble().unwrap().contains("read-only"));
+    drop(world);
+    let mut world = World::start(&disk, &store).unwrap();
+    assert!(world.recorder.reserve().is_none());
+    disk.read_only(false);
+    std::thread::park_timeout(Duration::from_millis(1_050));
+    world.write();
+    world.keep(record()).unwrap();
+    world.shipper.ship_all().unwrap();
+    // The refused one was written halfway; nothing of it is told as damage.
+    assert_eq!((store.0.lock().records.len(), world.progress.damaged_total.load(Ordering::Relaxed)), (2, 0));
+}
+
+#[test]
+fn an_alarm_comes_before_the_end_and_goes_again() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start_with(&disk, &store, 100_000).unwrap();
+    let mut watch = pressure::Watch::default();
+    let mut level = |world: &World| {
+        watch.look(&world.shared);
+        world.shared.pressure.level()
+    };
+    assert_eq!(level(&world), Level::Roomy);
+    let mut seen = Vec::new();
+    while world.keep(record()).is_ok() {
+        let now = level(&world);
+        if seen.last().is_none_or(|(last, _)| *last != now) {
+            seen.push((now, world.shared.used_percent()));
+        }
+    }
+    assert_eq!(level(&world), Level::Full);
+    let [(Level::Roomy, _), (Level::Alarm, 80..=82), ..] = seen.as_slice() else { panic!("{seen:?}") };
+    assert!(world.shared.trouble().unwrap().contains("spool.size_max"));
+    world.shipper.ship_all().unwrap();
+    assert_eq!(level(&world), Level::Roomy);
+    assert_eq!(world.shared.trouble(), None);
+    // Others can fill the disk too.
+    disk.quota(Some(disk.used() + 5_000));
+    std::thread::park_timeout(Duration::from_millis(1_050));
+    assert_eq!(level(&world), Level::Alarm);
+}
+
+#[test]
+fn what_was_lost_last_is_told_at_the_end() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let world = World::start(&disk, &store).unwrap();
+    world.recorder.lost(&record());
+    world.shared.close();
+    world.writer.run();
+    World::start(&disk.power_cycle(0), &store).unwrap().shipper.ship_all().unwrap();
+    assert_eq!(store.0.lock().gaps.iter().map(|(lost, _)| lost).sum::<u64>(), 1);
 }
 
 #[test]

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use super::files::Appender;
+use super::files::{Appender, is_full, is_unwritable};
+use super::pressure::Watch;
 use super::{Item, Losses, SegmentInfo, Shared, segment};
 use crate::columns::CALL_COLUMNS;
 use crate::row::Input;
@@ -38,7 +39,7 @@ const PROBE: Duration = Duration::from_secs(1);
 /// Why a batch could not be made durable.
 #[derive(Debug, thiserror::Error)]
 enum WriteError {
-    #[error("the spool's files: {0}")]
+    #[error("{}: {_0}", reason(_0))]
     Io(#[from] io::Error),
     #[error("the subjects' key store: {0}")]
     Subjects(#[from] rusqlite::Error),
@@ -47,11 +48,20 @@ enum WriteError {
 impl WriteError {
     fn disk_full(&self) -> bool {
         match self {
-            Self::Io(error) => {
-                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-            }
+            Self::Io(error) => is_full(error),
             Self::Subjects(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
         }
+    }
+}
+
+/// What is wrong with the spool's files, and what ends it.
+fn reason(error: &io::Error) -> &'static str {
+    if is_full(error) {
+        "the disk is full; records are taken again when it has room"
+    } else if is_unwritable(error) {
+        "the volume is read-only; records are taken again when it can be written"
+    } else {
+        "the spool's files cannot be written"
     }
 }
 
@@ -71,6 +81,7 @@ pub(crate) struct Writer {
     buffer: Vec<u8>,
     last_sync: Duration,
     failed_at: Option<Instant>,
+    watch: Watch,
 }
 
 impl Writer {
@@ -83,21 +94,45 @@ impl Writer {
             buffer: Vec::new(),
             last_sync: Duration::ZERO,
             failed_at: None,
+            watch: Watch::default(),
         }
     }
 
-    /// Makes the first segment, so that a spool that cannot be written is known at the start.
+    /// Makes the first segment, so that a spool that cannot be written is known at the start. One for which
+    /// there is no room is waited for: what does not require records goes on.
     pub(crate) fn prove(&mut self) -> Result<(), String> {
-        self.commit(&mut Vec::new()).map_err(|error| error.to_string())
+        let done = self.commit(&mut Vec::new());
+        if let Err(WriteError::Io(error)) = &done
+            && is_unwritable(error)
+        {
+            done.or_else(|error| {
+                self.fail(&error, &mut Vec::new());
+                Ok(())
+            })
+        } else {
+            done.map_err(|error| error.to_string())
+        }
     }
 
     /// Works until the spool is closed and the queue is empty.
     pub(crate) fn run(mut self) {
         while let Some(mut items) = self.gather() {
             self.write(&mut items);
+            self.watch.look(&self.shared);
         }
+        self.tell_losses();
         self.retire();
         self.shared.committed.notify_all();
+    }
+
+    /// Says what was lost before the end: in a gap frame, or at least in the log.
+    fn tell_losses(&mut self) {
+        let lost = self.shared.losses.lock().count;
+        if lost > 0
+            && let Err(error) = self.commit(&mut Vec::new())
+        {
+            tracing::error!(lost, %error, "records were lost, and no gap could be written to say so");
+        }
     }
 
     /// Waits for frames, and for company under load. An empty batch is a tick: losses to write, or a
@@ -205,6 +240,7 @@ impl Writer {
             }
             self.retire();
         }
+        self.shared.write_owed()?;
         let name = segment::name(self.shared.settings.epoch, self.next_seq);
         // What is set aside is inside the bound too.
         let settings = &self.shared.settings;
