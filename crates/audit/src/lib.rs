@@ -38,6 +38,7 @@ use parking_lot::Mutex;
 
 pub use config::AuditConfig;
 pub use imports::GENERATION_MAX as IMPORTS_REMEMBERED;
+pub use shipper::OpenStore;
 pub use spool::{PLACES_MAX, State};
 
 use imports::Window;
@@ -156,6 +157,12 @@ impl Audit {
     /// A store that cannot be opened is no error here: records wait in the spool, [`Audit::status`] says
     /// why, and it is tried again.
     pub fn open(config: &AuditConfig) -> Result<Self, AuditError> {
+        let url = config.store.clone();
+        Self::open_with_store(config, Box::new(move || store::open(&url)))
+    }
+
+    /// The same with a store that is opened in another way; for tests of stores that fail.
+    pub fn open_with_store(config: &AuditConfig, open_store: OpenStore) -> Result<Self, AuditError> {
         if let Some((key, text)) = config.problem() {
             return Err(AuditError::Config { key, text });
         }
@@ -188,8 +195,6 @@ impl Audit {
         let mut threads =
             Threads { writer: Some(spawn("audit-writer", move || writer.run())?), shipper: None };
         if !config.drain_disabled {
-            let url = config.store.clone();
-            let open_store: shipper::OpenStore = Box::new(move || store::open(&url));
             let shipper =
                 Shipper::new(shared.clone(), progress.clone(), open_store, config.retention.clone());
             threads.shipper = Some(spawn("audit-shipper", move || shipper.run())?);

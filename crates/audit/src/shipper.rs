@@ -1,12 +1,12 @@
 //! The shipper thread: carries durable frames from the spool to the store, in order, exactly once.
 //!
-//! Invariants: a store that is away, or refuses, never stops the spool: it is tried again each
-//! [`RETRY`], and the spool absorbs. A segment is deleted after the commit that carried its last frame.
+//! Invariants: a store that is away, or refuses, never stops the spool: it is tried again soon, then
+//! each [`RETRY`], and the spool absorbs. A segment is deleted after the commit that carried its last frame.
 //! Damage is never passed over in silence: what is missing is written to the store as a gap.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use doorward_core::{Clock, Outcome, SystemClock};
@@ -29,13 +29,15 @@ const GATHER: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(250);
 /// The most records in one transaction.
 const BATCH_RECORDS: usize = 10_000;
-/// How long a store that failed is left alone.
+/// How long a store that failed is left alone at most, and at first; the pause doubles in between, so that
+/// a connection that was lost costs little.
 const RETRY: Duration = Duration::from_secs(2);
+const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// How often retention looks at the store.
 const RETAIN_EVERY: Duration = Duration::from_secs(30);
 
 /// How to open the store; tried again until it works.
-pub(crate) type OpenStore = Box<dyn Fn() -> Result<Box<dyn Store>, StoreError> + Send>;
+pub type OpenStore = Box<dyn Fn() -> Result<Box<dyn Store>, StoreError> + Send>;
 
 /// What the shipper tells of itself.
 #[derive(Default)]
@@ -44,6 +46,8 @@ pub(crate) struct Progress {
     pub(crate) shipped_total: AtomicU64,
     pub(crate) damaged_total: AtomicU64,
     pub(crate) error: Mutex<Option<String>>,
+    /// Failures since the last success.
+    failures: AtomicU32,
     /// Ends the thread when everything is shipped.
     stop: AtomicBool,
     /// Ends the thread after what it is doing.
@@ -61,6 +65,17 @@ impl Progress {
     /// Lets the shipper end, whatever is left.
     pub(crate) fn give_up(&self) {
         self.tell(&self.give_up);
+    }
+
+    fn succeeded(&self) {
+        *self.error.lock() = None;
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    /// One more failure: how long to pause.
+    fn failed(&self) -> Duration {
+        let doublings = self.failures.fetch_add(1, Ordering::Relaxed).min(10);
+        (RETRY_FIRST * (1 << doublings)).min(RETRY)
     }
 
     fn tell(&self, flag: &AtomicBool) {
@@ -148,9 +163,9 @@ impl Shipper {
     pub(crate) fn run(mut self) {
         while !self.progress.given_up() {
             match self.step() {
-                Ok(Step::Moved) => *self.progress.error.lock() = None,
+                Ok(Step::Moved) => self.progress.succeeded(),
                 Ok(Step::Idle) => {
-                    *self.progress.error.lock() = None;
+                    self.progress.succeeded();
                     if self.progress.stopping() {
                         return;
                     }
@@ -187,7 +202,7 @@ impl Shipper {
         // Whatever was half read is read again, from what the store has.
         self.store = None;
         self.place = None;
-        self.pause(RETRY, Progress::given_up);
+        self.pause(self.progress.failed(), Progress::given_up);
     }
 
     fn wait_for_more(&self) {

@@ -14,6 +14,8 @@ const EPOCH_FILE: &str = "epoch";
 const GATEWAY_FILE: &str = "gateway-id";
 /// The most bytes of one of these files.
 const SMALL_FILE_MAX: usize = 1_024;
+/// Random bits of an epoch. With the seconds it stays below 2^53, which every JSON reader takes.
+const EPOCH_RANDOM_BITS: u32 = 20;
 
 /// What the directory holds.
 #[derive(Debug)]
@@ -33,20 +35,23 @@ impl Recovered {
     /// Reads the directory and begins a new epoch.
     ///
     /// Epochs grow with the wall clock's seconds, so that a directory that was wiped does not begin again
-    /// at numbers that the store has seen.
+    /// at numbers that the store has seen; [`EPOCH_RANDOM_BITS`] below them are random, so that two gateways
+    /// which were given one name do not begin the same epoch in the same second.
     pub(crate) fn read(files: &dyn Files, gateway_id: Option<&str>) -> io::Result<Self> {
         let seconds = u64::try_from(SystemClock.now().seconds()).unwrap_or(0);
-        Self::read_at(files, gateway_id, seconds)
+        let random = Uuid::new_v4().as_u64_pair().1 & ((1 << EPOCH_RANDOM_BITS) - 1);
+        Self::read_at(files, gateway_id, (seconds << EPOCH_RANDOM_BITS) | random)
     }
 
-    pub(crate) fn read_at(files: &dyn Files, gateway_id: Option<&str>, seconds: u64) -> io::Result<Self> {
+    /// The same with the least number that the new epoch may have.
+    pub(crate) fn read_at(files: &dyn Files, gateway_id: Option<&str>, least: u64) -> io::Result<Self> {
         let listed = files.list()?;
         let mut owed = Vec::new();
         let gateway_id = own_id(files, &listed, gateway_id, &mut owed)?;
         let segments = segments(files, &listed)?;
         let before = small_file(files, &listed, EPOCH_FILE)?.and_then(|text| text.trim().parse().ok());
         let newest = segments.back().map(|segment| segment.epoch);
-        let epoch = before.max(newest).map_or(1, |epoch: u64| epoch.saturating_add(1)).max(seconds);
+        let epoch = before.max(newest).map_or(1, |epoch: u64| epoch.saturating_add(1)).max(least);
         put(files, EPOCH_FILE, epoch.to_string(), &mut owed)?;
         Ok(Self { gateway_id, epoch, segments, owed })
     }
