@@ -8,6 +8,7 @@ use doorward_settings::{ByteSize, HumanDuration, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use crate::personal::config::PersonalConfig;
 pub use crate::store::config::{Server, StoreLogin, StoreUrl};
 
 /// The local durable log that records pass through on their way to the store.
@@ -129,6 +130,8 @@ pub struct AuditConfig {
     pub spool: SpoolConfig,
     /// For how long they are kept.
     pub retention: Retention,
+    /// Whose personal data they hold, and under which keys.
+    pub personal: PersonalConfig,
     /// Leaves records in the spool; for benchmarks.
     #[serde(skip)]
     pub drain_disabled: bool,
@@ -173,7 +176,7 @@ impl AuditConfig {
             let text = "late records are added up for days: `1m` is at least 4d, `15m` at least 7d";
             return Some(("retention.rollups", text.to_owned()));
         }
-        None
+        self.personal.problem()
     }
 
     /// The same with relative paths taken from `base`.
@@ -181,6 +184,7 @@ impl AuditConfig {
     pub fn relative_to(mut self, base: &Path) -> Self {
         self.store = self.store.relative_to(base);
         self.spool.dir = base.join(&self.spool.dir);
+        self.personal = self.personal.relative_to(base);
         self
     }
 }

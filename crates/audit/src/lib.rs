@@ -9,6 +9,7 @@
 
 pub mod columns;
 pub mod config;
+pub mod hold;
 mod imports;
 pub mod leaf;
 pub mod otlp;
@@ -21,7 +22,6 @@ pub mod row;
 mod shipper;
 mod spool;
 pub mod store;
-mod subjects;
 pub mod time;
 pub mod wire;
 
@@ -42,11 +42,12 @@ pub use shipper::OpenStore;
 pub use spool::{PLACES_MAX, State};
 
 use imports::Window;
+use personal::pending::Pending;
+use personal::service::Told;
 use shipper::{Progress, Shipper};
-use spool::files::{Directory, Files, make_private};
+use spool::files::{Directory, Files};
 use spool::pressure::Level;
 use spool::{Recovered, Settings, Shared, SpoolRecorder, Writer};
-use subjects::Subjects;
 
 /// The largest segment file.
 const SEGMENT_SIZE_MAX: u64 = 64 << 20;
@@ -79,14 +80,9 @@ pub enum AuditError {
         /// Why.
         cause: String,
     },
-    /// The subjects' key store cannot be used.
-    #[error("the subjects' key store {path} cannot be used: {cause}")]
-    Subjects {
-        /// The file.
-        path: String,
-        /// Why.
-        cause: String,
-    },
+    /// There are no keys for personal data.
+    #[error("personal data cannot be sealed: {0}")]
+    Keys(#[from] personal::KeyError),
     /// A thread cannot be started.
     #[error("a thread cannot be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -133,12 +129,18 @@ pub struct Status {
     pub spool_error: Option<String>,
     /// Why the store cannot be written.
     pub store_error: Option<String>,
+    /// Why the key store cannot be used.
+    pub keys_error: Option<String>,
+    /// Keys that wait for the key store.
+    pub keys_pending: usize,
 }
 
 /// The record's organ at work.
 pub struct Audit {
     shared: Arc<Shared>,
     progress: Arc<Progress>,
+    pending: Arc<Pending>,
+    told: Arc<Told>,
     threads: Mutex<Threads>,
     /// Unlocked by the operating system when the process ends, however it ends.
     _lock: File,
@@ -148,6 +150,7 @@ pub struct Audit {
 struct Threads {
     writer: Option<JoinHandle<()>>,
     shipper: Option<JoinHandle<()>>,
+    keys: Option<JoinHandle<()>>,
 }
 
 impl Audit {
@@ -173,7 +176,6 @@ impl Audit {
         };
         let files = Arc::new(Directory::open(dir).map_err(spool_error)?);
         let lock = lock(dir)?;
-        let subjects = open_subjects(&config.store.subjects_path())?;
         let recovered = Recovered::read(&*files, config.spool.gateway_id.as_deref()).map_err(spool_error)?;
         let size_max = config.spool.size_max.get();
         let settings = Settings {
@@ -189,17 +191,20 @@ impl Audit {
         let shared = Arc::new(
             Shared::new(settings, files, recovered.segments).with_imports(imports).with_owed(recovered.owed),
         );
-        let mut writer = Writer::new(shared.clone(), subjects);
+        let keys = personal::start::start(config, shared.files.clone(), shared.settings.epoch)?;
+        let mut writer = Writer::new(shared.clone(), keys.keyring);
         writer.prove().map_err(|cause| AuditError::Spool { dir: dir.display().to_string(), cause })?;
         let progress = Arc::new(Progress::default());
         let mut threads =
-            Threads { writer: Some(spawn("audit-writer", move || writer.run())?), shipper: None };
+            Threads { writer: Some(spawn("audit-writer", move || writer.run())?), ..Threads::default() };
+        threads.keys = Some(keys.thread);
         if !config.drain_disabled {
             let shipper =
                 Shipper::new(shared.clone(), progress.clone(), open_store, config.retention.clone());
             threads.shipper = Some(spawn("audit-shipper", move || shipper.run())?);
         }
-        Ok(Self { shared, progress, threads: Mutex::new(threads), _lock: lock })
+        let (pending, told) = (keys.pending, keys.told);
+        Ok(Self { shared, progress, pending, told, threads: Mutex::new(threads), _lock: lock })
     }
 
     /// Where the road sends records.
@@ -232,6 +237,8 @@ impl Audit {
             spool_used_percent: shared.used_percent(),
             spool_disk_free: shared.pressure.disk_free(),
             store_error: self.progress.error.lock().clone(),
+            keys_error: self.told.error(),
+            keys_pending: self.pending.len(),
         }
     }
 
@@ -242,6 +249,8 @@ impl Audit {
         self.shared.close();
         let mut threads = self.threads.lock();
         join(threads.writer.take());
+        // It ends when the writer no longer asks it.
+        join(threads.keys.take());
         self.progress.stop();
         self.shared.committed.notify_all();
         if let Some(shipper) = threads.shipper.take() {
@@ -284,12 +293,6 @@ fn lock(dir: &Path) -> Result<File, AuditError> {
         Err(std::fs::TryLockError::WouldBlock) => Err(AuditError::InUse(dir.display().to_string())),
         Err(std::fs::TryLockError::Error(error)) => Err(spool(error.to_string())),
     }
-}
-
-fn open_subjects(path: &Path) -> Result<Subjects, AuditError> {
-    let failed = |cause: String| AuditError::Subjects { path: path.display().to_string(), cause };
-    make_private(path).map_err(|error| failed(error.to_string()))?;
-    Subjects::open(path).map_err(|error| failed(error.to_string()))
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {

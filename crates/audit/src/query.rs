@@ -49,6 +49,9 @@ pub struct Filter {
     pub until: Option<Timestamp>,
     /// The principal's subject, e-mail address, client id or `subject_id`.
     pub principal: Option<String>,
+    /// The ids that the key store knows for that principal ([`crate::personal::open::Opener::ids`]); any of
+    /// them will do.
+    pub subject_ids: Vec<Uuid>,
     /// The resource's name.
     pub resource: Option<String>,
     /// The verb.
@@ -269,10 +272,15 @@ impl Conditions {
         }
         if let Some(principal) = &filter.principal {
             let columns = ["principal_subject", "principal_email", "client_id", "subject_id"];
-            conditions.texts.push(format!("({})", columns.map(|name| format!("{name} = ?")).join(" OR ")));
+            let mut either = columns.map(|name| format!("{name} = ?")).to_vec();
             for _ in columns {
                 conditions.values.push(Box::new(principal.clone()));
             }
+            for id in &filter.subject_ids {
+                either.push("subject_id = ?".to_owned());
+                conditions.values.push(Box::new(id.to_string()));
+            }
+            conditions.texts.push(format!("({})", either.join(" OR ")));
         }
         conditions
     }

@@ -9,7 +9,7 @@ use doorward_core::{AccessRecord, Principal, Stage, TaskRef};
 use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
-use crate::personal::{Sealed, seal};
+use crate::personal::Sealed;
 
 /// The most bytes of an operation's text that are kept.
 pub const OPERATION_MAX: usize = 8 << 10;
@@ -68,7 +68,7 @@ impl<'a> Input<'a> {
     }
 
     pub(crate) fn personal(self, text: Option<&'a str>, max: usize) -> Value<'a> {
-        text.map_or(Value::Null, |text| Value::Personal(seal(self.subject, bounded(text, max))))
+        text.map_or(Value::Null, |text| Value::Text(bounded(text, max)))
     }
 
     pub(crate) fn of_principal(self, read: impl FnOnce(&'a Principal) -> Option<&'a str>) -> Value<'a> {
@@ -81,7 +81,7 @@ impl<'a> Input<'a> {
 
     pub(crate) fn source_ip(self) -> Value<'a> {
         let ip = self.record.source_ip.as_ref();
-        ip.map_or(Value::Null, |ip| Value::Personal(seal(self.subject, ip.reveal().to_string())))
+        ip.map_or(Value::Null, |ip| Value::Text(Cow::Owned(ip.reveal().to_string())))
     }
 
     pub(crate) fn groups(self) -> Value<'a> {
@@ -99,8 +99,7 @@ impl<'a> Input<'a> {
         match self.principal() {
             Some(principal) if !principal.actors.is_empty() => {
                 let chain: Vec<Json> = principal.actors.iter().map(actor).collect();
-                let text = bounded_json(Json::from(chain).to_string(), CLAIMS_MAX);
-                Value::Personal(seal(self.subject, text))
+                Value::Json(Cow::Owned(bounded_json(Json::from(chain).to_string(), CLAIMS_MAX)))
             }
             Some(_) | None => Value::Null,
         }
@@ -114,7 +113,7 @@ impl<'a> Input<'a> {
                     0..=CLAIMS_MAX => Cow::Borrowed(claims),
                     length => Cow::Owned(too_long(length)),
                 };
-                Value::Personal(seal(self.subject, text))
+                Value::Json(text)
             }
             Some(_) | None => Value::Null,
         }

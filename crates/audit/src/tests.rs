@@ -13,6 +13,7 @@ use expect_test::{Expect, expect};
 use uuid::Uuid;
 
 use crate::config::{AuditConfig, Retention, StoreUrl};
+use crate::personal::open::{Opener, Reader};
 use crate::query::{Filter, Timeline};
 use crate::spool::model::record;
 use crate::store::sqlite::SqliteStore;
@@ -68,13 +69,10 @@ fn a_record_comes_to_the_timeline_promptly() {
     // The person's id is random, and kept elsewhere.
     let id = rows[0].text("subject_id").unwrap().to_owned();
     assert_eq!(Uuid::parse_str(&id).unwrap().get_version_num(), 4);
-    let subjects = rusqlite::Connection::open(dir.path().join("data/subjects.db")).unwrap();
-    let kept: String = subjects
-        .query_row("SELECT subject_id FROM subject WHERE issuer = 'corp' AND subject = 'u-17'", [], |row| {
-            row.get(0)
-        })
-        .unwrap();
-    assert_eq!(kept, id);
+    let ids = Opener::open(&config(dir.path())).unwrap().ids("u-17").unwrap();
+    assert_eq!(ids, [Uuid::parse_str(&id).unwrap()]);
+    let subjects = std::fs::read(dir.path().join("data/subjects.db")).unwrap();
+    assert!(!subjects.windows(4).any(|window| window == b"u-17" || window == b"corp"));
 }
 
 #[cfg(unix)]
@@ -221,6 +219,7 @@ fn a_store_of_the_first_version_is_upgraded_in_place() {
         until(&audit, |status| status.shipped_total == 1);
     }
     let rows = Timeline::open(config.store.path().unwrap()).unwrap().query(&Filter::default()).unwrap();
+    let rows = Reader::new(&config).rows(&rows);
     let versions: Vec<_> = rows.iter().map(|row| row.int("schema_version")).collect();
     assert_eq!(versions, [None, Some(2), Some(2)]);
     assert_eq!(rows[0].int("log_index"), None);
@@ -293,6 +292,7 @@ fn rows_are_found_by_what_people_ask_for() {
     let timeline = timeline.or_else(|_| Timeline::open(config.store.path().unwrap())).unwrap();
 
     let check = |filter: Filter, expected: &[u128]| {
+        let filter = Reader::new(&config).filter(filter).unwrap();
         let rows = timeline.query(&filter).unwrap();
         let ids: Vec<u128> = rows
             .iter()
@@ -353,6 +353,7 @@ fn story(record: Box<AccessRecord>, expected: Expect) {
     keep(&audit.recorder(), record);
     until(&audit, |status| status.shipped_total == 1);
     let rows = Timeline::open(config.store.path().unwrap()).unwrap().trace(id).unwrap();
+    let rows = Reader::new(&config).rows(&rows);
     expected.assert_eq(&render::trace(&rows));
 }
 
@@ -461,6 +462,7 @@ fn a_record_does_not_steer_the_terminal() {
     keep(&audit.recorder(), hostile);
     until(&audit, |status| status.shipped_total == 1);
     let rows = Timeline::open(config.store.path().unwrap()).unwrap().query(&Filter::default()).unwrap();
+    let rows = Reader::new(&config).rows(&rows);
     for text in
         [render::table(&rows, &[]), render::trace(&rows), render::json_lines(&rows), render::follow(&rows)]
     {
@@ -477,6 +479,7 @@ fn rows_for_machines_and_for_people() {
     keep(&audit.recorder(), at(record(), 21));
     until(&audit, |status| status.shipped_total == 1);
     let rows = Timeline::open(config.store.path().unwrap()).unwrap().query(&Filter::default()).unwrap();
+    let rows = Reader::new(&config).rows(&rows);
     expect![[r#"
         TIME                         OUTCOME  WHO                   ACTION                   STATUS  ROWS  TOOK    WHY  ACCESS ID
         2026-11-18T11:06:40.000000Z  allowed  analyst@corp.example  read shop/public/orders  200     1     900 µs  -    00000000-0000-0000-0000-000000000015

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use doorward_audit::config::{AuditConfig, OtlpConfig, Retention, SpoolConfig, StoreUrl};
+use doorward_audit::config::{AuditConfig, OtlpConfig, PersonalConfig, Retention, SpoolConfig, StoreUrl};
 use doorward_core::{ConfigDigest, Deadlines, ResourceName};
 use doorward_http::config::{LimitsConfig, TlsConfig};
 use doorward_identity::config::{ApiKeysConfig, CertificatesConfig, IdentityConfig, IssuerConfig};
@@ -93,6 +93,9 @@ pub struct Root {
     /// What is taken out of texts before they enter a record.
     #[serde(default)]
     pub redact: RedactConfig,
+    /// Personal data in records: what is sealed, and where the keys are.
+    #[serde(default)]
+    pub personal: PersonalConfig,
     /// Where traces are sent.
     pub otlp: Option<OtlpConfig>,
 }
@@ -121,6 +124,7 @@ impl Root {
             store: self.store.clone(),
             spool: self.spool.clone(),
             retention: self.retention.clone(),
+            personal: self.personal.clone(),
             ..AuditConfig::default()
         }
     }

@@ -65,7 +65,9 @@ fn the_file_and_the_segments_together_forget_nothing() {
         let mut call = record();
         let bytes_of_id = if own { *Uuid::now_v7().as_bytes() } else { id(12) };
         call.access_id = AccessId::from(Uuid::from_bytes(bytes_of_id));
-        wire::put_access(&mut bytes, 7, seq, false, Input { record: &call, subject: None });
+        let (mut sealing, key) = crate::personal::testing::sealing(&[]);
+        let seal = sealing.call(&key, call.access_id.as_bytes());
+        wire::put_access(&mut bytes, (7, seq), false, Input { record: &call, subject: None }, seal);
     }
     let mut file = disk.create("a.seg", 0).unwrap();
     file.append(&bytes).unwrap();

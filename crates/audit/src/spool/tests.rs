@@ -16,7 +16,6 @@ use super::pressure::Level;
 use super::*;
 use crate::config::Retention;
 use crate::shipper::{Progress, Shipper};
-use crate::subjects::Subjects;
 
 /// A gateway's spool and shipper on a fake disk, driven by hand.
 struct World {
@@ -44,7 +43,7 @@ impl World {
         };
         let shared = Shared::new(settings, Arc::new(disk.clone()), recovered.segments);
         let shared = Arc::new(shared.with_owed(recovered.owed));
-        let mut writer = Writer::new(shared.clone(), Subjects::in_memory().unwrap());
+        let mut writer = Writer::new(shared.clone(), crate::personal::testing::keyring(shared.files.clone()));
         writer.prove()?;
         let progress = Arc::new(Progress::default());
         let store = store.clone();

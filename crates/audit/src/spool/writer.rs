@@ -20,8 +20,9 @@ use super::files::{Appender, is_full, is_unwritable};
 use super::pressure::Watch;
 use super::{Item, Losses, SegmentInfo, Shared, segment};
 use crate::columns::CALL_COLUMNS;
+use crate::personal::keyring::Keyring;
+use crate::personal::service::KeyError;
 use crate::row::Input;
-use crate::subjects::Subjects;
 use crate::wire::{self, Gap, Header};
 use doorward_core::NotDurable;
 
@@ -33,6 +34,8 @@ const GATHER_MIN: Duration = Duration::from_micros(300);
 const GATHER_SYNCS: u32 = 8;
 /// Encoded bytes after which a batch is written, whatever else is queued.
 const BATCH_BYTES: usize = 4 << 20;
+/// The most records of one batch, whose callers' keys are looked for together.
+const BATCH_RECORDS: usize = 8_192;
 /// How often a broken spool is tried again, and losses are looked for.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -41,15 +44,17 @@ const PROBE: Duration = Duration::from_secs(1);
 enum WriteError {
     #[error("{}: {_0}", reason(_0))]
     Io(#[from] io::Error),
-    #[error("the subjects' key store: {0}")]
-    Subjects(#[from] rusqlite::Error),
+    #[error("{0}")]
+    Keys(#[from] KeyError),
+    #[error("a personal value could not be sealed")]
+    Unsealed,
 }
 
 impl WriteError {
     fn disk_full(&self) -> bool {
         match self {
-            Self::Io(error) => is_full(error),
-            Self::Subjects(error) => error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            Self::Io(error) | Self::Keys(KeyError::Pending(error)) => is_full(error),
+            Self::Keys(_) | Self::Unsealed => false,
         }
     }
 }
@@ -75,7 +80,7 @@ struct Active {
 /// The writer's own state; [`Writer::run`] is its thread.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
-    subjects: Subjects,
+    keyring: Keyring,
     active: Option<Active>,
     next_seq: u64,
     buffer: Vec<u8>,
@@ -85,10 +90,10 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, subjects: Subjects) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, keyring: Keyring) -> Self {
         Self {
             shared,
-            subjects,
+            keyring,
             active: None,
             next_seq: 1,
             buffer: Vec::new(),
@@ -166,6 +171,8 @@ impl Writer {
     pub(super) fn write(&mut self, items: &mut Vec<Item>) {
         let broken = self.shared.broken.load(Ordering::Relaxed);
         let losses = self.shared.losses.lock().count > 0;
+        // An idle gateway forgets erased keys too.
+        self.keyring.refresh();
         if items.is_empty() && !broken && !losses {
             return;
         }
@@ -200,22 +207,7 @@ impl Writer {
             losses = Some(pending);
             seq += 1;
         }
-        let mut taken = 0;
-        for item in items.iter() {
-            let subject = subject(&mut self.subjects, item)?;
-            wire::put_access(
-                &mut self.buffer,
-                salt,
-                seq,
-                item.intent,
-                Input { record: &item.record, subject },
-            );
-            seq += 1;
-            taken += 1;
-            if self.buffer.len() >= BATCH_BYTES {
-                break;
-            }
-        }
+        let taken = self.encode(items, salt, &mut seq)?;
         // From here on the numbers are used, whatever comes of the write.
         self.next_seq = seq;
         self.sync()?;
@@ -229,6 +221,24 @@ impl Writer {
             let _ = item.waiter.send(Ok(()));
         }
         Ok(())
+    }
+
+    /// Encodes as many of the items as one batch takes, under keys that are durable by now. How many.
+    fn encode(&mut self, items: &[Item], salt: u64, seq: &mut u64) -> Result<usize, WriteError> {
+        let keys = self.keyring.keys(items.iter().take(BATCH_RECORDS).map(|item| &*item.record))?;
+        let mut taken = 0;
+        for (item, key) in items.iter().zip(&keys) {
+            let record = &*item.record;
+            let input = Input { record, subject: key.subject_id() };
+            let seal = self.keyring.sealing.call(key, record.access_id.as_bytes());
+            wire::put_access(&mut self.buffer, (salt, *seq), item.intent, input, seal);
+            *seq += 1;
+            taken += 1;
+            if self.buffer.len() >= BATCH_BYTES {
+                break;
+            }
+        }
+        if self.keyring.sealing.take_failure() { Err(WriteError::Unsealed) } else { Ok(taken) }
     }
 
     /// The salt of a segment that has room, a new one if need be.
@@ -268,11 +278,7 @@ impl Writer {
         let started = Instant::now();
         let since = self.shared.born.elapsed().as_micros();
         self.shared.syncing_since.store(u64::try_from(since).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
-        // New ids are durable before the frames that use them.
-        let done = self.subjects.commit().map_err(WriteError::from).and_then(|()| {
-            active.file.append(&self.buffer)?;
-            Ok(active.file.sync()?)
-        });
+        let done = active.file.append(&self.buffer).and_then(|()| active.file.sync());
         self.shared.syncing_since.store(0, Ordering::Relaxed);
         done?;
         self.last_sync = started.elapsed();
@@ -309,7 +315,6 @@ impl Writer {
 
     fn fail(&mut self, error: &WriteError, items: &mut Vec<Item>) {
         self.failed_at = Some(Instant::now());
-        self.subjects.roll_back();
         let text = error.to_string();
         if !self.shared.broken.swap(true, Ordering::Relaxed) {
             tracing::error!(error = %text, "the spool cannot be written; resources that require records are closed");
@@ -347,15 +352,6 @@ impl Writer {
 /// calls unknown, and without either it is the completion that counts.
 fn count_records(items: &[Item]) -> u64 {
     u64::try_from(items.iter().filter(|item| !item.intent).count()).unwrap_or(u64::MAX)
-}
-
-fn subject(subjects: &mut Subjects, item: &Item) -> rusqlite::Result<Option<Uuid>> {
-    match &item.record.principal {
-        Some(principal) if principal.authenticated() => {
-            subjects.id(principal.issuer.as_str(), principal.subject.reveal()).map(Some)
-        }
-        Some(_) | None => Ok(None),
-    }
 }
 
 fn put_header(buffer: &mut Vec<u8>, shared: &Shared, salt: u64, seq: u64) {

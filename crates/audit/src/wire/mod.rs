@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::columns::CALL_COLUMNS;
 use crate::personal::Sealed;
+use crate::personal::seal::CallSeal;
 use crate::row::{Input, OBJECT_MAX, TEXT_MAX, Value, bounded};
 
 /// The version of this format.
@@ -130,21 +131,28 @@ pub fn put_header(out: &mut Vec<u8>, seq: u64, header: &Header<'_>) {
     });
 }
 
-/// Appends the frame of one call.
-pub fn put_access(out: &mut Vec<u8>, salt: u64, seq: u64, intent: bool, input: Input<'_>) {
+/// Appends the frame of one call, and seals what is personal in it: what the columns tell is in clear until
+/// here.
+pub(crate) fn put_access(
+    out: &mut Vec<u8>,
+    (salt, seq): (u64, u64),
+    intent: bool,
+    input: Input<'_>,
+    mut seal: CallSeal<'_>,
+) {
     let kind = if intent { INTENT } else { COMPLETION };
     put_frame(out, salt, kind, seq, |out| {
         out.extend_from_slice(input.record.access_id.as_bytes());
         put_length(out, CALL_COLUMNS.len());
-        for (_, value) in CALL_COLUMNS.iter() {
-            put_value(out, &value(input));
+        for (index, (_, value)) in CALL_COLUMNS.iter().enumerate() {
+            put_value(out, &seal.value(index, value(input)));
         }
         let actions = input.record.actions.as_ref().map_or(&[][..], |actions| actions.as_slice());
         put_length(out, actions.len());
-        for action in actions {
+        for (index, action) in actions.iter().enumerate() {
             put_text(out, action.verb.as_str());
             put_text(out, &bounded(action.resource.as_str(), TEXT_MAX));
-            put_text(out, &bounded(action.object.as_str(), OBJECT_MAX));
+            put_text(out, &seal.object(index, bounded(action.object.as_str(), OBJECT_MAX)));
         }
     });
 }

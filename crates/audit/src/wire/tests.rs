@@ -10,7 +10,9 @@ use crate::spool::model::record;
 
 fn frame(salt: u64, input: Input<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    put_access(&mut bytes, salt, 7, false, input);
+    let (mut sealing, key) = crate::personal::testing::sealing(&[]);
+    let seal = sealing.call(&key, input.record.access_id.as_bytes());
+    put_access(&mut bytes, (salt, 7), false, input, seal);
     bytes
 }
 
@@ -24,7 +26,12 @@ fn a_record_comes_back_as_it_went() {
     let Frame::Completion(access) = decoded else { panic!("{decoded:?}") };
     assert_eq!(seq, 7);
     assert_eq!(access.access_id.as_bytes(), record.access_id.as_bytes());
-    assert_eq!(access.values, CALL_COLUMNS.iter().map(|(_, value)| value(input)).collect::<Vec<_>>());
+    let personal = |name: &&str| COLUMNS.iter().any(|column| column.name == *name && column.personal);
+    for ((name, value), kept) in CALL_COLUMNS.iter().zip(&access.values) {
+        if !personal(name) {
+            assert_eq!(*kept, value(input), "{name}");
+        }
+    }
     assert_eq!(access.actions.len(), 1);
     assert_eq!(access.actions[0].object, "public/orders");
 }
@@ -96,13 +103,20 @@ fn what_is_personal_is_sealed_and_nothing_else_is() {
     let mut principal = (**record.principal.as_ref().unwrap()).clone();
     principal.actors = vec![doorward_core::Actor { issuer: None, subject: "bot".into() }];
     record.principal = Some(principal.into());
+    let bytes = frame(3, Input { record: &record, subject: None });
+    let (_, Frame::Completion(access)) = decode(payload(&bytes, 3).unwrap()).unwrap() else { panic!() };
+    let mut values = access.values.iter();
     for column in COLUMNS {
-        let Source::Call(value) = column.source else {
+        let Source::Call(_) = column.source else {
             assert!(!column.personal);
             continue;
         };
-        let value = value(Input { record: &record, subject: None });
+        let value = values.next().unwrap();
         assert_eq!(matches!(value, Value::Personal(_)), column.personal, "{}", column.name);
+        if let Value::Personal(sealed) = value {
+            let mark = if column.ty == crate::columns::Type::Json { "\"p1." } else { "p1." };
+            assert!(sealed.as_stored().starts_with(mark), "{}", column.name);
+        }
     }
 }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use doorward_audit::personal::open::Reader;
 use doorward_audit::query::{Filter, Row, Timeline};
 use doorward_audit::{render, time};
 use doorward_core::{Clock, Outcome, SystemClock, Verb};
 
-use super::{EXIT_NOTHING, Source, out};
+use super::{EXIT_NOTHING, Source, note, out};
 use crate::config::Config;
 
 /// How often a follower looks for new rows; the gateway ships them within 250 ms.
@@ -83,7 +84,7 @@ fn outcome(text: &str) -> Result<String, String> {
 }
 
 impl Which {
-    fn filter(&self) -> anyhow::Result<Filter> {
+    fn filter(&self, reader: &mut Reader) -> anyhow::Result<Filter> {
         let moment =
             |text: &Option<String>| -> anyhow::Result<_> {
                 let Some(text) = text else { return Ok(None) };
@@ -92,17 +93,18 @@ impl Which {
                     format!("{text:?} is neither a time (RFC 3339) nor a span such as 15m")
                 })?))
             };
-        Ok(Filter {
+        let filter = Filter {
             since: moment(&self.since)?,
             until: moment(&self.until)?,
             principal: self.principal.clone(),
             resource: self.resource.clone(),
             verb: self.verb.clone(),
             outcome: self.outcome.clone(),
-            access_id: None,
             door: self.door.clone(),
             limit: self.limit,
-        })
+            ..Filter::default()
+        };
+        Ok(reader.filter(filter)?)
     }
 }
 
@@ -116,16 +118,20 @@ pub(super) fn run(source: &Source, command: &Command) -> anyhow::Result<ExitCode
     }
     let timeline =
         Timeline::open(store).with_context(|| format!("the store {} cannot be read", store.display()))?;
+    let mut reader = Reader::new(&config.root.audit());
+    if let Some(why) = reader.trouble() {
+        note(&format!("personal values stay sealed: {why}\n"));
+    }
     match command {
-        Command::Tail { which, no_follow } => tail(&timeline, which, !no_follow),
-        Command::Query { which } => query(&timeline, which),
-        Command::Trace { id, json } => trace(&timeline, *id, *json),
+        Command::Tail { which, no_follow } => tail(&timeline, &mut reader, which, !no_follow),
+        Command::Query { which } => query(&timeline, &mut reader, which),
+        Command::Trace { id, json } => trace(&timeline, &mut reader, *id, *json),
     }
 }
 
-fn query(timeline: &Timeline, which: &Which) -> anyhow::Result<ExitCode> {
-    let filter = which.filter()?;
-    let (rows, gaps) = (timeline.query(&filter)?, timeline.gaps(&filter)?);
+fn query(timeline: &Timeline, reader: &mut Reader, which: &Which) -> anyhow::Result<ExitCode> {
+    let filter = which.filter(reader)?;
+    let (rows, gaps) = (reader.rows(&timeline.query(&filter)?), timeline.gaps(&filter)?);
     if which.json {
         out(&render::json_lines(&rows))?;
         for gap in &gaps {
@@ -139,13 +145,13 @@ fn query(timeline: &Timeline, which: &Which) -> anyhow::Result<ExitCode> {
     Ok(if rows.is_empty() { ExitCode::from(EXIT_NOTHING) } else { ExitCode::SUCCESS })
 }
 
-fn tail(timeline: &Timeline, which: &Which, follow: bool) -> anyhow::Result<ExitCode> {
+fn tail(timeline: &Timeline, reader: &mut Reader, which: &Which, follow: bool) -> anyhow::Result<ExitCode> {
     /// The rows that a tail begins with.
     const FIRST_ROWS: usize = 20;
-    let mut filter = which.filter()?;
+    let mut filter = which.filter(reader)?;
     filter.limit = Some(which.limit.unwrap_or(FIRST_ROWS));
     let mut place = timeline.newest()?;
-    show(&timeline.query(&filter)?, which.json, true)?;
+    show(&reader.rows(&timeline.query(&filter)?), which.json, true)?;
     if !follow {
         return Ok(ExitCode::SUCCESS);
     }
@@ -153,7 +159,7 @@ fn tail(timeline: &Timeline, which: &Which, follow: bool) -> anyhow::Result<Exit
         std::thread::park_timeout(FOLLOW_EVERY);
         let (rows, next) = timeline.follow(&filter, place)?;
         place = next;
-        show(&rows, which.json, false)?;
+        show(&reader.rows(&rows), which.json, false)?;
     }
 }
 
@@ -165,8 +171,8 @@ fn show(rows: &[Row], json: bool, first: bool) -> anyhow::Result<()> {
     }
 }
 
-fn trace(timeline: &Timeline, id: uuid::Uuid, json: bool) -> anyhow::Result<ExitCode> {
-    let rows = timeline.trace(id)?;
+fn trace(timeline: &Timeline, reader: &mut Reader, id: uuid::Uuid, json: bool) -> anyhow::Result<ExitCode> {
+    let rows = reader.rows(&timeline.trace(id)?);
     if rows.is_empty() {
         out(&format!("no record of {id}; a call that has just ended arrives within a second\n"))?;
         return Ok(ExitCode::from(EXIT_NOTHING));

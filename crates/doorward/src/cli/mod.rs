@@ -102,6 +102,12 @@ fn out(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Tells something beside the output proper, on standard error.
+fn note(text: &str) {
+    // Whoever closed standard error does not want to know.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// Reads the configuration for a command that works offline.
 fn read(source: &Source, limiter: Arc<Limiter>) -> anyhow::Result<Config> {
     Ok(Config::read(&source.config, limiter)?)
