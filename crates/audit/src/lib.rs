@@ -20,6 +20,7 @@ pub mod retention;
 pub mod rollup;
 pub mod row;
 mod shipper;
+pub mod sinks;
 mod spool;
 pub mod store;
 pub mod time;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use doorward_audit::otlp::Transport;
+use doorward_audit::sinks::transport::{Answer, Transport};
 use doorward_core::{BoxFuture, Secret};
 use doorward_http::{Caps, Client, ClientOptions};
 use doorward_identity::{Fetch, FetchError, FetchRequest, Fetched};
@@ -15,6 +15,8 @@ use http::header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap
 const FETCH_SPAN_MAX: Duration = Duration::from_secs(10);
 /// How long a collector may take, and how much of its answer is read.
 const POST_SPAN_MAX: Duration = Duration::from_secs(10);
+/// How long an object may take to be put.
+const PUT_SPAN_MAX: Duration = Duration::from_secs(60);
 const POST_BYTES_MAX: usize = 64 << 10;
 
 /// The gateway's own HTTP client, for identity and for traces. Identity has decided already which issuers
@@ -55,16 +57,24 @@ impl Outbound {
         })
     }
 
-    async fn send(&self, url: &str, headers: &[(String, Secret)], body: Vec<u8>) -> Result<u16, String> {
+    async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(String, Secret)],
+        body: Vec<u8>,
+        span_max: Duration,
+    ) -> Result<Answer, String> {
         let mut map = HeaderMap::new();
         map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in headers {
             let name: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header name"))?;
             map.insert(name, sensitive(value).map_err(|error| error.0)?);
         }
-        let caps = Caps { bytes_max: POST_BYTES_MAX, span_max: POST_SPAN_MAX, dangerous_plaintext: false };
-        let reply = self.0.send(Method::POST, url, map, body.into(), caps).await;
-        Ok(reply.map_err(|error| error.to_string())?.status.as_u16())
+        let caps = Caps { bytes_max: POST_BYTES_MAX, span_max, dangerous_plaintext: false };
+        let reply = self.0.send(method, url, map, body.into(), caps).await;
+        let reply = reply.map_err(|error| error.to_string())?;
+        Ok(Answer { status: reply.status.as_u16(), body: reply.body.to_vec() })
     }
 }
 
@@ -88,6 +98,16 @@ impl Transport for Outbound {
         headers: &'a [(String, Secret)],
         body: Vec<u8>,
     ) -> BoxFuture<'a, Result<u16, String>> {
-        Box::pin(self.send(url, headers, body))
+        let sent = self.send(Method::POST, url, headers, body, POST_SPAN_MAX);
+        Box::pin(async { Ok(sent.await?.status) })
+    }
+
+    fn put<'a>(
+        &'a self,
+        url: &'a str,
+        headers: &'a [(String, Secret)],
+        body: Vec<u8>,
+    ) -> BoxFuture<'a, Result<Answer, String>> {
+        Box::pin(self.send(Method::PUT, url, headers, body, PUT_SPAN_MAX))
     }
 }

@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use doorward_core::{AccessRecord, BoxFuture, Observer, Outcome, Secret, Timestamp};
+use doorward_core::{AccessRecord, Observer, Outcome, Secret, Timestamp};
 use doorward_settings::Problem;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::config::OtlpConfig;
+pub use crate::sinks::transport::Transport;
 
 /// Calls that wait for the collector.
 pub const QUEUE_MAX: usize = 8_192;
@@ -27,17 +28,6 @@ const BATCH_MAX: usize = 512;
 const GATHER: Duration = Duration::from_secs(1);
 /// How long one request may take.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Posts a body and says the status; the binary hands in its HTTP client.
-pub trait Transport: Send + Sync {
-    /// Sends one request; an error is a sentence for the operator.
-    fn post<'a>(
-        &'a self,
-        url: &'a str,
-        headers: &'a [(String, Secret)],
-        body: Vec<u8>,
-    ) -> BoxFuture<'a, Result<u16, String>>;
-}
 
 /// How the export goes.
 #[derive(Debug, Default)]

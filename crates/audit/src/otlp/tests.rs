@@ -1,11 +1,12 @@
 //! What a collector is sent, and what it is not.
 
-use doorward_core::{AccessId, FaultRecord, Personal};
+use doorward_core::{AccessId, BoxFuture, FaultRecord, Personal};
 use expect_test::expect;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::*;
+use crate::sinks::transport::Answer;
 use crate::spool::model::record;
 
 fn call() -> AccessRecord {
@@ -153,6 +154,15 @@ impl Transport for Collector {
         assert_eq!(url, "http://collector/v1/traces");
         self.bodies.lock().push(body);
         Box::pin(async { Ok(self.status) })
+    }
+
+    fn put<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a [(String, Secret)],
+        _: Vec<u8>,
+    ) -> BoxFuture<'a, Result<Answer, String>> {
+        Box::pin(async { Err("a collector takes posts".to_owned()) })
     }
 }
 
