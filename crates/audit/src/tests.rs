@@ -319,10 +319,10 @@ fn rows_are_found_by_what_people_ask_for() {
     assert_eq!(actions, [(Some(0), Some(2)), (Some(1), Some(2))]);
 
     let from = timeline.newest().unwrap();
-    assert_eq!(timeline.follow(&none(), from).unwrap(), (vec![], from));
+    assert_eq!(timeline.follow(&none(), &from).unwrap(), (vec![], from.clone()));
     keep(&recorder, at(record(), 3));
     until(&audit, |status| status.shipped_total == 3);
-    let (rows, after) = timeline.follow(&none(), from).unwrap();
+    let (rows, after) = timeline.follow(&none(), &from).unwrap();
     assert_eq!(rows.len(), 1);
     assert_ne!(after, from);
 }

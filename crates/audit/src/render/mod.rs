@@ -4,6 +4,9 @@
 //! agents) is printed with its control characters escaped, so that a record cannot steer the terminal that
 //! shows it.
 
+mod csv;
+mod stats;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -13,6 +16,9 @@ use serde_json::{Map, Value};
 use crate::columns::{COLUMNS, Type};
 use crate::query::{Cell, GapRow, Row};
 use crate::time::{rfc3339, span};
+
+pub use csv::{csv, csv_heading};
+pub use stats::{sparkline, stats};
 
 /// The widest that a cell of a table becomes, in characters.
 const CELL_MAX: usize = 48;

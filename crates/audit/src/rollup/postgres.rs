@@ -114,13 +114,13 @@ pub fn views(visible: &str) -> String {
         [("total", "duration_sketch"), ("gateway", "gateway_sketch"), ("backend", "backend_sketch")]
     {
         for (share, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)] {
-            let _ = write!(latency, ", doorward.quantile({sketch}, {q}) / 1000 AS {name}_{share}_ms");
+            let _ = write!(latency, ", timeline.quantile({sketch}, {q}) / 1000 AS {name}_{share}_ms");
         }
     }
     let _ = write!(latency, " FROM {}", TRAFFIC.view);
     for (name, query) in [("latency", latency.as_str())].iter().chain(VIEWS) {
         let query = TABLES.iter().fold((*query).to_owned(), |query, table| {
-            query.replace(&format!("FROM {}", table.view), &format!("FROM doorward.{}", table.view))
+            query.replace(&format!("FROM {}", table.view), &format!("FROM timeline.{}", table.view))
         });
         put_view(&mut sql, name, &query);
     }
@@ -236,7 +236,7 @@ fn insert_level(table: &Table, level: Level) -> String {
             Fold::Sum => format!("{measure} = l.{measure} + excluded.{measure}"),
             Fold::Max => format!("{measure} = greatest(l.{measure}, excluded.{measure})"),
             Fold::Min => format!("{measure} = least(l.{measure}, excluded.{measure})"),
-            Fold::Sketch => format!("{measure} = doorward.sketch_sum(l.{measure}, excluded.{measure})"),
+            Fold::Sketch => format!("{measure} = timeline.sketch_sum(l.{measure}, excluded.{measure})"),
         })
         .collect();
     format!(
@@ -256,7 +256,7 @@ fn aggregates(table: &Table) -> String {
         Fold::Sum => format!("sum({measure})::bigint AS {measure}"),
         Fold::Max => format!("max({measure}) AS {measure}"),
         Fold::Min => format!("min({measure}) AS {measure}"),
-        Fold::Sketch => format!("doorward.sketch_merge({measure}) AS {measure}"),
+        Fold::Sketch => format!("timeline.sketch_merge({measure}) AS {measure}"),
     };
     table.measures.iter().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -284,8 +284,8 @@ fn level_views(table: &Table, visible: &str) -> String {
 fn put_view(sql: &mut String, name: &str, query: &str) {
     let _ = writeln!(
         sql,
-        "CREATE OR REPLACE VIEW doorward.{name} WITH (security_barrier) AS {query};
-         GRANT SELECT ON doorward.{name} TO doorward_reader;"
+        "CREATE OR REPLACE VIEW timeline.{name} WITH (security_barrier) AS {query};
+         GRANT SELECT ON timeline.{name} TO doorward_reader;"
     );
 }
 

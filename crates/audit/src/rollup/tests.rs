@@ -186,7 +186,7 @@ fn migrated(cluster: &'static Cluster) -> (Database<'static>, Client) {
     let target = Target::parse(&database.url(), true).unwrap();
     let login = Login { user: SUPERUSER.into(), password: Secret::from(cluster.password().to_owned()) };
     let mut client = Client::connect(&target, &login.into(), &Options::default()).unwrap();
-    client.batch("CREATE SCHEMA doorward").unwrap();
+    client.batch("CREATE SCHEMA doorward; CREATE SCHEMA timeline").unwrap();
     for _ in 0..2 {
         client.batch(&postgres::schema()).unwrap();
         client.batch(&postgres::plain_levels()).unwrap();
@@ -233,8 +233,8 @@ fn postgresql_adds_up_to_the_same() {
             ] {
                 let expected = number(&connection, &question);
                 let question = question
-                    .replace("FROM ", "FROM doorward.")
-                    .replace("quantile(sketch", "doorward.quantile(doorward.sketch");
+                    .replace("FROM ", "FROM timeline.")
+                    .replace("quantile(sketch", "timeline.quantile(timeline.sketch");
                 let found = answer(&mut client, &question);
                 assert!((found - expected).abs() <= expected.abs() * 1e-9, "{question}: {found}, {expected}");
             }
@@ -247,6 +247,6 @@ fn postgresql_adds_up_to_the_same() {
         while sqlite::fold(&mut connection).unwrap() {}
     }
     assert_eq!(answer(&mut client, "SELECT count(*) FROM doorward.rollup_1m"), 50.0 * 7.0);
-    let q = "SELECT total_p99_ms FROM doorward.latency WHERE level = '1d' AND endpoint = 'GET /1'";
+    let q = "SELECT total_p99_ms FROM timeline.latency WHERE level = '1d' AND endpoint = 'GET /1'";
     assert!((answer(&mut client, q) - 99.0).abs() < 3.0);
 }

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use doorward_audit::personal::open::Reader;
-use doorward_audit::query::{Filter, Row, Timeline};
+use doorward_audit::query::{Filter, GapRow, Row, Timeline};
 use doorward_audit::{render, time};
 use doorward_core::{Clock, Outcome, SystemClock, Verb};
 
-use super::{EXIT_NOTHING, Source, note, out};
+use super::{EXIT_NOTHING, Source, audit_stats, note, out};
 use crate::config::Config;
 
 /// How often a follower looks for new rows; the gateway ships them within 250 ms.
 const FOLLOW_EVERY: Duration = Duration::from_millis(300);
+/// Rows that a follower takes at once.
+const FOLLOW_ROWS: usize = 1_000;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -30,7 +32,12 @@ pub(super) enum Command {
     Query {
         #[command(flatten)]
         which: Which,
+        /// Every record that matches, oldest first, however many there are; needs --format jsonl or csv.
+        #[arg(long, conflicts_with = "limit")]
+        all: bool,
     },
+    /// Adds up: traffic, errors by cause, latency of gateway and backend, usage and quotas.
+    Stats(audit_stats::Args),
     /// Draws one call: each stage with its microseconds, and in words what went wrong.
     Trace {
         /// The access id: from an error, or the `Doorward-Access-Id` header.
@@ -50,8 +57,17 @@ pub(super) struct Which {
     #[arg(long)]
     until: Option<String>,
     /// Subject, e-mail address, client id or subject id.
-    #[arg(long)]
+    #[arg(long, visible_alias = "user")]
     principal: Option<String>,
+    /// Whose decision: gateway, or the resource that imports another gateway's records.
+    #[arg(long)]
+    source: Option<String>,
+    /// access, refused, admin or imported.
+    #[arg(long, value_parser = doorward_audit::retention::CLASSES)]
+    class: Option<String>,
+    /// The grant that decided.
+    #[arg(long)]
+    grant: Option<String>,
     /// The resource's name.
     #[arg(long)]
     resource: Option<String>,
@@ -67,9 +83,22 @@ pub(super) struct Which {
     /// The most rows, the newest of those that match.
     #[arg(long)]
     limit: Option<usize>,
-    /// One JSON object a line, keyed by the record's column names.
-    #[arg(long)]
+    /// One JSON object a line, keyed by the record's column names: the same as --format jsonl.
+    #[arg(long, conflicts_with = "format")]
     json: bool,
+    /// How records are shown.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// One JSON object a line.
+    Jsonl,
+    /// Comma-separated values, with a heading.
+    Csv,
 }
 
 fn verb(text: &str) -> Result<String, String> {
@@ -84,6 +113,10 @@ fn outcome(text: &str) -> Result<String, String> {
 }
 
 impl Which {
+    fn format(&self) -> Format {
+        if self.json { Format::Jsonl } else { self.format }
+    }
+
     fn filter(&self, reader: &mut Reader) -> anyhow::Result<Filter> {
         let moment =
             |text: &Option<String>| -> anyhow::Result<_> {
@@ -97,6 +130,9 @@ impl Which {
             since: moment(&self.since)?,
             until: moment(&self.until)?,
             principal: self.principal.clone(),
+            source: self.source.clone(),
+            class: self.class.clone(),
+            grant: self.grant.clone(),
             resource: self.resource.clone(),
             verb: self.verb.clone(),
             outcome: self.outcome.clone(),
@@ -110,64 +146,108 @@ impl Which {
 
 pub(super) fn run(source: &Source, command: &Command) -> anyhow::Result<ExitCode> {
     let config = Config::read(&source.config, Arc::default())?;
-    let Some(store) = config.root.store.path() else {
-        bail!("reading a timeline that is kept in {} is not possible yet", config.root.store);
-    };
-    if !store.exists() {
-        bail!("there is no store at {} yet; the gateway makes it when it first runs", store.display());
+    let store = &config.root.store;
+    if let Some(path) = store.path().filter(|path| !path.exists()) {
+        bail!("there is no store at {} yet; the gateway makes it when it first runs", path.display());
     }
-    let timeline =
-        Timeline::open(store).with_context(|| format!("the store {} cannot be read", store.display()))?;
+    let timeline = Timeline::connect(store).with_context(|| format!("the store {store} cannot be read"))?;
     let mut reader = Reader::new(&config.root.audit());
-    if let Some(why) = reader.trouble() {
+    let sealed = reader.trouble().filter(|_| !matches!(command, Command::Stats(_)));
+    if let Some(why) = sealed {
         note(&format!("personal values stay sealed: {why}\n"));
     }
+    let reader = &mut reader;
     match command {
-        Command::Tail { which, no_follow } => tail(&timeline, &mut reader, which, !no_follow),
-        Command::Query { which } => query(&timeline, &mut reader, which),
-        Command::Trace { id, json } => trace(&timeline, &mut reader, *id, *json),
+        Command::Tail { which, no_follow } => tail(&timeline, reader, which, !no_follow),
+        Command::Query { which, all: false } => query(&timeline, reader, which),
+        Command::Query { which, all: true } => query_all(&timeline, reader, which),
+        Command::Stats(args) => audit_stats::run(&timeline, args),
+        Command::Trace { id, json } => trace(&timeline, reader, *id, *json),
     }
 }
 
 fn query(timeline: &Timeline, reader: &mut Reader, which: &Which) -> anyhow::Result<ExitCode> {
     let filter = which.filter(reader)?;
     let (rows, gaps) = (reader.rows(&timeline.query(&filter)?), timeline.gaps(&filter)?);
-    if which.json {
-        out(&render::json_lines(&rows))?;
-        for gap in &gaps {
-            out(&render::gap_json(gap))?;
+    match which.format() {
+        Format::Table if rows.is_empty() && gaps.is_empty() => out("no records match\n")?,
+        Format::Table => out(&render::table(&rows, &gaps))?,
+        Format::Jsonl => {
+            out(&render::json_lines(&rows))?;
+            put_gaps(&gaps)?;
         }
-    } else if rows.is_empty() && gaps.is_empty() {
-        out("no records match\n")?;
-    } else {
-        out(&render::table(&rows, &gaps))?;
+        Format::Csv => {
+            out(&render::csv_heading())?;
+            rows.iter().try_for_each(|row| out(&render::csv(row)))?;
+        }
     }
     Ok(if rows.is_empty() { ExitCode::from(EXIT_NOTHING) } else { ExitCode::SUCCESS })
+}
+
+/// Shows each record as it comes, so that an answer of any length needs little memory.
+fn query_all(timeline: &Timeline, reader: &mut Reader, which: &Which) -> anyhow::Result<ExitCode> {
+    let filter = which.filter(reader)?;
+    let format = which.format();
+    match format {
+        Format::Table => bail!("--all is for programs: add --format jsonl or --format csv"),
+        Format::Csv => out(&render::csv_heading())?,
+        Format::Jsonl => {}
+    }
+    let (mut failed, mut found) = (None, false);
+    timeline.each(&filter, &mut |row| {
+        found = true;
+        let rows = reader.rows(std::slice::from_ref(&row));
+        let line = match format {
+            Format::Csv => rows.iter().map(render::csv).collect(),
+            Format::Jsonl | Format::Table => render::json_lines(&rows),
+        };
+        failed = out(&line).err();
+        failed.is_none()
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if format == Format::Jsonl {
+        put_gaps(&timeline.gaps(&filter)?)?;
+    }
+    Ok(if found { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOTHING) })
+}
+
+fn put_gaps(gaps: &[GapRow]) -> anyhow::Result<()> {
+    gaps.iter().try_for_each(|gap| out(&render::gap_json(gap)))
 }
 
 fn tail(timeline: &Timeline, reader: &mut Reader, which: &Which, follow: bool) -> anyhow::Result<ExitCode> {
     /// The rows that a tail begins with.
     const FIRST_ROWS: usize = 20;
     let mut filter = which.filter(reader)?;
-    filter.limit = Some(which.limit.unwrap_or(FIRST_ROWS));
+    let limit = which.limit.unwrap_or(FIRST_ROWS);
+    filter.limit = Some(limit);
     let mut place = timeline.newest()?;
-    show(&reader.rows(&timeline.query(&filter)?), which.json, true)?;
+    show(&reader.rows(&timeline.query(&filter)?), which.format(), true)?;
     if !follow {
         return Ok(ExitCode::SUCCESS);
     }
+    filter.limit = Some(limit.max(FOLLOW_ROWS));
     loop {
         std::thread::park_timeout(FOLLOW_EVERY);
-        let (rows, next) = timeline.follow(&filter, place)?;
+        let (rows, next) = timeline.follow(&filter, &place)?;
         place = next;
-        show(&reader.rows(&rows), which.json, false)?;
+        show(&reader.rows(&rows), which.format(), false)?;
     }
 }
 
-fn show(rows: &[Row], json: bool, first: bool) -> anyhow::Result<()> {
-    match (json, first) {
-        (true, _) => out(&render::json_lines(rows)),
-        (false, true) => out(&render::table(rows, &[])),
-        (false, false) => out(&render::follow(rows)),
+fn show(rows: &[Row], format: Format, first: bool) -> anyhow::Result<()> {
+    match (format, first) {
+        (Format::Jsonl, _) => out(&render::json_lines(rows)),
+        (Format::Csv, first) => {
+            if first {
+                out(&render::csv_heading())?;
+            }
+            rows.iter().try_for_each(|row| out(&render::csv(row)))
+        }
+        (Format::Table, true) => out(&render::table(rows, &[])),
+        (Format::Table, false) => out(&render::follow(rows)),
     }
 }
 

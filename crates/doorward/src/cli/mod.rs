@@ -4,6 +4,7 @@
 
 mod api_key;
 mod audit;
+mod audit_stats;
 mod check;
 mod explain;
 mod schema;
