@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::log::config::CheckpointsConfig;
 use doorward_settings::{ByteSize, HumanDuration, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -132,6 +133,8 @@ pub struct AuditConfig {
     pub retention: Retention,
     /// Whose personal data they hold, and under which keys.
     pub personal: PersonalConfig,
+    /// How the log of them is signed, and who keeps its checkpoints.
+    pub checkpoints: CheckpointsConfig,
     /// Leaves records in the spool; for benchmarks.
     #[serde(skip)]
     pub drain_disabled: bool,
@@ -176,7 +179,7 @@ impl AuditConfig {
             let text = "late records are added up for days: `1m` is at least 4d, `15m` at least 7d";
             return Some(("retention.rollups", text.to_owned()));
         }
-        self.personal.problem()
+        self.personal.problem().or_else(|| self.checkpoints.problem())
     }
 
     /// The same with relative paths taken from `base`.
@@ -185,6 +188,7 @@ impl AuditConfig {
         self.store = self.store.relative_to(base);
         self.spool.dir = base.join(&self.spool.dir);
         self.personal = self.personal.relative_to(base);
+        self.checkpoints = self.checkpoints.relative_to(base);
         self
     }
 }

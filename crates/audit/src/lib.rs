@@ -12,6 +12,7 @@ pub mod config;
 pub mod hold;
 mod imports;
 pub mod leaf;
+pub mod log;
 pub mod otlp;
 pub mod personal;
 pub mod query;
@@ -30,7 +31,7 @@ use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub use shipper::OpenStore;
 pub use spool::{PLACES_MAX, State};
 
 use imports::Window;
+use log::Log;
+use log::logger::{Logger, Signing};
 use personal::pending::Pending;
 use personal::service::Told;
 use shipper::{Progress, Shipper};
@@ -142,6 +145,9 @@ pub struct Audit {
     progress: Arc<Progress>,
     pending: Arc<Pending>,
     told: Arc<Told>,
+    log: Arc<Log>,
+    /// Ends the log thread, when it is false, after all that is durable is logged.
+    logging: Arc<AtomicBool>,
     threads: Mutex<Threads>,
     /// Unlocked by the operating system when the process ends, however it ends.
     _lock: File,
@@ -150,6 +156,7 @@ pub struct Audit {
 #[derive(Default)]
 struct Threads {
     writer: Option<JoinHandle<()>>,
+    logger: Option<JoinHandle<()>>,
     shipper: Option<JoinHandle<()>>,
     keys: Option<JoinHandle<()>>,
 }
@@ -189,23 +196,35 @@ impl Audit {
         };
         let files: Arc<dyn Files> = files;
         let imports = Window::read(&*files, recovered.segments.iter()).map_err(spool_error)?;
-        let shared = Arc::new(
-            Shared::new(settings, files, recovered.segments).with_imports(imports).with_owed(recovered.owed),
-        );
+        let mut owed = recovered.owed;
+        let signer = log::key::signer(&*files, &config.checkpoints, &settings.gateway_id, &mut owed)?;
+        let shared =
+            Arc::new(Shared::new(settings, files, recovered.segments).with_imports(imports).with_owed(owed));
         let keys = personal::start::start(config, shared.files.clone(), shared.settings.epoch)?;
         let mut writer = Writer::new(shared.clone(), keys.keyring);
         writer.prove().map_err(|cause| AuditError::Spool { dir: dir.display().to_string(), cause })?;
         let progress = Arc::new(Progress::default());
+        let log = Arc::new(Log::new(shared.files.clone(), false));
+        let logging = Arc::new(AtomicBool::new(true));
         let mut threads =
             Threads { writer: Some(spawn("audit-writer", move || writer.run())?), ..Threads::default() };
         threads.keys = Some(keys.thread);
         if !config.drain_disabled {
-            let shipper =
-                Shipper::new(shared.clone(), progress.clone(), open_store, config.retention.clone());
+            let (interval, count) = (config.checkpoints.interval.get(), config.checkpoints.count);
+            let logger = Logger::new(shared.clone(), log.clone(), Signing { signer, interval, count });
+            let going = logging.clone();
+            threads.logger = Some(spawn("audit-log", move || logger.run(&going))?);
+            let shipper = Shipper::new(
+                shared.clone(),
+                log.clone(),
+                progress.clone(),
+                open_store,
+                config.retention.clone(),
+            );
             threads.shipper = Some(spawn("audit-shipper", move || shipper.run())?);
         }
-        let (pending, told) = (keys.pending, keys.told);
-        Ok(Self { shared, progress, pending, told, threads: Mutex::new(threads), _lock: lock })
+        let (pending, told, threads) = (keys.pending, keys.told, Mutex::new(threads));
+        Ok(Self { shared, progress, pending, told, log, logging, threads, _lock: lock })
     }
 
     /// Where the road sends records.
@@ -237,7 +256,7 @@ impl Audit {
             spool_alarm: shared.pressure.level() != Level::Roomy,
             spool_used_percent: shared.used_percent(),
             spool_disk_free: shared.pressure.disk_free(),
-            store_error: self.progress.error.lock().clone(),
+            store_error: self.progress.error.lock().clone().or_else(|| self.log.error.lock().clone()),
             keys_error: self.told.error(),
             keys_pending: self.pending.len(),
         }
@@ -252,8 +271,11 @@ impl Audit {
         join(threads.writer.take());
         // It ends when the writer no longer asks it.
         join(threads.keys.take());
-        self.progress.stop();
+        self.logging.store(false, Ordering::Relaxed);
         self.shared.committed.notify_all();
+        join(threads.logger.take());
+        self.progress.stop();
+        self.log.moved.notify_all();
         if let Some(shipper) = threads.shipper.take() {
             while !shipper.is_finished() && Instant::now() < deadline {
                 std::thread::park_timeout(Duration::from_millis(5));

@@ -528,7 +528,7 @@ fn rows_for_machines_and_for_people() {
           "duration_us": 900,
           "trace_id": "07070707070707070707070707070707",
           "span_id": "0303030303030303",
-          "log_index": 0,
+          "log_index": 1,
           "leaf_hash": "…"
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&line).unwrap());

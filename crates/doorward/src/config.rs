@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use doorward_audit::config::{AuditConfig, OtlpConfig, PersonalConfig, Retention, SpoolConfig, StoreUrl};
+use doorward_audit::log::config::CheckpointsConfig;
 use doorward_core::{ConfigDigest, Deadlines, ResourceName};
 use doorward_http::config::{LimitsConfig, TlsConfig};
 use doorward_identity::config::{ApiKeysConfig, CertificatesConfig, IdentityConfig, IssuerConfig};
@@ -96,6 +97,9 @@ pub struct Root {
     /// Personal data in records: what is sealed, and where the keys are.
     #[serde(default)]
     pub personal: PersonalConfig,
+    /// How the log of records is signed, and who keeps its checkpoints.
+    #[serde(default)]
+    pub checkpoints: CheckpointsConfig,
     /// Where traces are sent.
     pub otlp: Option<OtlpConfig>,
 }
@@ -125,6 +129,7 @@ impl Root {
             spool: self.spool.clone(),
             retention: self.retention.clone(),
             personal: self.personal.clone(),
+            checkpoints: self.checkpoints.clone(),
             ..AuditConfig::default()
         }
     }

@@ -106,9 +106,14 @@ fn tiles_hold_the_whole_tree() {
     const SIZE: usize = 70_000;
     let all = leaves(SIZE);
     let (mut tree, mut full) = (Tree::default(), Vec::new());
-    for leaf in &all {
+    for (index, leaf) in all.iter().enumerate() {
         tree.push(*leaf, |tile| full.push(tile));
+        // It may be laid down and taken up at any size.
+        if index % 997 == 0 || index == 65_535 || index == 65_791 {
+            tree = Tree::from_bytes(&tree.to_bytes()).unwrap();
+        }
     }
+    assert!(Tree::from_bytes(&tree.to_bytes()[1..]).is_none() && Tree::from_bytes(&[]).is_none());
     let partial: Vec<_> = tree.edge().collect();
     // The counts are those of the example in tlog-tiles.
     let count = |level| full.iter().filter(|tile| tile.level == level).count();

@@ -5,7 +5,7 @@
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use crate::tile::{TILE, Tile};
+use crate::tile::{LEVELS, TILE, Tile};
 
 /// A SHA-256 hash.
 pub type Hash = [u8; 32];
@@ -105,6 +105,35 @@ impl Tree {
         let mut peaks = self.peaks.iter().rev();
         let Some(last) = peaks.next() else { return empty_root() };
         peaks.fold(*last, |right, left| node_hash(left, &right))
+    }
+
+    /// The tree as bytes, to go on with later: its size, and per level the hashes of the last tile. Whole
+    /// subtrees above the last tiles' hashes are made of these.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.size.to_be_bytes().to_vec();
+        for hash in self.peaks.iter().chain(self.edge.iter().flatten()) {
+            bytes.extend_from_slice(hash);
+        }
+        bytes
+    }
+
+    /// The tree of such bytes; `None` when they are not whole.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (size, rest) = bytes.split_first_chunk::<8>()?;
+        let size = u64::from_be_bytes(*size);
+        let (hashes, left) = rest.as_chunks::<32>();
+        let (peaks, mut hashes) = hashes.split_at_checked(usize::try_from(size.count_ones()).ok()?)?;
+        let mut edge = Vec::new();
+        for level in 0..LEVELS {
+            let above = size.checked_shr(8 * u32::from(level))?;
+            if above == 0 {
+                break;
+            }
+            let (own, others) = hashes.split_at_checked(usize::try_from(above % 256).ok()?)?;
+            edge.push(own.to_vec());
+            hashes = others;
+        }
+        (left.is_empty() && hashes.is_empty()).then(|| Self { size, peaks: peaks.to_vec(), edge })
     }
 
     /// The last tiles of the levels: those that are not full.

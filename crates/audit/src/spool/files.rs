@@ -12,6 +12,8 @@ pub(crate) trait Files: Send + Sync {
     /// Makes a file that is not there yet, durably so. `room` bytes are set aside for it when the file
     /// system can do that: then the file is that long from the start, and zero where nothing was written.
     fn create(&self, name: &str, room: u64) -> io::Result<Box<dyn Appender>>;
+    /// Opens a file that is there, to append to it.
+    fn append(&self, name: &str) -> io::Result<Box<dyn Appender>>;
     /// Reads up to `max` bytes from `offset` on; fewer only at the end of the file.
     fn read(&self, name: &str, offset: u64, max: usize) -> io::Result<Vec<u8>>;
     /// Cuts a file, durably.
@@ -108,6 +110,10 @@ impl Files for Directory {
                 Err(error)
             }
         }
+    }
+
+    fn append(&self, name: &str) -> io::Result<Box<dyn Appender>> {
+        Ok(Box::new(OpenOptions::new().append(true).open(self.0.join(name))?))
     }
 
     fn read(&self, name: &str, offset: u64, max: usize) -> io::Result<Vec<u8>> {

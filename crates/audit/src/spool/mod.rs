@@ -14,6 +14,7 @@
 
 pub(crate) mod files;
 pub(crate) mod pressure;
+pub(crate) mod reader;
 mod recovery;
 pub(crate) mod segment;
 mod writer;
@@ -34,13 +35,14 @@ use doorward_core::{
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-pub(crate) use recovery::Recovered;
+pub(crate) use recovery::{Recovered, gateway_id};
 pub(crate) use writer::Writer;
 
 use crate::imports::{Seen, Ticket, Window};
+use crate::wire::{Access, Note};
 use files::Files;
 use pressure::Pressure;
-use recovery::SmallFile;
+pub(crate) use recovery::SmallFile;
 
 /// Calls whose records have a place reserved at one time.
 pub const PLACES_MAX: usize = 65_536;
@@ -100,10 +102,31 @@ pub(crate) struct SegmentInfo {
     pub(crate) sealed: bool,
 }
 
+/// What one frame is made of.
+pub(crate) enum Content {
+    /// A call that begins and must leave a trace.
+    Intent(Box<AccessRecord>),
+    /// A call that has ended.
+    Completion(Box<AccessRecord>),
+    /// The completion of a call that ended with an earlier start of the gateway, made of its intent.
+    Unknown(Access<'static>),
+    /// Something that the log takes up.
+    Note(Note<'static>),
+}
+
+impl Content {
+    /// The road's record, if it is one.
+    fn record(&self) -> Option<&AccessRecord> {
+        match self {
+            Self::Intent(record) | Self::Completion(record) => Some(record),
+            Self::Unknown(_) | Self::Note(_) => None,
+        }
+    }
+}
+
 /// What waits for the writer.
 pub(crate) struct Item {
-    record: Box<AccessRecord>,
-    intent: bool,
+    content: Content,
     waiter: oneshot::Sender<Result<(), NotDurable>>,
     /// Settles the id of an imported record that can be repeated.
     ticket: Option<Ticket>,
@@ -274,11 +297,20 @@ impl Shared {
         self.filled.notify_one();
     }
 
+    /// Appends a frame that no call waits for. The receiver hears `Ok` when it is durable, an error when it may be
+    /// or may not, and nothing (it is closed) when it was never written. Bounded by whoever appends: none is
+    /// appended while an earlier one of the same kind waits.
+    pub(crate) fn append(&self, content: Content) -> oneshot::Receiver<Result<(), NotDurable>> {
+        let (waiter, durable) = oneshot::channel();
+        self.push(Item { content, waiter, ticket: None, _place: None });
+        durable
+    }
+
     fn push(&self, item: Item) {
         let mut queue = self.queue.lock();
         if queue.closing {
             drop(queue);
-            self.lose(1);
+            self.lose(u64::from(matches!(item.content, Content::Completion(_))));
             // Dropping the item drops its waiter, which hears `NotDurable`.
             return;
         }
@@ -337,7 +369,7 @@ impl Recorder for SpoolRecorder {
         };
         let (waiter, durable) = oneshot::channel();
         let record = imported.into_record();
-        self.0.push(Item { record, intent: false, waiter, ticket, _place: Some(place) });
+        self.0.push(Item { content: Content::Completion(record), waiter, ticket, _place: Some(place) });
         Import::Taken(wait(durable))
     }
 
@@ -357,15 +389,16 @@ struct SpoolSlot {
 impl Slot for SpoolSlot {
     fn intent(&mut self, record: &AccessRecord) -> Durable {
         let (waiter, durable) = oneshot::channel();
-        let record = Box::new(record.clone());
-        self.place.0.push(Item { record, intent: true, waiter, ticket: None, _place: None });
+        let content = Content::Intent(Box::new(record.clone()));
+        self.place.0.push(Item { content, waiter, ticket: None, _place: None });
         wait(durable)
     }
 
     fn complete(self: Box<Self>, record: Box<AccessRecord>) -> Durable {
         let (waiter, durable) = oneshot::channel();
         let shared = self.place.0.clone();
-        shared.push(Item { record, intent: false, waiter, ticket: None, _place: Some(self.place) });
+        let content = Content::Completion(record);
+        shared.push(Item { content, waiter, ticket: None, _place: Some(self.place) });
         wait(durable)
     }
 }

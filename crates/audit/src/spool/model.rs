@@ -9,12 +9,17 @@ use doorward_core::{
     AccessId, AccessRecord, Action, Actions, AuthMethod, ConfigDigest, Object, Outcome, Principal,
     PrincipalKind, ResourceName, Timestamp, TraceContext, Verb,
 };
+use doorward_tlog::Hash;
+use doorward_tlog::checkpoint::Checkpoint;
+use doorward_tlog::note::Note;
+use doorward_tlog::tree::Tree;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::files::{Appender, Files};
 use crate::columns::CALL_COLUMNS;
 use crate::config::Retention;
+use crate::leaf::{self, Hasher};
 use crate::row::Value;
 use crate::store::{Batch, HighWater, OpenIntent, Store, StoreError};
 
@@ -174,6 +179,11 @@ impl Files for FakeDisk {
         Ok(Box::new(FakeAppender { disk: self.clone(), name: name.to_owned() }))
     }
 
+    fn append(&self, name: &str) -> io::Result<Box<dyn Appender>> {
+        assert!(self.0.lock().files.contains_key(name), "{name} is not there");
+        Ok(Box::new(FakeAppender { disk: self.clone(), name: name.to_owned() }))
+    }
+
     fn read(&self, name: &str, offset: u64, max: usize) -> io::Result<Vec<u8>> {
         let disk = self.0.lock();
         let file = disk.files.get(name).ok_or(io::ErrorKind::NotFound)?;
@@ -268,9 +278,46 @@ pub(crate) struct Kept {
     pub(crate) records: Vec<(u64, u64, Uuid, String)>,
     /// Records lost, as gaps say.
     pub(crate) gaps: Vec<(u64, String)>,
+    /// The leaves made of what the store has, by epoch and place.
+    leaves: BTreeMap<(u64, u64), Hash>,
+    checkpoints: BTreeMap<(u64, u64), String>,
+    tiles: BTreeMap<(u64, u64), Vec<u8>>,
     high_water: BTreeMap<u64, HighWater>,
     open: BTreeMap<(u64, u64), OpenIntent>,
     pub(crate) away: bool,
+}
+
+impl Kept {
+    /// Each place of each log has one row, and each checkpoint is over these rows.
+    pub(crate) fn check_log(&self) {
+        for (epoch, high_water) in &self.high_water {
+            let of = |range: std::ops::RangeInclusive<(u64, u64)>| self.leaves.range(range);
+            let leaves: Vec<Hash> = of((*epoch, 0)..=(*epoch, u64::MAX)).map(|(_, leaf)| *leaf).collect();
+            assert_eq!(leaves.len() as u64, high_water.next_leaf, "epoch {epoch}");
+            let mut tree = Tree::default();
+            for leaf in leaves.iter().map(Some).chain([None]) {
+                if let Some(note) = self.checkpoints.get(&(*epoch, tree.size())) {
+                    let checkpoint = Checkpoint::parse(&Note::parse(note).unwrap().text).unwrap();
+                    assert_eq!(checkpoint.root, tree.root(), "{checkpoint:?}");
+                }
+                if let Some(leaf) = leaf {
+                    tree.push(*leaf, |_| ());
+                }
+            }
+        }
+        let starts: Vec<_> = self.leaves.keys().filter(|(_, place)| *place == 0).collect();
+        assert_eq!(starts.len(), self.high_water.len(), "each log begins");
+        let mut before = None;
+        for (epoch, _) in self.high_water.iter().filter(|(_, high_water)| high_water.next_leaf > 0) {
+            let last = self.checkpoints.keys().rfind(|(of, _)| Some(*of) == before);
+            assert_eq!(last.is_some(), before.is_some(), "epoch {before:?} has a last checkpoint");
+            before = Some(*epoch);
+        }
+    }
+
+    fn leaf(&mut self, epoch: u64, place: u64, leaf: Hash) {
+        assert!(self.leaves.insert((epoch, place), leaf).is_none(), "place {place} is taken");
+    }
 }
 
 /// The store. Clones are the same store.
@@ -304,6 +351,31 @@ impl Store for FakeStore {
             let Value::Text(outcome) = &record.access.values[outcome] else { panic!("outcome is text") };
             let row = (batch.epoch, record.seq, record.access.access_id, outcome.to_string());
             kept.records.push(row);
+            for action in 0..leaf::rows(&record.access) {
+                let row = record.row(batch.gateway_id, batch.epoch, action);
+                let leaf = Hasher::default().row(&row);
+                assert_eq!(leaf, record.leaf_hashes[action], "the leaf that was logged is another one");
+                kept.leaf(batch.epoch, record.log_index + action as u64, leaf);
+            }
+        }
+        for lost in &batch.gaps {
+            if let Some((place, leaf)) = lost.leaf {
+                let made = Hasher::default().gap(batch.gateway_id, batch.epoch, lost.seq, &lost.gap);
+                assert_eq!(leaf, made);
+                kept.leaf(batch.epoch, place, leaf);
+            }
+        }
+        for note in &batch.notes {
+            let made = Hasher::default().note(batch.gateway_id, batch.epoch, &note.kind, &note.body);
+            assert_eq!(note.leaf_hash, made);
+            kept.leaf(batch.epoch, note.index, made);
+        }
+        for checkpoint in &batch.checkpoints {
+            let before = kept.checkpoints.insert((batch.epoch, checkpoint.size), checkpoint.note.clone());
+            assert!(before.is_none_or(|before| before == checkpoint.note), "the log is forked");
+        }
+        for tile in &batch.tiles {
+            kept.tiles.insert((batch.epoch, tile.index), tile.hashes.clone());
         }
         for intent in &batch.opened {
             kept.open.insert((batch.epoch, intent.seq), intent.clone());

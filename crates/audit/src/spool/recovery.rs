@@ -57,6 +57,13 @@ impl Recovered {
     }
 }
 
+/// The gateway's name in a directory, which is given one when it has none.
+pub(crate) fn gateway_id(files: &dyn Files, configured: Option<&str>) -> io::Result<Arc<str>> {
+    let mut owed = Vec::new();
+    let id = own_id(files, &files.list()?, configured, &mut owed)?;
+    if owed.is_empty() { Ok(id) } else { Err(io::ErrorKind::StorageFull.into()) }
+}
+
 /// The gateway's name, which a directory keeps: what it holds is in the store under that name, and would
 /// be shipped twice under another.
 fn own_id(

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use doorward_core::{AccessRecord, Durable, NotDurable, Recorder, Slot};
+use doorward_tlog::note::{Kind, Signer};
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -15,12 +16,15 @@ use super::model::{FakeDisk, FakeStore, record};
 use super::pressure::Level;
 use super::*;
 use crate::config::Retention;
+use crate::log::Log;
+use crate::log::logger::{Logger, Signing};
 use crate::shipper::{Progress, Shipper};
 
 /// A gateway's spool and shipper on a fake disk, driven by hand.
 struct World {
     shared: Arc<Shared>,
     writer: Writer,
+    logger: Logger,
     shipper: Shipper,
     progress: Arc<Progress>,
     recorder: SpoolRecorder,
@@ -47,14 +51,17 @@ impl World {
         writer.prove()?;
         let progress = Arc::new(Progress::default());
         let store = store.clone();
+        let log = Arc::new(Log::new(Arc::new(disk.clone()), false));
+        let logger = Logger::new(shared.clone(), log.clone(), signing());
         let shipper = Shipper::new(
             shared.clone(),
+            log,
             progress.clone(),
             Box::new(move || Ok(Box::new(store.clone()))),
             Retention::default(),
         );
         let recorder = SpoolRecorder(shared.clone());
-        Ok(Self { shared, writer, shipper, progress, recorder })
+        Ok(Self { shared, writer, logger, shipper, progress, recorder })
     }
 
     /// Lets the writer take what is queued.
@@ -63,11 +70,30 @@ impl World {
         self.writer.write(&mut items);
     }
 
+    /// Logs and ships all that is durable, what is settled on the way included.
+    fn ship(&mut self) -> Result<(), String> {
+        for _ in 0..2 {
+            self.logger.log_all()?;
+            self.shipper.ship_all()?;
+            self.write();
+        }
+        self.shipper.ship_all()?;
+        self.logger.log_all()?;
+        self.shipper.ship_all()
+    }
+
     fn keep(&mut self, record: Box<AccessRecord>) -> Result<(), NotDurable> {
         let durable = self.recorder.reserve().ok_or(NotDurable)?.complete(record);
         self.write();
         now(durable).expect("the writer has answered")
     }
+}
+
+/// A key for all of a test's starts, as the spool's directory would keep it.
+fn signing() -> Signing {
+    static KEY: LazyLock<String> =
+        LazyLock::new(|| Signer::generate("doorward/gw", Kind::Ed25519).unwrap().1);
+    Signing { signer: Signer::parse(&KEY).unwrap(), interval: Duration::ZERO, count: 1 }
 }
 
 /// What a future says, if it says it now.
@@ -158,7 +184,7 @@ fn live(disk: &FakeDisk, store: &FakeStore, ops: &[Op], told: &mut Told) {
                 world.write();
                 told.listen(&mut waiting);
             }
-            Op::Ship => drop(world.shipper.ship_all()),
+            Op::Ship => drop(world.ship()),
             Op::Away(away) => store.0.lock().away = *away,
         }
     }
@@ -173,7 +199,7 @@ fn check(rounds: &[Round]) {
     }
     store.0.lock().away = false;
     let mut world = World::start(&disk, &store).unwrap();
-    world.shipper.ship_all().unwrap();
+    world.ship().unwrap();
 
     let kept = store.0.lock().clone();
     let mut outcomes: BTreeMap<Uuid, &str> = BTreeMap::new();
@@ -186,6 +212,7 @@ fn check(rounds: &[Round]) {
     for id in &told.completions {
         assert_eq!(outcomes.get(id).copied(), Some("allowed"), "a durable record is lost");
     }
+    kept.check_log();
     for id in &told.intents {
         assert!(outcomes.contains_key(id), "a durable intent left no record");
     }
@@ -219,16 +246,16 @@ fn a_call_that_dies_with_the_gateway_is_recorded_as_unknown() {
     let durable = slot.intent(&record());
     world.write();
     assert_eq!(now(durable), Some(Ok(())));
-    world.shipper.ship_all().unwrap();
+    world.ship().unwrap();
     assert_eq!(store.0.lock().records, []);
 
     let disk = disk.power_cycle(0);
-    World::start(&disk, &store).unwrap().shipper.ship_all().unwrap();
+    World::start(&disk, &store).unwrap().ship().unwrap();
     let kept = store.0.lock().clone();
     assert_eq!(kept.records.len(), 1);
     assert_eq!(kept.records[0].3, "unknown");
     // And only once.
-    World::start(&disk.power_cycle(0), &store).unwrap().shipper.ship_all().unwrap();
+    World::start(&disk.power_cycle(0), &store).unwrap().ship().unwrap();
     assert_eq!(store.0.lock().records.len(), 1);
 }
 
@@ -242,7 +269,7 @@ fn a_torn_end_is_cut_off_and_is_no_damage() {
         assert_eq!(world.keep(record()), Err(NotDurable));
         let disk = disk.power_cycle(seed);
         let mut world = World::start(&disk, &store).unwrap();
-        world.shipper.ship_all().unwrap();
+        world.ship().unwrap();
         let kept = store.0.lock().clone();
         assert_eq!((kept.records.len(), kept.gaps.len()), (1, 0), "seed {seed}");
         assert_eq!(world.progress.damaged_total.load(Ordering::Relaxed), 0);
@@ -285,7 +312,7 @@ fn fill_a_disk(plain: bool) {
     world.write();
     assert_eq!(world.shared.state(), State::Ready);
     world.keep(record()).unwrap();
-    world.shipper.ship_all().unwrap();
+    world.ship().unwrap();
     let store = store.0.lock().clone();
     assert_eq!(store.records.len(), kept + 1);
     assert_eq!(store.gaps.iter().map(|(lost, _)| lost).sum::<u64>(), 2);
@@ -310,7 +337,7 @@ fn a_full_disk_at_the_start_is_waited_for() {
     // What the start owed was written before its first segment.
     let mut world = World::start(&disk.power_cycle(0), &store).unwrap();
     assert!(world.shared.settings.epoch > first);
-    world.shipper.ship_all().unwrap();
+    world.ship().unwrap();
     let kept = store.0.lock().clone();
     assert_eq!((kept.records.len(), kept.gaps.iter().map(|(lost, _)| lost).sum::<u64>()), (1, 1));
 }
@@ -331,7 +358,7 @@ fn a_read_only_volume_is_waited_for_while_running_and_at_the_start() {
     std::thread::park_timeout(Duration::from_millis(1_050));
     world.write();
     world.keep(record()).unwrap();
-    world.shipper.ship_all().unwrap();
+    world.ship().unwrap();
     // The refused one was written halfway; nothing of it is told as damage.
     assert_eq!((store.0.lock().records.len(), world.progress.damaged_total.load(Ordering::Relaxed)), (2, 0));
 }
@@ -356,7 +383,7 @@ fn an_alarm_comes_before_the_end_and_goes_again() {
     assert_eq!(level(&world), Level::Full);
     let [(Level::Roomy, _), (Level::Alarm, 80..=82), ..] = seen.as_slice() else { panic!("{seen:?}") };
     assert!(world.shared.trouble().unwrap().contains("spool.size_max"));
-    world.shipper.ship_all().unwrap();
+    world.ship().unwrap();
     assert_eq!(level(&world), Level::Roomy);
     assert_eq!(world.shared.trouble(), None);
     // Others can fill the disk too.
@@ -372,7 +399,7 @@ fn what_was_lost_last_is_told_at_the_end() {
     world.recorder.lost(&record());
     world.shared.close();
     world.writer.run();
-    World::start(&disk.power_cycle(0), &store).unwrap().shipper.ship_all().unwrap();
+    World::start(&disk.power_cycle(0), &store).unwrap().ship().unwrap();
     assert_eq!(store.0.lock().gaps.iter().map(|(lost, _)| lost).sum::<u64>(), 1);
 }
 
@@ -408,7 +435,7 @@ fn what_was_set_aside_and_not_used_is_no_damage() {
         disk.grow(&first, length + 3_000);
         let disk = disk.power_cycle(0);
         let mut world = World::start(&disk, &store).unwrap();
-        world.shipper.ship_all().unwrap();
+        world.ship().unwrap();
         let kept = store.0.lock().clone();
         assert_eq!((kept.records.len(), kept.gaps.len()), (12, 0));
         assert_eq!(world.progress.damaged_total.load(Ordering::Relaxed), 0);
@@ -430,7 +457,7 @@ fn a_failed_sync_is_not_trusted_again() {
     world.write();
     world.keep(record()).unwrap();
     assert_eq!(disk.segments().len(), 2, "a new segment takes over");
-    world.shipper.ship_all().unwrap();
+    world.ship().unwrap();
     assert_eq!(store.0.lock().records.len(), 2);
 }
 
@@ -444,9 +471,9 @@ fn a_spool_at_its_size_refuses_until_the_store_has_caught_up() {
         kept += 1;
     }
     assert_eq!(world.shared.state(), State::Full);
-    assert!(world.shipper.ship_all().unwrap_err().contains("away"));
+    assert!(world.ship().unwrap_err().contains("away"));
     store.0.lock().away = false;
-    world.shipper.ship_all().unwrap();
+    world.ship().unwrap();
     assert_eq!(world.shared.state(), State::Ready);
     assert_eq!(store.0.lock().records.len(), kept);
     assert_eq!(disk.segments().len(), 1);
@@ -492,7 +519,7 @@ fn a_flipped_bit_costs_one_frame_and_is_reported() {
     disk.flip(&middle.0, middle.1 / 2);
     disk.flip(&last.0, last.1 / 2);
     let mut world = World::start(&disk, &store).unwrap();
-    world.shipper.ship_all().unwrap();
+    world.ship().unwrap();
     let kept = store.0.lock().clone();
     assert_eq!(kept.records.len(), 38);
     assert_eq!(kept.gaps.iter().map(|(lost, _)| lost).sum::<u64>(), 2);
@@ -512,7 +539,7 @@ fn any_flipped_bit_is_survived() {
         let (disk, store) = (disk.power_cycle(0), FakeStore::default());
         disk.flip(&name, offset);
         let mut world = World::start(&disk, &store).unwrap();
-        world.shipper.ship_all().unwrap();
+        world.ship().unwrap();
         let kept = store.0.lock().clone();
         let ids: BTreeSet<Uuid> = kept.records.iter().map(|record| record.2).collect();
         assert_eq!(ids.len(), kept.records.len());

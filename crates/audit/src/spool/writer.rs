@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::files::{Appender, is_full, is_unwritable};
 use super::pressure::Watch;
-use super::{Item, Losses, SegmentInfo, Shared, segment};
+use super::{Content, Item, Losses, SegmentInfo, Shared, segment};
 use crate::columns::CALL_COLUMNS;
 use crate::personal::keyring::Keyring;
 use crate::personal::service::KeyError;
@@ -225,13 +225,23 @@ impl Writer {
 
     /// Encodes as many of the items as one batch takes, under keys that are durable by now. How many.
     fn encode(&mut self, items: &[Item], salt: u64, seq: &mut u64) -> Result<usize, WriteError> {
-        let keys = self.keyring.keys(items.iter().take(BATCH_RECORDS).map(|item| &*item.record))?;
-        let mut taken = 0;
-        for (item, key) in items.iter().zip(&keys) {
-            let record = &*item.record;
-            let input = Input { record, subject: key.subject_id() };
-            let seal = self.keyring.sealing.call(key, record.access_id.as_bytes());
-            wire::put_access(&mut self.buffer, (salt, *seq), item.intent, input, seal);
+        let items = || items.iter().take(BATCH_RECORDS).map(|item| &item.content);
+        let keys = self.keyring.keys(items().filter_map(Content::record))?;
+        let (mut keys, mut taken) = (keys.iter(), 0);
+        for content in items() {
+            let place = (salt, *seq);
+            match content {
+                Content::Intent(record) | Content::Completion(record) => {
+                    let Some(key) = keys.next() else { break };
+                    let input = Input { record, subject: key.subject_id() };
+                    let seal = self.keyring.sealing.call(key, record.access_id.as_bytes());
+                    let intent = matches!(content, Content::Intent(_));
+                    wire::put_access(&mut self.buffer, place, intent, input, seal);
+                }
+                // Its personal values are sealed already.
+                Content::Unknown(access) => wire::put_unknown(&mut self.buffer, salt, *seq, access),
+                Content::Note(note) => wire::put_note(&mut self.buffer, salt, *seq, note),
+            }
             *seq += 1;
             taken += 1;
             if self.buffer.len() >= BATCH_BYTES {
@@ -349,9 +359,11 @@ impl Writer {
 }
 
 /// How many records are lost with these frames: an intent without its completion is one that recovery
-/// calls unknown, and without either it is the completion that counts.
+/// calls unknown, and without either it is the completion that counts. What comes of recovery itself is still
+/// in the store as an open intent.
 fn count_records(items: &[Item]) -> u64 {
-    u64::try_from(items.iter().filter(|item| !item.intent).count()).unwrap_or(u64::MAX)
+    let lost = items.iter().filter(|item| matches!(item.content, Content::Completion(_)));
+    u64::try_from(lost.count()).unwrap_or(u64::MAX)
 }
 
 fn put_header(buffer: &mut Vec<u8>, shared: &Shared, salt: u64, seq: u64) {

@@ -5,6 +5,7 @@
 //! payload := kind u8 · seq u64 LE · body
 //! header  := format u16 · salt u64 · epoch u64 · gateway text · columns varint, text…
 //! access  := access id 16 bytes · values varint, value… · actions varint, (verb, resource, object texts)…
+//! note    := kind text · body text
 //! gap     := lost u64 · from µs i64 · until µs i64 · reason text
 //! ```
 //!
@@ -38,6 +39,7 @@ const HEADER: u8 = 1;
 const INTENT: u8 = 2;
 const COMPLETION: u8 = 3;
 const GAP: u8 = 4;
+const NOTE: u8 = 5;
 
 /// Why bytes are no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +69,8 @@ pub enum Frame<'a> {
     Completion(Access<'a>),
     /// Records that could not be kept.
     Gap(Gap<'a>),
+    /// Something that the log takes up beside records.
+    Note(Note<'a>),
 }
 
 /// What a segment says of itself.
@@ -117,6 +121,15 @@ pub struct Gap<'a> {
     pub reason: Cow<'a, str>,
 }
 
+/// Something that the log takes up beside records: a checkpoint of another gateway's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note<'a> {
+    /// What it is.
+    pub kind: Cow<'a, str>,
+    /// What it says.
+    pub body: Cow<'a, str>,
+}
+
 /// Appends the header frame of a segment. Its own checksum has no salt.
 pub fn put_header(out: &mut Vec<u8>, seq: u64, header: &Header<'_>) {
     put_frame(out, 0, HEADER, seq, |out| {
@@ -157,6 +170,31 @@ pub(crate) fn put_access(
     });
 }
 
+/// Appends the completion of a call that is known by its intent alone, in the order of our columns.
+pub fn put_unknown(out: &mut Vec<u8>, salt: u64, seq: u64, access: &Access<'_>) {
+    put_frame(out, salt, COMPLETION, seq, |out| {
+        out.extend_from_slice(access.access_id.as_bytes());
+        put_length(out, access.values.len());
+        for value in &access.values {
+            put_value(out, value);
+        }
+        put_length(out, access.actions.len());
+        for action in &access.actions {
+            put_text(out, &action.verb);
+            put_text(out, &action.resource);
+            put_text(out, &action.object);
+        }
+    });
+}
+
+/// Appends a note.
+pub fn put_note(out: &mut Vec<u8>, salt: u64, seq: u64, note: &Note<'_>) {
+    put_frame(out, salt, NOTE, seq, |out| {
+        put_text(out, &note.kind);
+        put_text(out, &note.body);
+    });
+}
+
 /// Appends a gap.
 pub fn put_gap(out: &mut Vec<u8>, salt: u64, seq: u64, gap: &Gap<'_>) {
     put_frame(out, salt, GAP, seq, |out| {
@@ -189,7 +227,7 @@ pub fn peek_seq(bytes: &[u8]) -> Option<(usize, u64)> {
     let size = usize::try_from(u32::from_le_bytes(*length)).ok()?;
     let kind = *rest.get(4)?;
     let seq = rest.get(5..)?.first_chunk::<8>()?;
-    let plausible = (PAYLOAD_MIN..=PAYLOAD_MAX).contains(&size) && (HEADER..=GAP).contains(&kind);
+    let plausible = (PAYLOAD_MIN..=PAYLOAD_MAX).contains(&size) && (HEADER..=NOTE).contains(&kind);
     plausible.then(|| (size, u64::from_le_bytes(*seq)))
 }
 
@@ -208,6 +246,7 @@ pub fn decode(payload: &[u8]) -> Result<(u64, Frame<'_>), Malformed> {
             until_us: i64::from_le_bytes(input.array()?),
             reason: input.text()?,
         }),
+        NOTE => Frame::Note(Note { kind: input.text()?, body: input.text()? }),
         _ => return Err(Malformed::Payload),
     };
     if input.0.is_empty() { Ok((seq, frame)) } else { Err(Malformed::Payload) }

@@ -1,0 +1,304 @@
+//! The transparency log: proof, kept by the gateway and by others, of what the timeline held.
+//!
+//! The log thread ([`logger`]) reads the spool's durable frames, makes a leaf of each row, gap and note, and
+//! appends it to the log of its epoch ([`journal`]); at an interval and a count it signs a checkpoint. The
+//! shipper ships only what is logged, with the places and leaves that stand in the log. The publisher
+//! ([`publish`]) carries checkpoints and tiles to places outside the store; `verify` compares all of it with the rows.
+//!
+//! Invariants:
+//! - a leaf is durable before its row is shipped and before a checkpoint that counts it is signed, so no crash
+//!   makes the log contradict a checkpoint;
+//! - the first leaf of each epoch commits the last checkpoint of the epoch before it;
+//! - nothing here stops the spool: when the log cannot be written, records wait in the spool.
+
+pub mod config;
+pub(crate) mod journal;
+pub mod key;
+pub(crate) mod logger;
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use doorward_tlog::tile::{TILE, Tile};
+use doorward_tlog::{Hash, tile};
+use parking_lot::{Condvar, Mutex};
+
+use crate::spool::SegmentInfo;
+use crate::spool::files::Files;
+use crate::store::{HashTile, SignedCheckpoint};
+use journal::{Entry, LEAVES_PER_FILE};
+
+/// Checkpoints that wait for the store at one time; between them the older ones are left out.
+const CHECKPOINTS_MAX: usize = 256;
+
+/// How far the log has come: everything up to this frame is in it, durably.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Frontier {
+    pub(crate) epoch: u64,
+    /// The segment, and how many of its bytes are logged.
+    pub(crate) segment: String,
+    pub(crate) offset: u64,
+    /// The last frame.
+    pub(crate) seq: u64,
+    /// Leaves of that epoch.
+    pub(crate) size: u64,
+}
+
+/// The last checkpoint of an epoch that is over.
+#[derive(Clone, Debug)]
+pub(crate) struct Final {
+    pub(crate) checkpoint: SignedCheckpoint,
+    /// Whether the store has it, with all that it counts.
+    pub(crate) stored: bool,
+    /// Whether each place outside has it.
+    pub(crate) published: bool,
+}
+
+/// A checkpoint on its way to places outside the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Signed {
+    pub(crate) epoch: u64,
+    pub(crate) checkpoint: SignedCheckpoint,
+    /// The last tiles of its levels, those that are not full.
+    pub(crate) edge: Vec<Tile>,
+}
+
+/// What the log thread shares with the shipper and the publisher.
+pub(crate) struct Log {
+    pub(crate) files: Arc<dyn Files>,
+    frontier: Mutex<Frontier>,
+    /// Told when the frontier moves.
+    pub(crate) moved: Condvar,
+    /// For the store, with their epochs.
+    checkpoints: Mutex<VecDeque<(u64, SignedCheckpoint)>>,
+    /// Epochs that are over.
+    finals: Mutex<BTreeMap<u64, Final>>,
+    /// The newest checkpoint of the current epoch, for the publisher, which takes it.
+    latest: Mutex<Option<Signed>>,
+    pub(crate) signed: Condvar,
+    /// Leaves of the current epoch that the store has, and that places outside have.
+    stored: Mutex<u64>,
+    published: Mutex<u64>,
+    pub(crate) error: Mutex<Option<String>>,
+}
+
+impl Log {
+    /// `publishes`: whether a publisher takes checkpoints to places outside.
+    pub(crate) fn new(files: Arc<dyn Files>, publishes: bool) -> Self {
+        Self {
+            files,
+            frontier: Mutex::default(),
+            moved: Condvar::new(),
+            checkpoints: Mutex::default(),
+            finals: Mutex::default(),
+            latest: Mutex::default(),
+            signed: Condvar::new(),
+            stored: Mutex::new(0),
+            published: Mutex::new(if publishes { 0 } else { u64::MAX }),
+            error: Mutex::default(),
+        }
+    }
+
+    /// Waits until the log has more than this frame, but not for long.
+    pub(crate) fn wait(&self, epoch: u64, seq: u64, span: std::time::Duration) {
+        let mut frontier = self.frontier.lock();
+        if frontier.epoch < epoch || (frontier.epoch == epoch && frontier.seq <= seq) {
+            self.moved.wait_for(&mut frontier, span);
+        }
+    }
+
+    pub(crate) fn frontier(&self) -> Frontier {
+        self.frontier.lock().clone()
+    }
+
+    /// How many bytes of a segment are logged.
+    pub(crate) fn logged(&self, segment: &SegmentInfo) -> u64 {
+        let frontier = self.frontier.lock();
+        match (frontier.epoch.cmp(&segment.epoch), frontier.segment.cmp(&segment.name)) {
+            (Ordering::Greater, _) | (Ordering::Equal, Ordering::Greater) => segment.length,
+            (Ordering::Equal, Ordering::Equal) => frontier.offset.min(segment.length),
+            (Ordering::Less, _) | (Ordering::Equal, Ordering::Less) => 0,
+        }
+    }
+
+    fn advance(&self, frontier: Frontier) {
+        let mut now = self.frontier.lock();
+        // After an error the log thread goes through what it has logged before.
+        let further = |one: &Frontier, other: &Frontier| {
+            (one.epoch, &one.segment, one.offset) > (other.epoch, &other.segment, other.offset)
+        };
+        if further(&frontier, &now) {
+            *now = frontier;
+        }
+        drop(now);
+        self.moved.notify_all();
+    }
+
+    fn sign(&self, signed: Signed) {
+        let mut waiting = self.checkpoints.lock();
+        if waiting.len() >= CHECKPOINTS_MAX {
+            // The newer one covers what the older one did.
+            waiting.pop_back();
+        }
+        waiting.push_back((signed.epoch, signed.checkpoint.clone()));
+        drop(waiting);
+        if *self.published.lock() != u64::MAX {
+            *self.latest.lock() = Some(signed);
+            self.signed.notify_all();
+        }
+    }
+
+    /// Checkpoints of an epoch that count no more than `size` leaves; they stay until [`Self::shipped`].
+    pub(crate) fn checkpoints(&self, epoch: u64, size: u64) -> Vec<SignedCheckpoint> {
+        let waiting = self.checkpoints.lock();
+        let ready = waiting.iter().filter(|(of, checkpoint)| *of == epoch && checkpoint.size <= size);
+        ready.map(|(_, checkpoint)| checkpoint.clone()).collect()
+    }
+
+    /// A checkpoint with more cosignatures goes to the store once more.
+    pub(crate) fn cosigned(&self, epoch: u64, checkpoint: SignedCheckpoint) {
+        let mut waiting = self.checkpoints.lock();
+        waiting.retain(|(of, other)| *of != epoch || other.size != checkpoint.size);
+        if waiting.len() >= CHECKPOINTS_MAX {
+            waiting.pop_front();
+        }
+        waiting.push_back((epoch, checkpoint));
+    }
+
+    /// The store has these leaves, and these checkpoints.
+    pub(crate) fn shipped(&self, epoch: u64, leaves: u64, checkpoints: &[SignedCheckpoint]) {
+        self.checkpoints.lock().retain(|(of, waiting)| *of != epoch || !checkpoints.contains(waiting));
+        if epoch == self.frontier().epoch {
+            *self.stored.lock() = leaves;
+        }
+    }
+
+    /// Places outside have these leaves of the current epoch.
+    pub(crate) fn published(&self, leaves: u64) {
+        *self.published.lock() = leaves;
+    }
+
+    /// Leaves of the current epoch that nobody needs to read again.
+    fn free(&self) -> u64 {
+        (*self.stored.lock()).min(*self.published.lock())
+    }
+
+    /// The newest checkpoint, if there is one that was not taken yet.
+    pub(crate) fn take_latest(&self, wait: std::time::Duration) -> Option<Signed> {
+        let mut latest = self.latest.lock();
+        if latest.is_none() {
+            self.signed.wait_for(&mut latest, wait);
+        }
+        latest.take()
+    }
+
+    pub(crate) fn finals(&self) -> BTreeMap<u64, Final> {
+        self.finals.lock().clone()
+    }
+
+    fn over(&self, epoch: u64, checkpoint: SignedCheckpoint) {
+        let published = *self.published.lock() == u64::MAX;
+        self.finals.lock().insert(epoch, Final { checkpoint, stored: false, published });
+    }
+
+    /// The last checkpoint of an epoch came to the store, or to all places outside. When both have it, the
+    /// epoch's files are removed; its last checkpoint stays until the next epoch is over.
+    pub(crate) fn done(&self, epoch: u64, change: impl FnOnce(&mut Final)) -> io::Result<()> {
+        let mut finals = self.finals.lock();
+        let Some(last) = finals.get_mut(&epoch) else { return Ok(()) };
+        change(last);
+        if last.stored && last.published {
+            finals.remove(&epoch);
+            drop(finals);
+            journal::remove_epoch(&*self.files, epoch)?;
+        }
+        Ok(())
+    }
+
+    /// The leaf hashes of one tile of level 0, as far as they are there.
+    pub(crate) fn tile(&self, epoch: u64, index: u64, width: usize) -> io::Result<Vec<Hash>> {
+        let entries = journal::read(&*self.files, epoch, index.saturating_mul(256), width.min(TILE))?;
+        Ok(entries.into_iter().map(|entry| entry.hash).collect())
+    }
+
+    /// A tile of any level: from the leaves, from the tiles kept, or from the edge of a checkpoint.
+    pub(crate) fn any_tile(&self, signed: &Signed, level: u8, index: u64) -> io::Result<Option<Vec<Hash>>> {
+        let edge = signed.edge.iter().find(|tile| tile.level == level && tile.index == index);
+        if let Some(tile) = edge {
+            return Ok(Some(tile.hashes.clone()));
+        }
+        if level == 0 {
+            let hashes = self.tile(signed.epoch, index, TILE)?;
+            return Ok((hashes.len() == TILE).then_some(hashes));
+        }
+        journal::read_tile(&*self.files, signed.epoch, level, index)
+    }
+
+    /// Full tiles of level 0 that end in the range, for the store.
+    pub(crate) fn full_tiles(&self, epoch: u64, from: u64, to: u64) -> io::Result<Vec<HashTile>> {
+        (from / 256..to / 256)
+            .map(|index| {
+                let hashes = self.tile(epoch, index, TILE)?;
+                Ok(HashTile { index, hashes: hashes.concat() })
+            })
+            // A tile whose beginning is gone from the spool was lost with it; its rows' own leaves remain.
+            .filter(|tile| tile.as_ref().map_or(true, |tile: &HashTile| tile.hashes.len() == TILE * 32))
+            .collect()
+    }
+
+    /// The last tile of level 0 of a log of this size, when it is not full.
+    pub(crate) fn last_tile(&self, epoch: u64, size: u64) -> io::Result<Option<HashTile>> {
+        let index = size / 256;
+        let width = tile::width(size, 0, index);
+        if width == 0 {
+            return Ok(None);
+        }
+        let hashes = self.tile(epoch, index, width)?;
+        Ok((hashes.len() == width).then(|| HashTile { index, hashes: hashes.concat() }))
+    }
+}
+
+/// The leaves of an epoch from one place on, read a piece at a time.
+pub(crate) struct Leaves<'l> {
+    log: &'l Log,
+    epoch: u64,
+    next: u64,
+    read: VecDeque<Entry>,
+}
+
+/// Leaves read at once.
+const PIECE: usize = 8_192;
+
+impl<'l> Leaves<'l> {
+    pub(crate) fn new(log: &'l Log, epoch: u64, next: u64) -> Self {
+        Self { log, epoch, next, read: VecDeque::new() }
+    }
+
+    /// The place of the next leaf.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The next leaf; `None` when the log has no more, durably.
+    pub(crate) fn peek(&mut self) -> io::Result<Option<Entry>> {
+        if self.read.is_empty() {
+            let frontier = self.log.frontier();
+            let durable = if self.epoch == frontier.epoch { frontier.size } else { u64::MAX };
+            let left = usize::try_from(durable.saturating_sub(self.next)).unwrap_or(usize::MAX);
+            let in_file = LEAVES_PER_FILE - self.next % LEAVES_PER_FILE;
+            let piece = PIECE.min(left).min(usize::try_from(in_file).unwrap_or(PIECE));
+            if piece > 0 {
+                self.read = journal::read(&*self.log.files, self.epoch, self.next, piece)?.into();
+            }
+        }
+        Ok(self.read.front().copied())
+    }
+
+    /// Goes on behind the next leaf.
+    pub(crate) fn skip(&mut self) {
+        self.read.pop_front();
+        self.next += 1;
+    }
+}
