@@ -173,7 +173,7 @@ fn a_store_of_another_shape_leaves_records_in_the_spool_and_says_so() {
     let audit = Audit::open(&config).unwrap();
     keep(&audit.recorder(), record());
     let status = until(&audit, |status| status.store_error.is_some());
-    expect!["the store's table `access_event` has other columns than this version writes: missing [verb], unknown [deed]"]
+    expect!["the store's schema is not the one that this version writes: missing [verb], unknown [deed]"]
         .assert_eq(status.store_error.as_deref().unwrap());
     assert_eq!((status.state, status.shipped_total), (crate::State::Ready, 0));
     // Mended, it takes what has waited.

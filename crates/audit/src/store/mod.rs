@@ -19,6 +19,7 @@ use crate::config::{Retention, StoreUrl};
 use crate::leaf::{Field, RowOf};
 use crate::rollup::Rollups;
 use crate::wire::{Access, Gap};
+use postgres::PostgresStore;
 use sqlite::SqliteStore;
 
 /// How long a store's lock is waited for.
@@ -27,8 +28,8 @@ pub(crate) const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// Why the store cannot be used. The spool keeps the records until it can.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The store's columns are not this version's.
-    #[error("the store's table `access_event` has other columns than this version writes: {0}")]
+    /// The store's schema is not this version's.
+    #[error("the store's schema is not the one that this version writes: {0}")]
     Schema(String),
     /// Another gateway writes under the same name and epoch.
     #[error(
@@ -66,7 +67,7 @@ pub enum StoreError {
 pub fn open(url: &StoreUrl) -> Result<Box<dyn Store>, StoreError> {
     match url {
         StoreUrl::Sqlite(path) => Ok(Box::new(SqliteStore::open(path)?)),
-        StoreUrl::Postgres(server) => postgres::open(server),
+        StoreUrl::Postgres(server) => Ok(Box::new(PostgresStore::open(server)?)),
     }
 }
 

@@ -1,0 +1,253 @@
+//! The store against real servers: PostgreSQL 15 and 18, and TimescaleDB.
+
+use std::sync::Arc;
+
+use doorward_core::{Login, Secret};
+use doorward_pgclient::Target;
+use doorward_testkit::postgres::{Cluster, Database, SUPERUSER};
+
+use super::*;
+use crate::columns::CALL_COLUMNS;
+use crate::leaf::Hasher;
+use crate::row::Value;
+use crate::store::{DeadLetter, HashTile, LogNote, LoggedGap, Record, SignedCheckpoint};
+use crate::wire::{Access, ActionText, Gap};
+
+const WRITER_PASSWORD: &str = "the writer's own";
+const READER_PASSWORD: &str = "the reader's own";
+
+/// Both versions of PostgreSQL, and TimescaleDB where it can be had.
+fn clusters() -> Vec<Cluster> {
+    let mut clusters = vec![Cluster::debian().unwrap(), Cluster::newer().unwrap()];
+    clusters.extend(Cluster::timescale_if_possible().unwrap());
+    clusters
+}
+
+fn login(user: &str, password: &str) -> Arc<Login> {
+    Arc::new(Login { user: user.into(), password: Secret::from(password) })
+}
+
+fn migrator(database: &Database<'_>) -> Migrator {
+    let target = Target::parse(&database.url(), false).unwrap();
+    Migrator::connect(&target, &login(SUPERUSER, database.cluster().password())).unwrap()
+}
+
+/// What an operator asks for.
+fn usual() -> Migration {
+    let writer = Grantee { user: "gateway".into(), login: Some(login("gateway", WRITER_PASSWORD)) };
+    let reader = |user: &str| Grantee { user: user.into(), login: Some(login(user, READER_PASSWORD)) };
+    let scope =
+        |environment: &str, group: &str| Scope { environment: environment.into(), group: group.into() };
+    Migration {
+        writers: vec![writer],
+        readers: vec![
+            (reader("auditor"), Scope::default()),
+            (reader("prod_reader"), scope("prod", "*")),
+            (reader("team_reader"), scope("*", "blue")),
+        ],
+        ..Migration::default()
+    }
+}
+
+fn migrate(database: &Database<'_>, migration: &Migration) -> Vec<String> {
+    let mut migrator = migrator(database);
+    migrator.lock().unwrap();
+    let steps = migrator.plan(migration).unwrap();
+    for step in &steps {
+        migrator.run(step).unwrap_or_else(|error| panic!("{}: {error}", step.title));
+    }
+    steps.into_iter().filter(|step| step.version.is_some()).map(|step| step.title).collect()
+}
+
+fn server(database: &Database<'_>) -> Server {
+    // Passwords come by reference; tests put them where no other test looks.
+    let folder = tempfile::tempdir().unwrap().keep();
+    std::fs::write(folder.join("password"), WRITER_PASSWORD).unwrap();
+    let yaml = format!(
+        "store: {{ url: {}, password: 'file:{}/password' }}",
+        database.url().replace("postgres://", "postgres://gateway@"),
+        folder.display()
+    );
+    let document = doorward_settings::Document::parse("doorward.yaml", &yaml).unwrap();
+    let config: crate::AuditConfig = document.root().deserialize().unwrap();
+    config.store.server().unwrap().clone()
+}
+
+fn open(database: &Database<'_>) -> PostgresStore {
+    PostgresStore::open(&server(database)).unwrap()
+}
+
+fn access(id: u128, change: impl FnOnce(&mut dyn FnMut(&str, Value<'static>))) -> Access<'static> {
+    let mut values = vec![Value::Null; CALL_COLUMNS.len()];
+    let mut set = |name: &str, value: Value<'static>| {
+        let place = CALL_COLUMNS.iter().position(|(column, _)| *column == name).unwrap();
+        values[place] = value;
+    };
+    set("ts", Value::Int(SystemClock.now().micros()));
+    set("environment", Value::Text("prod".into()));
+    set("class", Value::Text("access".into()));
+    set("outcome", Value::Text("allowed".into()));
+    change(&mut set);
+    let action = ActionText { verb: "read".into(), resource: "shop".into(), object: "public/orders".into() };
+    Access { access_id: Uuid::from_u128(id), values, actions: vec![action] }
+}
+
+fn plain(id: u128) -> Access<'static> {
+    access(id, |_| {})
+}
+
+/// A batch of whole records, as the shipper makes it.
+fn batch(from_seq: u64, leaf_from: u64, calls: Vec<Access<'static>>) -> Batch<'static> {
+    let (mut seq, mut leaf) = (from_seq, leaf_from);
+    let mut hasher = Hasher::default();
+    let rollups = crate::rollup::Aggregator::default().add_up(calls.iter());
+    let records = calls
+        .into_iter()
+        .map(|access| {
+            seq += 1;
+            let mut record = Record { seq, access, log_index: leaf, leaf_hashes: Vec::new() };
+            let rows = leaf::rows(&record.access);
+            record.leaf_hashes = (0..rows).map(|action| hasher.row(&record.row("gw", 1, action))).collect();
+            leaf += rows as u64;
+            record
+        })
+        .collect();
+    Batch {
+        gateway_id: "gw",
+        epoch: 1,
+        from_seq,
+        to_seq: seq,
+        leaf_from,
+        leaf_to: leaf,
+        records,
+        rollups,
+        ..Batch::default()
+    }
+}
+
+fn count(database: &Database<'_>, what: &str) -> i64 {
+    database.sql(&format!("select count(*) from {what}")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn migrating_twice_changes_nothing() {
+    for cluster in clusters() {
+        let database = cluster.database().unwrap();
+        let titles = migrate(&database, &usual());
+        assert_eq!(titles.len(), usize::try_from(SCHEMA_VERSION).unwrap(), "{titles:?}");
+        open(&database).write(&batch(0, 0, vec![plain(1)])).unwrap();
+        let shape = "select string_agg(n.nspname || '.' || relname || ' ' || relkind::text, ',' order by n.nspname, relname) from pg_class c
+            join pg_namespace n on n.oid = relnamespace where nspname in ('doorward', 'timeline')";
+        let before = database.sql(shape).unwrap();
+        assert_eq!(migrate(&database, &usual()), Vec::<String>::new());
+        assert_eq!(database.sql(shape).unwrap(), before);
+        assert_eq!(count(&database, "doorward.access_event"), 1);
+        let owners = "select string_agg(distinct pg_get_userbyid(relowner), ',') from pg_class c
+            join pg_namespace n on n.oid = relnamespace where nspname in ('doorward', 'timeline')";
+        assert_eq!(database.sql(owners).unwrap(), "doorward_owner");
+    }
+}
+
+#[test]
+fn an_older_schema_is_refused_by_the_gateway_and_brought_up_to_date() {
+    for cluster in clusters() {
+        let database = cluster.database().unwrap();
+        assert!(PostgresStore::open(&server(&database)).is_err());
+        migrate(&database, &Migration { to: Some(1), ..usual() });
+        database.sql("insert into doorward.high_water values ('gw', 1, 0, 0)").unwrap();
+        let refused = PostgresStore::open(&server(&database)).unwrap_err().to_string();
+        assert!(refused.contains("version 1") && refused.contains("doorward store migrate"), "{refused}");
+        let titles = migrate(&database, &usual());
+        assert_eq!(titles.len(), usize::try_from(SCHEMA_VERSION).unwrap() - 1, "{titles:?}");
+        open(&database).write(&batch(0, 0, vec![plain(1)])).unwrap();
+    }
+}
+
+#[test]
+fn migrations_at_once_take_turns() {
+    let cluster = Cluster::debian().unwrap();
+    let (one, other) = (cluster.database().unwrap(), cluster.database().unwrap());
+    let (cluster_port, password) = (cluster.port(), cluster.password().to_owned());
+    let runs: Vec<_> = [one.name(), other.name(), one.name(), other.name()]
+        .map(|name| (name.to_owned(), password.clone()))
+        .into_iter()
+        .map(|(name, password)| {
+            std::thread::spawn(move || {
+                let target =
+                    Target::parse(&format!("postgres://127.0.0.1:{cluster_port}/{name}"), false).unwrap();
+                let mut migrator = Migrator::connect(&target, &login(SUPERUSER, &password)).unwrap();
+                migrator.lock().unwrap();
+                for step in migrator.plan(&Migration::default()).unwrap() {
+                    migrator.run(&step).unwrap_or_else(|error| panic!("{}: {error}", step.title));
+                }
+            })
+        })
+        .collect();
+    for run in runs {
+        run.join().unwrap();
+    }
+    assert_eq!(count(&one, "doorward.schema_version"), i64::from(SCHEMA_VERSION));
+    assert_eq!(count(&other, "doorward.schema_version"), i64::from(SCHEMA_VERSION));
+}
+
+#[test]
+fn everything_of_a_batch_is_there_and_once() {
+    for cluster in clusters() {
+        let database = cluster.database().unwrap();
+        migrate(&database, &usual());
+        let mut store = open(&database);
+        assert_eq!(store.high_water("gw", 1).unwrap(), HighWater::default());
+        let mut first = batch(0, 0, vec![plain(1), plain(2)]);
+        let intent = |id: u128| OpenIntent {
+            seq: 3,
+            access_id: Uuid::from_u128(id),
+            payload: vec![0, 1, 255],
+            columns: "ts,door".to_owned(),
+        };
+        first.opened = vec![intent(7), intent(8)];
+        first.gaps = vec![LoggedGap {
+            seq: 4,
+            gap: Gap { lost: 3, from_us: 1, until_us: 2, reason: "no room".into() },
+            leaf: Some((2, [1; 32])),
+        }];
+        first.notes =
+            vec![LogNote { index: 3, kind: "epoch".into(), body: "start".into(), leaf_hash: [2; 32] }];
+        first.checkpoints = vec![SignedCheckpoint { size: 3, signed_us: 5, note: "one".into() }];
+        first.tiles = vec![HashTile { index: 0, hashes: vec![3; 64] }];
+        (first.to_seq, first.leaf_to) = (4, 4);
+        store.write(&first).unwrap();
+        assert_eq!(store.high_water("gw", 1).unwrap(), HighWater { last_seq: 4, next_leaf: 4 });
+        assert_eq!(store.open_intents("gw", 1).unwrap(), [intent(7), intent(8)]);
+        assert_eq!(store.unfinished_epochs("gw", 2).unwrap(), [1]);
+
+        // The same batch again, and one that begins elsewhere, change nothing.
+        for wrong in [&first, &batch(2, 2, vec![plain(3)])] {
+            let refused = store.write(wrong).unwrap_err();
+            assert!(matches!(refused, StoreError::Moved { found: 4, .. }), "{refused}");
+        }
+        let mut second = batch(4, 4, vec![plain(3)]);
+        second.closed = vec![Uuid::from_u128(7)];
+        second.checkpoints = vec![SignedCheckpoint { size: 3, signed_us: 5, note: "one, cosigned".into() }];
+        second.tiles = vec![HashTile { index: 0, hashes: vec![3; 96] }];
+        second.dead_letters = vec![DeadLetter {
+            record: Record { seq: 6, access: plain(9), log_index: 5, leaf_hashes: vec![[9; 32]] },
+            reason: "no".to_owned(),
+        }];
+        store.write(&second).unwrap();
+        assert_eq!(count(&database, "doorward.access_event"), 3);
+        assert_eq!(count(&database, "doorward.audit_gap"), 1);
+        assert_eq!(count(&database, "doorward.log_note"), 1);
+        assert_eq!(store.open_intents("gw", 1).unwrap(), [intent(8)]);
+        assert_eq!(database.sql("select note from doorward.checkpoint").unwrap(), "one, cosigned");
+        assert_eq!(database.sql("select length(hashes) from doorward.log_tile").unwrap(), "96");
+        let letter = database.sql("select payload::json ->> 'access_id' from doorward.dead_letter").unwrap();
+        assert_eq!(letter, Uuid::from_u128(9).to_string());
+        assert_eq!(database.sql("select sum(calls) from doorward.traffic_1m").unwrap(), "3");
+        assert!(!store.retain(&Retention::default(), SystemClock.now().micros()).unwrap());
+        assert_eq!(database.sql("select sum(calls) from doorward.traffic_1d").unwrap(), "3");
+        // A tile does not change what it has.
+        let mut third = batch(5, 5, vec![plain(4)]);
+        third.tiles = vec![HashTile { index: 0, hashes: vec![4; 128] }];
+        assert!(store.write(&third).is_err());
+    }
+}
