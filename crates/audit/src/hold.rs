@@ -6,17 +6,21 @@
 //!
 //! Invariant: a released hold stays in the table; who held what, from when until when, is told for ever.
 
-use std::path::Path;
-
 use doorward_core::Timestamp;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, ToSql, params};
+use doorward_pgclient::Row as PgRow;
+use doorward_pgclient::blocking::{Client, ClientError, Options, Param};
+use rusqlite::{Connection, OpenFlags, Row, params};
 use uuid::Uuid;
 
 use crate::config::StoreUrl;
+use crate::query::{Filter, QueryError, Timeline};
+use crate::retention::sqlite::SCHEMA;
 use crate::store::BUSY_WAIT;
 
 /// The most holds that are read.
 const HOLDS_MAX: i64 = 10_000;
+const COLUMNS: &str =
+    "hold_id, name, subject_id, resource, from_us, until_us, created_us, created_by, released_us";
 
 /// Why holds cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -24,15 +28,21 @@ pub enum HoldError {
     /// SQLite says no.
     #[error("the store: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// The database says no.
+    #[error("the store: {0}")]
+    Postgres(#[from] ClientError),
+    /// The store's login cannot be read.
+    #[error("the store's login: {0}")]
+    Login(String),
+    /// Whether a person has records that a hold covers cannot be found out.
+    #[error("the store: {0}")]
+    Query(#[from] QueryError),
     /// There is no store.
     #[error("there is no store at {0}")]
     Missing(String),
     /// There is no such hold in force.
     #[error("there is no hold {0} in force")]
     Unknown(String),
-    /// The kind of store has none yet.
-    #[error("legal holds in {0} are not available in this version yet")]
-    Elsewhere(String),
 }
 
 /// One hold.
@@ -60,74 +70,122 @@ pub struct Hold {
 
 /// The holds of one store.
 #[derive(Debug)]
-pub struct Holds(Connection);
+pub struct Holds {
+    table: Table,
+    store: StoreUrl,
+}
+
+#[derive(Debug)]
+enum Table {
+    Sqlite(Connection),
+    Postgres(Client),
+}
 
 impl Holds {
     /// Opens the store. Blocks.
     pub fn open(store: &StoreUrl) -> Result<Self, HoldError> {
-        let path = store.path().ok_or_else(|| HoldError::Elsewhere(store.to_string()))?;
-        Self::open_file(path)
-    }
-
-    fn open_file(path: &Path) -> Result<Self, HoldError> {
-        if !path.is_file() {
-            return Err(HoldError::Missing(path.display().to_string()));
-        }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_WAIT)?;
-        connection.execute_batch(crate::retention::sqlite::SCHEMA)?;
-        Ok(Self(connection))
+        let table = match store {
+            StoreUrl::Sqlite(path) => {
+                if !path.is_file() {
+                    return Err(HoldError::Missing(path.display().to_string()));
+                }
+                let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+                let connection = Connection::open_with_flags(path, flags)?;
+                connection.busy_timeout(BUSY_WAIT)?;
+                connection.execute_batch(SCHEMA)?;
+                Table::Sqlite(connection)
+            }
+            StoreUrl::Postgres(server) => {
+                let login = server.login.read().map_err(|problem| HoldError::Login(problem.message))?;
+                Table::Postgres(Client::connect(&server.target, &login, &Options::default())?)
+            }
+        };
+        Ok(Self { table, store: store.clone() })
     }
 
     /// Lays a hold.
-    pub fn add(&self, hold: &Hold) -> Result<(), HoldError> {
-        let micros = |time: Option<Timestamp>| time.map(Timestamp::micros);
-        self.0.execute(
-            "INSERT INTO legal_hold VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            params![
-                hold.id.to_string(),
-                hold.name,
-                hold.subject_id.map(|id| id.to_string()),
-                hold.resource,
-                micros(hold.from),
-                micros(hold.until),
-                hold.created.micros(),
-                hold.created_by,
-                micros(hold.released),
-            ],
-        )?;
+    pub fn add(&mut self, hold: &Hold) -> Result<(), HoldError> {
+        let (id, subject_id) = (hold.id.to_string(), hold.subject_id.map(|id| id.to_string()));
+        let (from, until) = (hold.from.map(Timestamp::micros), hold.until.map(Timestamp::micros));
+        let created = hold.created.micros();
+        match &mut self.table {
+            Table::Sqlite(connection) => {
+                let sql = format!(
+                    "INSERT INTO legal_hold ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL)"
+                );
+                let (resource, by) = (&hold.resource, &hold.created_by);
+                connection
+                    .execute(&sql, params![id, hold.name, subject_id, resource, from, until, created, by])?;
+            }
+            Table::Postgres(client) => {
+                let sql = format!(
+                    "INSERT INTO doorward.legal_hold ({COLUMNS})
+                     VALUES ($1::uuid, $2, $3::uuid, $4, $5::bigint, $6::bigint, $7::bigint, $8, NULL)"
+                );
+                client.execute(
+                    &sql,
+                    &[
+                        Param::Text(&id),
+                        Param::Text(&hold.name),
+                        subject_id.as_deref().map_or(Param::Null, Param::Text),
+                        hold.resource.as_deref().map_or(Param::Null, Param::Text),
+                        from.map_or(Param::Null, Param::Int),
+                        until.map_or(Param::Null, Param::Int),
+                        Param::Int(created),
+                        Param::Text(&hold.created_by),
+                    ],
+                )?;
+            }
+        }
         Ok(())
     }
 
-    /// Releases the holds in force that have this id or this name: a person may have several ids, and a hold
-    /// over a person is one for each.
-    pub fn release(&self, which: &str, at: Timestamp) -> Result<Vec<Hold>, HoldError> {
+    /// The holds in force that have this id or this name: a person may have several ids, and a hold over a
+    /// person is one for each.
+    pub fn of(&mut self, which: &str) -> Result<Vec<Hold>, HoldError> {
         let matching = |hold: &Hold| hold.id.to_string() == which || hold.name == which;
-        let mut released = Vec::new();
-        for hold in self.list(false)?.into_iter().filter(matching) {
-            self.0.execute(
-                "UPDATE legal_hold SET released_us = ?2 WHERE hold_id = ?1 AND released_us IS NULL",
-                params![hold.id.to_string(), at.micros()],
-            )?;
-            released.push(Hold { released: Some(at), ..hold });
-        }
-        if released.is_empty() { Err(HoldError::Unknown(which.to_owned())) } else { Ok(released) }
+        let found: Vec<Hold> = self.list(false)?.into_iter().filter(matching).collect();
+        if found.is_empty() { Err(HoldError::Unknown(which.to_owned())) } else { Ok(found) }
+    }
+
+    /// Releases a hold.
+    pub fn release(&mut self, id: Uuid, at: Timestamp) -> Result<(), HoldError> {
+        let (text, at) = (id.to_string(), at.micros());
+        let changed = match &mut self.table {
+            Table::Sqlite(connection) => {
+                let sql = "UPDATE legal_hold SET released_us = ?2 WHERE hold_id = ?1 AND released_us IS NULL";
+                u64::try_from(connection.execute(sql, params![text, at])?).unwrap_or(u64::MAX)
+            }
+            Table::Postgres(client) => client.execute(
+                "UPDATE doorward.legal_hold SET released_us = $2 WHERE hold_id = $1::uuid AND released_us IS NULL",
+                &[Param::Text(&text), Param::Int(at)],
+            )?,
+        };
+        if changed == 1 { Ok(()) } else { Err(HoldError::Unknown(text)) }
     }
 
     /// The holds in force, oldest first; with `all`, the released ones too.
-    pub fn list(&self, all: bool) -> Result<Vec<Hold>, HoldError> {
-        let mut statement = self.0.prepare(
-            "SELECT hold_id, name, subject_id, resource, from_us, until_us, created_us, created_by, released_us
-             FROM legal_hold WHERE released_us IS NULL OR ?1 ORDER BY created_us, hold_id LIMIT ?2",
-        )?;
-        let rows = statement.query_map(params![all, HOLDS_MAX], hold)?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    pub fn list(&mut self, all: bool) -> Result<Vec<Hold>, HoldError> {
+        let which = if all { "" } else { "WHERE released_us IS NULL" };
+        let rest = format!("{which} ORDER BY created_us, hold_id LIMIT {HOLDS_MAX}");
+        match &mut self.table {
+            Table::Sqlite(connection) => {
+                let mut statement =
+                    connection.prepare(&format!("SELECT {COLUMNS} FROM legal_hold {rest}"))?;
+                let rows = statement.query_map([], of_sqlite)?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            }
+            Table::Postgres(client) => {
+                let reply =
+                    client.query(&format!("SELECT {COLUMNS} FROM doorward.legal_hold {rest}"), &[])?;
+                Ok(reply.rows().map(of_postgres).collect())
+            }
+        }
     }
 
     /// The holds in force that cover one of these ids of a person: those that name it, and those over a
     /// resource or a time in which the person has records.
-    pub fn covering(&self, ids: &[Uuid]) -> Result<Vec<Hold>, HoldError> {
+    pub fn covering(&mut self, ids: &[Uuid]) -> Result<Vec<Hold>, HoldError> {
         let mut covering = Vec::new();
         for hold in self.list(false)? {
             let covers = match hold.subject_id {
@@ -143,24 +201,21 @@ impl Holds {
     }
 
     fn has_records(&self, hold: &Hold, ids: &[Uuid]) -> Result<bool, HoldError> {
-        let mut sql = "SELECT 1 FROM access_event WHERE ts >= ? AND ts < ?".to_owned();
-        let mut values: Vec<Box<dyn ToSql>> = vec![
-            Box::new(hold.from.map_or(i64::MIN, Timestamp::micros)),
-            Box::new(hold.until.map_or(i64::MAX, Timestamp::micros)),
-        ];
-        if let Some(resource) = &hold.resource {
-            sql.push_str(" AND resource = ?");
-            values.push(Box::new(resource.clone()));
-        }
-        let places = vec!["?"; ids.len()].join(", ");
-        sql.push_str(&format!(" AND subject_id IN ({places}) LIMIT 1"));
-        values.extend(ids.iter().map(|id| Box::new(id.to_string()) as Box<dyn ToSql>));
-        let values: Vec<&dyn ToSql> = values.iter().map(|value| &**value).collect();
-        Ok(self.0.query_row(&sql, &*values, |_| Ok(())).optional()?.is_some())
+        let Some(first) = ids.first() else { return Ok(false) };
+        let filter = Filter {
+            since: hold.from,
+            until: hold.until,
+            resource: hold.resource.clone(),
+            principal: Some(first.to_string()),
+            subject_ids: ids.to_vec(),
+            limit: Some(1),
+            ..Filter::default()
+        };
+        Ok(!Timeline::connect(&self.store)?.query(&filter)?.is_empty())
     }
 }
 
-fn hold(row: &Row<'_>) -> rusqlite::Result<Hold> {
+fn of_sqlite(row: &Row<'_>) -> rusqlite::Result<Hold> {
     let id = |text: Option<String>| text.and_then(|text| Uuid::parse_str(&text).ok());
     let time = |micros: Option<i64>| micros.map(Timestamp::from_micros);
     Ok(Hold {
@@ -176,10 +231,27 @@ fn hold(row: &Row<'_>) -> rusqlite::Result<Hold> {
     })
 }
 
+fn of_postgres(row: PgRow<'_>) -> Hold {
+    let text = |column| row.text(column).map(str::to_owned);
+    let id = |column| row.text(column).and_then(|text| Uuid::parse_str(text).ok());
+    let time = |column| row.int(column).map(Timestamp::from_micros);
+    Hold {
+        id: id(0).unwrap_or_default(),
+        name: text(1).unwrap_or_default(),
+        subject_id: id(2),
+        resource: text(3),
+        from: time(4),
+        until: time(5),
+        created: time(6).unwrap_or(Timestamp::from_micros(0)),
+        created_by: text(7).unwrap_or_default(),
+        released: time(8),
+    }
+}
+
 /// Whether a hold covers callers who are not known: any that names no person.
 pub(crate) fn unknown_callers_held(store: &StoreUrl) -> Box<dyn Fn() -> Result<bool, String> + Send> {
     let store = store.clone();
-    Box::new(move || match Holds::open(&store).and_then(|holds| holds.list(false)) {
+    Box::new(move || match Holds::open(&store).and_then(|mut holds| holds.list(false)) {
         Ok(holds) => Ok(holds.iter().any(|hold| hold.subject_id.is_none())),
         // Without a store there is nothing to hold.
         Err(HoldError::Missing(_)) => Ok(false),

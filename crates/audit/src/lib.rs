@@ -7,6 +7,7 @@
 //! Invariants: no call here blocks the async runtime but those that say so; a store that cannot be written
 //! never stops the gateway, a spool that cannot be written closes what requires records.
 
+pub mod admin;
 pub mod columns;
 pub mod config;
 pub mod hold;

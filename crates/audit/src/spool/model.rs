@@ -103,6 +103,13 @@ impl FakeDisk {
         self
     }
 
+    /// What all files with this ending hold.
+    pub(crate) fn content(&self, ending: &str) -> Vec<u8> {
+        let disk = self.0.lock();
+        let files = disk.files.iter().filter(|(name, _)| name.ends_with(ending));
+        files.flat_map(|(_, file)| file.bytes.clone()).collect()
+    }
+
     pub(crate) fn used(&self) -> usize {
         self.0.lock().used()
     }

@@ -10,7 +10,7 @@ use doorward_audit::query::{Filter, GapRow, Row, Timeline};
 use doorward_audit::{render, time};
 use doorward_core::{Clock, Outcome, SystemClock, Verb};
 
-use super::{EXIT_NOTHING, Source, audit_stats, note, out};
+use super::{EXIT_NOTHING, Source, audit_erase, audit_export, audit_hold, audit_stats, note, out};
 use crate::config::Config;
 
 /// How often a follower looks for new rows; the gateway ships them within 250 ms.
@@ -46,6 +46,16 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Erases a person: destroys the key to all that the timeline says of them. Says what it would do, unless
+    /// --yes is given.
+    Erase(audit_erase::Args),
+    /// Gives a person's own data.
+    Export(audit_export::Args),
+    /// Legal holds, which retention and erasure honour.
+    #[command(subcommand)]
+    Hold(audit_hold::Command),
+    /// Puts the keys of personal data under the configured master key.
+    Rewrap(audit_erase::RewrapArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -146,24 +156,44 @@ impl Which {
 
 pub(super) fn run(source: &Source, command: &Command) -> anyhow::Result<ExitCode> {
     let config = Config::read(&source.config, Arc::default())?;
+    match command {
+        Command::Tail { which, no_follow } => {
+            let (timeline, mut reader) = open(&config)?;
+            tail(&timeline, &mut reader, which, !no_follow)
+        }
+        Command::Query { which, all } => {
+            let (timeline, mut reader) = open(&config)?;
+            let query = if *all { query_all } else { query };
+            query(&timeline, &mut reader, which)
+        }
+        Command::Stats(args) => audit_stats::run(&connect(&config)?, args),
+        Command::Trace { id, json } => {
+            let (timeline, mut reader) = open(&config)?;
+            trace(&timeline, &mut reader, *id, *json)
+        }
+        Command::Erase(args) => audit_erase::run(&config, args),
+        Command::Export(args) => audit_export::run(&config, args),
+        Command::Hold(command) => audit_hold::run(&config, command),
+        Command::Rewrap(args) => audit_erase::rewrap(&config, args),
+    }
+}
+
+fn connect(config: &Config) -> anyhow::Result<Timeline> {
     let store = &config.root.store;
     if let Some(path) = store.path().filter(|path| !path.exists()) {
         bail!("there is no store at {} yet; the gateway makes it when it first runs", path.display());
     }
-    let timeline = Timeline::connect(store).with_context(|| format!("the store {store} cannot be read"))?;
-    let mut reader = Reader::new(&config.root.audit());
-    let sealed = reader.trouble().filter(|_| !matches!(command, Command::Stats(_)));
-    if let Some(why) = sealed {
+    Timeline::connect(store).with_context(|| format!("the store {store} cannot be read"))
+}
+
+/// The timeline, and the keys to its personal values if they are at hand.
+fn open(config: &Config) -> anyhow::Result<(Timeline, Reader)> {
+    let timeline = connect(config)?;
+    let reader = Reader::new(&config.root.audit());
+    if let Some(why) = reader.trouble() {
         note(&format!("personal values stay sealed: {why}\n"));
     }
-    let reader = &mut reader;
-    match command {
-        Command::Tail { which, no_follow } => tail(&timeline, reader, which, !no_follow),
-        Command::Query { which, all: false } => query(&timeline, reader, which),
-        Command::Query { which, all: true } => query_all(&timeline, reader, which),
-        Command::Stats(args) => audit_stats::run(&timeline, args),
-        Command::Trace { id, json } => trace(&timeline, reader, *id, *json),
-    }
+    Ok((timeline, reader))
 }
 
 fn query(timeline: &Timeline, reader: &mut Reader, which: &Which) -> anyhow::Result<ExitCode> {

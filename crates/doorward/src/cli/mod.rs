@@ -4,6 +4,10 @@
 
 mod api_key;
 mod audit;
+mod audit_erase;
+mod audit_export;
+mod audit_hold;
+mod audit_person;
 mod audit_stats;
 mod check;
 mod explain;

@@ -1,0 +1,172 @@
+//! `doorward audit hold`: legal holds, which retention and erasure honour.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use doorward_audit::admin::Deed;
+use doorward_audit::hold::{Hold, Holds};
+use doorward_audit::time;
+use doorward_core::{Clock, SystemClock, Timestamp, Verb};
+use serde_json::{Map, json};
+use uuid::Uuid;
+
+use super::audit_person::{WhomArgs, deeds, keys, operator};
+use super::out;
+use crate::config::Config;
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Lays a hold: what it covers is neither removed nor erased.
+    Add(AddArgs),
+    /// Lists the holds in force.
+    List {
+        /// Released ones too.
+        #[arg(long)]
+        released: bool,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Releases a hold.
+    Release {
+        /// Its name, or its id.
+        hold: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct AddArgs {
+    /// What it is called: the matter, or the case's number. Not a person's name: it is not sealed.
+    #[arg(long)]
+    name: String,
+    #[command(flatten)]
+    whom: WhomArgs,
+    /// Records of this resource.
+    #[arg(long)]
+    resource: Option<String>,
+    /// Records not before this: RFC 3339, or a span back from now.
+    #[arg(long)]
+    from: Option<String>,
+    /// Records before this.
+    #[arg(long)]
+    until: Option<String>,
+}
+
+/// The longest name.
+const NAME_MAX: usize = 200;
+
+pub(super) fn run(config: &Config, command: &Command) -> anyhow::Result<ExitCode> {
+    let mut holds = Holds::open(&config.root.store)?;
+    match command {
+        Command::Add(args) => add(config, &mut holds, args),
+        Command::List { released, json } => list(&mut holds, *released, *json),
+        Command::Release { hold } => release(config, &mut holds, hold),
+    }
+}
+
+fn add(config: &Config, holds: &mut Holds, args: &AddArgs) -> anyhow::Result<ExitCode> {
+    if args.name.is_empty() || args.name.len() > NAME_MAX || args.name.chars().any(char::is_control) {
+        bail!("a hold's name is one line of at most {NAME_MAX} bytes");
+    }
+    let ids = match args.whom.any() {
+        false => vec![None],
+        true => {
+            let found = args.whom.find(&mut keys(config)?)?;
+            // A person who is not known yet has no records either.
+            found.iter().filter(|found| found.person.is_some()).map(|found| Some(found.id)).collect()
+        }
+    };
+    if ids.is_empty() {
+        bail!("the key store knows nobody by that");
+    }
+    let new: Vec<Hold> = ids
+        .into_iter()
+        .map(|subject_id| {
+            Ok(Hold {
+                id: Uuid::new_v4(),
+                name: args.name.clone(),
+                subject_id,
+                resource: args.resource.clone(),
+                from: moment(args.from.as_deref())?,
+                until: moment(args.until.as_deref())?,
+                created: SystemClock.now(),
+                created_by: operator(),
+                released: None,
+            })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let deeds = deeds(config)?;
+    let begun = deeds.begin(&deed("audit hold add", Verb::Write, &new))?;
+    let done: Result<(), _> = new.iter().try_for_each(|hold| holds.add(hold));
+    begun.end(done.is_ok(), None)?;
+    deeds.finish();
+    done?;
+    new.iter().try_for_each(|hold| out(&line(hold)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn release(config: &Config, holds: &mut Holds, which: &str) -> anyhow::Result<ExitCode> {
+    let found = holds.of(which)?;
+    let deeds = deeds(config)?;
+    let begun = deeds.begin(&deed("audit hold release", Verb::Delete, &found))?;
+    let done: Result<(), _> = found.iter().try_for_each(|hold| holds.release(hold.id, SystemClock.now()));
+    begun.end(done.is_ok(), None)?;
+    deeds.finish();
+    done?;
+    found.iter().try_for_each(|hold| out(&format!("released {} ({})\n", hold.name, hold.id)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(holds: &mut Holds, released: bool, as_json: bool) -> anyhow::Result<ExitCode> {
+    let holds = holds.list(released)?;
+    if holds.is_empty() && !as_json {
+        out("no holds\n")?;
+    }
+    for hold in &holds {
+        out(&if as_json { json_line(hold) } else { line(hold) })?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn deed(endpoint: &'static str, verb: Verb, holds: &[Hold]) -> Deed {
+    let objects = holds.iter().map(|hold| vec!["holds".to_owned(), hold.id.to_string()]).collect();
+    Deed { endpoint, verb, objects, ext: Map::new() }
+}
+
+fn moment(text: Option<&str>) -> anyhow::Result<Option<Timestamp>> {
+    text.map(|text| {
+        time::parse(text, SystemClock.now())
+            .with_context(|| format!("{text:?} is neither a time (RFC 3339) nor a span such as 30d"))
+    })
+    .transpose()
+}
+
+fn line(hold: &Hold) -> String {
+    let mut covers: Vec<String> = Vec::new();
+    covers.extend(hold.subject_id.map(|id| format!("subject {id}")));
+    covers.extend(hold.resource.as_ref().map(|resource| format!("resource {resource}")));
+    covers.extend(hold.from.map(|from| format!("from {}", time::rfc3339(from))));
+    covers.extend(hold.until.map(|until| format!("until {}", time::rfc3339(until))));
+    if covers.is_empty() {
+        covers.push("everything".to_owned());
+    }
+    let mut text = format!("{}  {}  {}; laid by {}", hold.id, hold.name, covers.join(", "), hold.created_by);
+    let _ = write!(text, " on {}", time::rfc3339(hold.created));
+    if let Some(released) = hold.released {
+        let _ = write!(text, ", released on {}", time::rfc3339(released));
+    }
+    text.push('\n');
+    text
+}
+
+fn json_line(hold: &Hold) -> String {
+    let time = |time: Option<Timestamp>| time.map(time::rfc3339);
+    let line = json!({
+        "hold_id": hold.id.to_string(), "name": hold.name,
+        "subject_id": hold.subject_id.map(|id| id.to_string()), "resource": hold.resource,
+        "from": time(hold.from), "until": time(hold.until), "created": time::rfc3339(hold.created),
+        "created_by": hold.created_by, "released": time(hold.released),
+    });
+    format!("{line}\n")
+}
