@@ -6,6 +6,7 @@ mod bed;
 mod bounds;
 mod clients;
 mod demo_data;
+mod erasure;
 mod errors;
 mod faults;
 mod fuzz;

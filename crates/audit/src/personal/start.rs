@@ -63,6 +63,28 @@ pub fn master_file(config: &AuditConfig) -> Option<PathBuf> {
     }
 }
 
+impl AuditConfig {
+    /// What `doorward check` advises about personal data, beside what is wrong.
+    pub fn personal_advice(&self) -> Vec<String> {
+        let mut advice = Vec::new();
+        if let Some(path) = master_file(self) {
+            advice.push(format!(
+                "the master key of personal data is made in {}, beside what it protects: name one that is kept \
+                 elsewhere in `personal.master_key`, or keep that file out of the backups of its folder",
+                path.display()
+            ));
+        }
+        if self.store.server().is_some() && url(self).path().is_some() {
+            advice.push(
+                "the records are in a database that gateways share, and the keys of personal data in a file that \
+                 only this machine has: name a database for them in `personal.store`"
+                    .to_owned(),
+            );
+        }
+        advice
+    }
+}
+
 /// Reads the master keys; with `make`, generates one when none is configured and there are no keys yet.
 pub(crate) fn masters(config: &AuditConfig, make: bool) -> Result<Masters, KeyError> {
     let personal = &config.personal;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use doorward_core::{AccessId, AccessRecord, Actor, Personal, Principal};
 use doorward_settings::{Document, HumanDuration};
+use doorward_testkit::postgres::{Cluster, Database};
 use uuid::Uuid;
 
 use super::keys::{Lookup, MasterKey, Root};
@@ -15,6 +16,7 @@ use super::pending::{Entry, Pending};
 use super::seal::{Kind, Parsed, Place, Sealing};
 use super::service::{DAY_US, Expiry, KeyError, OpenKeys, Opened, Who};
 use super::start::{Started, start_with};
+use super::store::postgres::PostgresKeys;
 use super::store::sqlite::SqliteKeys;
 use super::store::{Imported, KeyStore, KeyStoreError, Known, NewSubject};
 use super::testing::{masters, never};
@@ -134,6 +136,10 @@ fn what_is_kept_of_a_person_tells_nothing_without_the_keys() {
     keep(&audit, nobodys_call());
     // The spool too: its segments are still there.
     nowhere(dir.path(), &[b"corp.example", b"agent-of", b"203.0.113.77", b"select of", b"The Name of"]);
+    let id = Opener::open(&config).unwrap().find(&subject("ann")).unwrap()[0].id;
+    let (wrapped, key) = key_of(&config, id);
+    nowhere(dir.path(), &[&key]);
+    assert!(files(dir.path()).iter().any(|file| contains(&std::fs::read(file).unwrap(), &wrapped)));
     stop(audit);
     nowhere(dir.path(), &[b"corp.example", b"agent-of", b"203.0.113.77", b"select of", b"The Name of"]);
 
@@ -755,4 +761,80 @@ fn a_file_keeps_the_promises_of_a_key_store() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keys.db");
     promises(&|| Box::new(SqliteKeys::open(&path).unwrap()));
+}
+
+/// A database whose `keys_login` may make a schema in it and nothing else.
+fn database(cluster: &'static Cluster) -> (Database<'static>, StoreUrl, tempfile::TempDir) {
+    const PASSWORD: &str = "of-the-key-stores-login";
+    cluster.ensure_role("keys_login", &format!("LOGIN PASSWORD '{PASSWORD}'")).unwrap();
+    let database = cluster.database().unwrap();
+    database.sql(&format!("GRANT CREATE ON DATABASE \"{}\" TO keys_login", database.name())).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("password"), PASSWORD).unwrap();
+    let url = database.url().replace("postgres://", "postgres://keys_login@");
+    let yaml = format!(
+        "personal: {{ store: {{ url: '{url}', password: 'file:{}/password' }} }}",
+        folder.path().display()
+    );
+    let document = Document::parse("doorward.yaml", &yaml).unwrap();
+    let config = document.root().deserialize::<AuditConfig>().unwrap();
+    (database, config.personal.store.unwrap(), folder)
+}
+
+#[test]
+fn a_database_keeps_the_promises_of_a_key_store() {
+    let (_database, store, _folder) = database(Cluster::shared().unwrap());
+    let server = store.server().unwrap();
+    promises(&|| Box::new(PostgresKeys::open(server).unwrap()));
+}
+
+#[test]
+fn gateways_share_a_database_of_keys_and_outlive_its_restart() {
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::debian().unwrap()));
+    let (database, store, _folder) = database(cluster);
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    std::fs::write(&key, MasterKey::generate().unwrap().as_bytes()).unwrap();
+    let text = format!("personal: {{ master_key: 'file:{}' }}", key.display());
+    let document = Document::parse("doorward.yaml", &text).unwrap();
+    let reference = document.root().deserialize::<AuditConfig>().unwrap().personal.master_key;
+    let gateways: Vec<AuditConfig> = (0..2)
+        .map(|number| {
+            let mut config = config(&dir.path().join(number.to_string()));
+            config.personal.store = Some(store.clone());
+            config.personal.master_key = reference.clone();
+            config
+        })
+        .collect();
+    let first = kept(&gateways[0], vec![call_of("ann")]);
+    let audit = Audit::open(&gateways[1]).unwrap();
+    keep(&audit, call_of("ann"));
+    cluster.stop().unwrap();
+    // Known or not, everybody's calls are kept.
+    for name in ["ann", "bob"] {
+        keep(&audit, call_of(name));
+    }
+    let status = until(&audit, |status| status.keys_error.is_some());
+    assert_eq!((status.keys_pending, status.state), (1, crate::State::Ready));
+    cluster.start().unwrap();
+    until(&audit, |status| status.keys_error.is_none() && status.keys_pending == 0);
+    stop(audit);
+    let second = rows(&gateways[1]);
+    let opened = Reader::new(&gateways[0]).rows(&second);
+    let names: Vec<_> = opened.iter().map(|row| row.text("principal_subject").unwrap()).collect();
+    assert_eq!(names, ["ann", "ann", "bob"]);
+    assert_eq!(first[0].text("subject_id"), second[0].text("subject_id"));
+    // The database holds nothing that can be read.
+    let dump = database.sql("SELECT string_agg(s::text, '') FROM doorward_keys.subject s").unwrap();
+    assert!(!dump.contains("ann") && !dump.contains("corp") && dump.len() > 500);
+    let mut opener = Opener::open(&gateways[0]).unwrap();
+    let ann = opener.find(&subject("ann")).unwrap();
+    opener.erase(&[ann[0].id], 1).unwrap();
+    let again = Reader::new(&gateways[1]).rows(&second);
+    let names: Vec<_> = again.iter().map(|row| row.text("principal_subject").unwrap()).collect();
+    assert_eq!(names, [ERASED, ERASED, "bob"]);
+    // A login that is refused, and a database without a schema for it, are told at the start.
+    database.sql("ALTER ROLE keys_login NOLOGIN").unwrap();
+    let error = Audit::open(&gateways[0]).unwrap_err().to_string();
+    assert!(error.contains("does not accept the login"), "{error}");
 }

@@ -37,6 +37,11 @@ pub(super) fn run(source: &Source, args: &Args) -> anyhow::Result<ExitCode> {
     warnings.extend(config.policy.issuer_lints(&issuers.collect::<Vec<_>>()).iter().map(ToString::to_string));
     warnings.extend(config.shared_roles());
     warnings.extend(config.grants_without_role());
+    if !args.quiet {
+        for advice in config.root.audit().personal_advice() {
+            writeln!(text, "advice: {advice}")?;
+        }
+    }
     for warning in &warnings {
         writeln!(text, "warning: {warning}")?;
     }
