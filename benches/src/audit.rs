@@ -3,14 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use doorward_audit::Audit;
 use doorward_audit::config::{AuditConfig, SpoolConfig, StoreUrl};
-use doorward_core::{
-    AccessRecord, Action, Actions, Arrival, IssuerName, Object, Outcome, Personal, Principal, PrincipalKind,
-    Recorder, ResourceName, SystemClock, Verb,
-};
-use doorward_testkit::organs::{self, MemoryRecorder, Rules, Tokens};
+use doorward_core::{AccessRecord, Recorder};
+use doorward_testkit::records::read_record;
 
 use crate::process::cpu_nanos;
 use crate::table::{Table, Target, median};
@@ -65,7 +62,7 @@ fn write(leave: bool) -> Result<Written> {
     let recorder = audit.recorder();
     let me = std::process::id();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let record = sample()?;
+    let record = read_record()?;
     let (start, cpu) = (Instant::now(), cpu_nanos(me)?);
     runtime.block_on(produce(&recorder, &record));
     let (span, cpu) = (start.elapsed(), cpu_nanos(me)? - cpu);
@@ -112,31 +109,4 @@ async fn produce(recorder: &Arc<dyn Recorder>, record: &AccessRecord) {
 
 fn micros(nanos: u64) -> f64 {
     Duration::from_nanos(nanos).as_secs_f64() * 1e6 / f64::from(RECORDS)
-}
-
-/// A record as a read through the REST door leaves it.
-fn sample() -> Result<AccessRecord> {
-    let (tokens, rules, recorder) = (Tokens::new(), Rules::allow_all(), MemoryRecorder::new());
-    let gateway =
-        organs::gateway(organs::snapshot(&tokens, &rules, Vec::new()), &recorder, Arc::new(SystemClock));
-    drop(gateway.open(Arrival { door: "rest", source_ip: Some([127, 0, 0, 1].into()), confidential: true }));
-    let mut record = recorder.records().pop().context("no record")?;
-    let claims =
-        r#"{"iss":"https://id.example","sub":"u77","aud":"doorward","groups":["readers"],"exp":1795000000}"#;
-    record.principal = Some(Arc::new(Principal {
-        issuer: IssuerName::new("idp"),
-        subject: Personal::from("u77"),
-        kind: PrincipalKind::User,
-        groups: vec!["readers".into()],
-        claims_json: claims.into(),
-        ..Principal::public()
-    }));
-    let object = Object::from_segments(["public", "items"]);
-    record.actions =
-        Some(Actions::one(Action { verb: Verb::Read, resource: ResourceName::new("shop"), object }));
-    record.operation = Some(Personal::from("GET /shop/items?id=eq.?"));
-    record.endpoint = Some("GET /shop/{table}".into());
-    record.outcome = Outcome::Allowed;
-    record.status = Some(200);
-    Ok(record)
 }

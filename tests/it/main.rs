@@ -15,3 +15,4 @@ mod kill9;
 mod observe;
 mod road;
 mod secrets;
+mod spool_faults;

@@ -43,6 +43,7 @@ pub use config::AuditConfig;
 pub use imports::GENERATION_MAX as IMPORTS_REMEMBERED;
 pub use shipper::OpenStore;
 pub use spool::{PLACES_MAX, State};
+pub use spool::{inspect, repair};
 
 use imports::Window;
 use log::Log;
@@ -298,6 +299,13 @@ impl std::fmt::Debug for Audit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Audit").field("status", &self.status()).finish_non_exhaustive()
     }
+}
+
+/// Whether a gateway has a spool's directory.
+fn is_locked(dir: &Path) -> bool {
+    // Opened for reading: nothing is made, and a lock that we get goes with the file.
+    File::open(dir.join(LOCK_FILE))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
 }
 
 fn lock(dir: &Path) -> Result<File, AuditError> {

@@ -14,6 +14,7 @@ pub mod issuer;
 pub mod oidc_provider;
 pub mod organs;
 pub mod postgres;
+pub mod records;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use doorward_core::{NotDurable, Outcome};
+use doorward_core::{Clock, NotDurable, Outcome, SystemClock};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -16,7 +16,7 @@ use super::{RETRY, ShipError, Shipper};
 use crate::columns::CALL_COLUMNS;
 use crate::row::Value;
 use crate::spool::reader::{Newer, column_map, in_our_columns};
-use crate::spool::{Content, SegmentInfo};
+use crate::spool::{Content, SegmentInfo, ours_to_settle};
 use crate::store::{Batch, OpenIntent, Store};
 use crate::wire::{self, Access, ActionText, Frame};
 
@@ -70,9 +70,13 @@ impl Shipper {
 
     fn open_of_dead_epochs(&self, store: &mut dyn Store) -> Result<Vec<OpenIntent>, ShipError> {
         let settings = &self.shared.settings;
+        let now = SystemClock.now();
         let mut open = Vec::new();
         for epoch in store.unfinished_epochs(&settings.gateway_id, settings.epoch)? {
-            open.extend(store.open_intents(&settings.gateway_id, epoch)?);
+            let intents = store.open_intents(&settings.gateway_id, epoch)?;
+            // Another gateway of this name may be alive, and its calls with it.
+            let ours = |intent: &OpenIntent| ours_to_settle(epoch, settings.epoch, intent.access_id, now);
+            open.extend(intents.into_iter().filter(ours));
         }
         Ok(open)
     }

@@ -51,6 +51,11 @@ impl Directory {
         Ok(Self(path.to_owned()))
     }
 
+    /// A directory that is there.
+    pub(crate) fn existing(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
     fn sync(&self) -> io::Result<()> {
         File::open(&self.0)?.sync_all()
     }

@@ -13,9 +13,11 @@
 //!   bounded by `size_max` plus what the calls in flight at that moment write.
 
 pub(crate) mod files;
+pub mod inspect;
 pub(crate) mod pressure;
 pub(crate) mod reader;
 mod recovery;
+pub mod repair;
 pub(crate) mod segment;
 mod writer;
 
@@ -35,7 +37,7 @@ use doorward_core::{
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-pub(crate) use recovery::{Recovered, gateway_id};
+pub(crate) use recovery::{Recovered, gateway_id, ours_to_settle};
 pub(crate) use writer::Writer;
 
 use crate::imports::{Seen, Ticket, Window};

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use doorward_core::{Clock, SystemClock};
+use doorward_core::{Clock, SystemClock, Timestamp};
 use uuid::Uuid;
 
 use super::files::{Files, is_unwritable};
@@ -14,8 +15,12 @@ const EPOCH_FILE: &str = "epoch";
 const GATEWAY_FILE: &str = "gateway-id";
 /// The most bytes of one of these files.
 const SMALL_FILE_MAX: usize = 1_024;
-/// Random bits of an epoch. With the seconds it stays below 2^53, which every JSON reader takes.
-const EPOCH_RANDOM_BITS: u32 = 20;
+/// Bits of an epoch that are the directory's own. With the seconds it stays below 2^53, which every JSON
+/// reader takes.
+const DIRECTORY_BITS: u32 = 20;
+const DIRECTORY: u64 = (1 << DIRECTORY_BITS) - 1;
+/// How long a call of another gateway of the same name may go on before its outcome counts as unknown.
+const FOREIGN_OPEN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What the directory holds.
 #[derive(Debug)]
@@ -35,23 +40,21 @@ impl Recovered {
     /// Reads the directory and begins a new epoch.
     ///
     /// Epochs grow with the wall clock's seconds, so that a directory that was wiped does not begin again
-    /// at numbers that the store has seen; [`EPOCH_RANDOM_BITS`] below them are random, so that two gateways
-    /// which were given one name do not begin the same epoch in the same second.
+    /// at numbers that the store has seen. Their low [`DIRECTORY_BITS`] are the directory's own: two gateways
+    /// that were given one name do not write under one epoch, and know each other's from theirs.
     pub(crate) fn read(files: &dyn Files, gateway_id: Option<&str>) -> io::Result<Self> {
         let seconds = u64::try_from(SystemClock.now().seconds()).unwrap_or(0);
-        let random = Uuid::new_v4().as_u64_pair().1 & ((1 << EPOCH_RANDOM_BITS) - 1);
-        Self::read_at(files, gateway_id, (seconds << EPOCH_RANDOM_BITS) | random)
+        Self::read_at(files, gateway_id, seconds)
     }
 
-    /// The same with the least number that the new epoch may have.
-    pub(crate) fn read_at(files: &dyn Files, gateway_id: Option<&str>, least: u64) -> io::Result<Self> {
+    pub(crate) fn read_at(files: &dyn Files, gateway_id: Option<&str>, seconds: u64) -> io::Result<Self> {
         let listed = files.list()?;
         let mut owed = Vec::new();
         let gateway_id = own_id(files, &listed, gateway_id, &mut owed)?;
         let segments = segments(files, &listed)?;
         let before = small_file(files, &listed, EPOCH_FILE)?.and_then(|text| text.trim().parse().ok());
         let newest = segments.back().map(|segment| segment.epoch);
-        let epoch = before.max(newest).map_or(1, |epoch: u64| epoch.saturating_add(1)).max(least);
+        let epoch = next_epoch(before.max(newest), seconds);
         put(files, EPOCH_FILE, epoch.to_string(), &mut owed)?;
         Ok(Self { gateway_id, epoch, segments, owed })
     }
@@ -62,6 +65,24 @@ pub(crate) fn gateway_id(files: &dyn Files, configured: Option<&str>) -> io::Res
     let mut owed = Vec::new();
     let id = own_id(files, &files.list()?, configured, &mut owed)?;
     if owed.is_empty() { Ok(id) } else { Err(io::ErrorKind::StorageFull.into()) }
+}
+
+/// Whether a call that an earlier epoch left open is ours to settle: it was ours, or another directory's so long
+/// ago that its gateway does not live beside us under the same name.
+pub(crate) fn ours_to_settle(epoch: u64, own: u64, access_id: Uuid, now: Timestamp) -> bool {
+    let began = access_id.get_timestamp().map_or(0, |began| began.to_unix().0);
+    let age = u64::try_from(now.seconds()).unwrap_or(0).saturating_sub(began);
+    epoch & DIRECTORY == own & DIRECTORY || age > FOREIGN_OPEN.as_secs()
+}
+
+fn next_epoch(before: Option<u64>, seconds: u64) -> u64 {
+    let count = before.map_or(0, |before| (before >> DIRECTORY_BITS).saturating_add(1)).max(seconds);
+    let directory = match before {
+        Some(before) if before > DIRECTORY << DIRECTORY_BITS => before,
+        // A new directory, or one of a version whose epochs were seconds.
+        Some(_) | None => Uuid::new_v4().as_u64_pair().1,
+    };
+    (count << DIRECTORY_BITS) | (directory & DIRECTORY)
 }
 
 /// The gateway's name, which a directory keeps: what it holds is in the store under that name, and would
@@ -109,14 +130,33 @@ fn small_file(files: &dyn Files, listed: &[(String, u64)], name: &str) -> io::Re
     Ok(Some(text).filter(|text| !text.trim().is_empty()))
 }
 
-fn segments(files: &dyn Files, listed: &[(String, u64)]) -> io::Result<VecDeque<SegmentInfo>> {
-    let mut found: Vec<(u64, u64, String, u64)> = listed
+/// A segment: epoch, first number, name and bytes.
+pub(crate) type Named = (u64, u64, String, u64);
+
+/// The segments of a directory, oldest first.
+pub(crate) fn named_segments(listed: &[(String, u64)]) -> Vec<Named> {
+    let mut found: Vec<Named> = listed
         .iter()
         .filter_map(|(name, length)| {
             segment::parse_name(name).map(|(epoch, seq)| (epoch, seq, name.clone(), *length))
         })
         .collect();
     found.sort();
+    found
+}
+
+/// The gateway's name and the last epoch, as the directory keeps them.
+pub(crate) fn small_files(
+    files: &dyn Files,
+    listed: &[(String, u64)],
+) -> io::Result<(Option<String>, Option<u64>)> {
+    let gateway_id = small_file(files, listed, GATEWAY_FILE)?.map(|id| id.trim().to_owned());
+    let epoch = small_file(files, listed, EPOCH_FILE)?.and_then(|text| text.trim().parse().ok());
+    Ok((gateway_id, epoch))
+}
+
+fn segments(files: &dyn Files, listed: &[(String, u64)]) -> io::Result<VecDeque<SegmentInfo>> {
+    let found = named_segments(listed);
     let mut segments = VecDeque::new();
     for (index, (epoch, _, name, length)) in found.iter().enumerate() {
         let last = found.get(index + 1).is_none_or(|next| next.0 != *epoch);

@@ -13,6 +13,11 @@ const CHUNK: usize = 1 << 20;
 /// A frame after damage counts as one of this segment only if its number is this near.
 const SEQ_JUMP_MAX: u64 = 16 << 20;
 
+/// How names of segments without a readable header end.
+pub(crate) const BAD: &str = ".bad";
+/// How names of files with damaged bytes end.
+pub(crate) const DAMAGED: &str = ".damaged";
+
 /// The name of a segment: `EPOCH-FIRSTSEQ.seg`, in hex digits, so that names sort as frames do.
 pub(crate) fn name(epoch: u64, first_seq: u64) -> String {
     format!("{epoch:016x}-{first_seq:016x}.seg")
@@ -27,7 +32,17 @@ pub(crate) fn parse_name(name: &str) -> Option<(u64, u64)> {
 
 /// The name under which a segment that cannot be read is kept for the operator.
 pub(crate) fn set_aside(name: &str) -> String {
-    format!("{name}.bad")
+    format!("{name}{BAD}")
+}
+
+/// The name of the file that keeps what a repair found damaged.
+pub(crate) fn damaged(name: &str, number: u32) -> String {
+    format!("{name}.{number}{DAMAGED}")
+}
+
+/// The name under which a repair writes a segment anew.
+pub(crate) fn scratch(name: &str) -> String {
+    format!("{name}.repairing")
 }
 
 /// A place in a segment.

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use doorward_core::{AccessRecord, Durable, NotDurable, Recorder, Slot};
+use doorward_core::{AccessRecord, Clock, Durable, NotDurable, Recorder, Slot};
 use doorward_tlog::note::{Kind, Signer};
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::model::{FakeDisk, FakeStore, record};
 use super::pressure::Level;
+use super::recovery::ours_to_settle;
 use super::*;
 use crate::config::Retention;
 use crate::log::Log;
@@ -36,7 +37,8 @@ impl World {
     }
 
     fn start_with(disk: &FakeDisk, store: &FakeStore, size_max: u64) -> Result<Self, String> {
-        let recovered = Recovered::read_at(disk, Some("gw"), 5).map_err(|error| error.to_string())?;
+        let recovered =
+            Recovered::read_at(disk, Some("gw"), 1_795_000_000).map_err(|error| error.to_string())?;
         let settings = Settings {
             gateway_id: recovered.gateway_id,
             epoch: recovered.epoch,
@@ -429,7 +431,7 @@ fn what_was_set_aside_and_not_used_is_no_damage() {
         }
         drop(world);
         // A start that wrote nothing: its segment is all zeros.
-        disk.create(&segment::name(9, 1), 4_000).unwrap();
+        disk.create(&segment::name(u64::MAX, 1), 4_000).unwrap();
         // A sealed segment whose unused end was not cut off.
         let (first, length) = disk.segments().remove(0);
         disk.grow(&first, length + 3_000);
@@ -551,16 +553,30 @@ fn any_flipped_bit_is_survived() {
 #[test]
 fn each_start_is_a_new_epoch_of_the_same_gateway() {
     let disk = FakeDisk::default();
-    let first = Recovered::read_at(&disk, None, 100).unwrap();
-    let second = Recovered::read_at(&disk, None, 100).unwrap();
-    let later = Recovered::read_at(&disk, None, 7_000).unwrap();
-    let clock_went_back = Recovered::read_at(&disk, None, 50).unwrap();
+    let now = 1_795_000_000;
+    let start = |seconds| Recovered::read_at(&disk, None, seconds).unwrap();
+    let [first, second, later, clock_went_back] = [now, now, now + 7_000, now - 50].map(start);
     let epochs = [first.epoch, second.epoch, later.epoch, clock_went_back.epoch];
-    assert_eq!(epochs, [100, 101, 7_000, 7_001]);
+    assert_eq!(epochs.map(|epoch| epoch >> 20), [now, now + 1, now + 7_000, now + 7_001]);
+    let fresh = Uuid::now_v7();
+    let ours = |epoch| ours_to_settle(epoch, first.epoch, fresh, SystemClock.now());
+    assert!(epochs.iter().all(|epoch| ours(*epoch) && *epoch < 1 << 53));
+    // One of the same name that starts in the same second, elsewhere. One of a million has the same bits.
+    let others: Vec<u64> =
+        (0..3).map(|_| Recovered::read_at(&FakeDisk::default(), None, now).unwrap().epoch).collect();
+    assert!(others.iter().any(|other| !ours(*other)));
+    // What such a one left open is settled when it must be gone.
+    let tomorrow = Timestamp::from_seconds(SystemClock.now().seconds() + 2 * 86_400);
+    assert!(others.iter().all(|other| ours_to_settle(*other, first.epoch, fresh, tomorrow)));
+    // An epoch of an older version was a number of seconds.
+    let older = FakeDisk::default();
+    older.put("epoch", (now + 5).to_string().as_bytes()).unwrap();
+    assert!(Recovered::read_at(&older, None, now).unwrap().epoch > now + 5);
     assert!(first.gateway_id.starts_with("gw-"));
     assert_eq!(first.gateway_id, clock_went_back.gateway_id);
     // A directory that was wiped does not begin again at numbers that the store has seen.
-    assert!(Recovered::read_at(&FakeDisk::default(), None, 7_100).unwrap().epoch > 7_001);
+    let wiped = Recovered::read_at(&FakeDisk::default(), None, now + 7_100).unwrap();
+    assert!(wiped.epoch > clock_went_back.epoch);
 }
 
 #[test]
@@ -569,4 +585,99 @@ fn a_spool_of_another_gateway_is_refused() {
     Recovered::read_at(&disk, Some("a"), 1).unwrap();
     let error = Recovered::read_at(&disk, Some("b"), 1).unwrap_err().to_string();
     assert!(error.contains("belongs to gateway `a`"), "{error}");
+}
+
+#[test]
+fn inspection_tells_what_is_there_and_changes_nothing() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start(&disk, &store).unwrap();
+    for _ in 0..40 {
+        world.keep(record()).unwrap();
+    }
+    let epoch = world.shared.settings.epoch;
+    drop(world);
+    let before = disk.list().unwrap();
+    let mut asked = Vec::new();
+    let found = inspect::look(&disk, &mut |gateway, epoch| {
+        asked.push((gateway.to_owned(), epoch));
+        Some(11)
+    })
+    .unwrap();
+    assert_eq!(disk.list().unwrap(), before);
+    assert_eq!(asked, [("gw".to_owned(), epoch)], "each epoch is asked for once");
+    let completions: u64 = found.segments.iter().map(|segment| segment.frames.completions).sum();
+    assert_eq!((found.gateway_id.as_deref(), found.epoch, completions), (Some("gw"), Some(epoch), 40));
+    assert!(!found.is_damaged() && found.segments.len() > 2);
+    // Frames up to the 11th are in the store; some of them are headers and the log's own notes.
+    assert!((30..40).contains(&found.unshipped().unwrap()));
+    assert_eq!(found.segments[0].oldest_us, Some(1_795_000_000_000_000));
+}
+
+#[test]
+fn repair_keeps_what_is_readable_and_says_what_is_lost() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start(&disk, &store).unwrap();
+    for _ in 0..60 {
+        world.keep(record()).unwrap();
+    }
+    drop(world);
+    let segments = disk.segments();
+    assert!(segments.len() > 5, "{segments:?}");
+    // A frame in the middle of one, all behind the middle of another, and the header of a third.
+    disk.flip(&segments[1].0, segments[1].1 / 2);
+    for offset in segments[2].1 / 2..segments[2].1 {
+        disk.flip(&segments[2].0, offset);
+    }
+    disk.flip(&segments[3].0, 20);
+    let before = disk.list().unwrap();
+    let plan = repair::mend(&disk, false).unwrap();
+    assert_eq!(disk.list().unwrap(), before, "without `write` nothing changes");
+    let done = repair::mend(&disk, true).unwrap();
+    assert_eq!(plan, done);
+    let names: Vec<&str> = done.iter().map(|repaired| repaired.name.as_str()).collect();
+    assert_eq!(names, [&*segments[1].0, &*segments[2].0, &*segments[3].0]);
+    assert_eq!((done[0].lost, done[0].places), (Some(1), 1));
+    assert!(done[1].lost > Some(1) && done[1].kept > 0);
+    assert_eq!(done[2].kept, 0);
+    let aside: Vec<&str> = done.iter().map(|repaired| repaired.set_aside.as_str()).collect();
+    assert!(
+        aside[0].ends_with(".1.damaged") && aside[1].ends_with(".1.damaged") && aside[2].ends_with(".bad")
+    );
+    let kept = disk.read(aside[0], 0, 4_096).unwrap();
+    assert!(kept.starts_with(b"-- ") && kept.windows(13).any(|text| text == b"1 frames lost"));
+    assert_eq!(repair::mend(&disk, true).unwrap(), [], "it is sound now");
+    assert!(!inspect::look(&disk, &mut |_, _| None).unwrap().is_damaged());
+
+    let mut world = World::start(&disk, &store).unwrap();
+    world.ship().unwrap();
+    let kept = store.0.lock().clone();
+    let lost = done[0].lost.unwrap() + done[1].lost.unwrap();
+    assert_eq!(kept.gaps.iter().map(|(lost, _)| lost).sum::<u64>(), lost, "the timeline tells the same");
+    let whole = u64::try_from(kept.records.len()).unwrap() + lost + done[2].lost.unwrap();
+    // The third segment's own header is among its frames.
+    assert!((60..=62).contains(&whole), "{whole}");
+}
+
+#[test]
+fn a_crash_in_a_repair_loses_nothing() {
+    for step in 0..12 {
+        let (disk, store) = (FakeDisk::default(), FakeStore::default());
+        let mut world = World::start(&disk, &store).unwrap();
+        for _ in 0..40 {
+            world.keep(record()).unwrap();
+        }
+        drop(world);
+        let segments = disk.segments();
+        disk.flip(&segments[1].0, segments[1].1 / 2);
+        disk.crash_after(Some(step));
+        let crashed = repair::mend(&disk, true).is_err();
+        let disk = disk.power_cycle(3);
+        if crashed {
+            repair::mend(&disk, true).unwrap();
+        }
+        let mut world = World::start(&disk, &store).unwrap();
+        world.ship().unwrap();
+        let kept = store.0.lock().clone();
+        assert_eq!((kept.records.len(), kept.gaps.len()), (39, 1), "step {step}");
+    }
 }

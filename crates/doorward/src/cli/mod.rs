@@ -1,6 +1,6 @@
 //! The command line: one file a command.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 `explain` says no, 4 nothing found.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 `explain` says no, 4 nothing found, 5 the spool is damaged.
 
 mod api_key;
 mod audit;
@@ -13,6 +13,7 @@ mod check;
 mod explain;
 mod schema;
 mod serve;
+mod spool;
 mod who_can;
 
 use std::io::{ErrorKind, Write, stdout};
@@ -65,6 +66,9 @@ enum Command {
     /// Reads the timeline.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Looks into the records that wait on local disk, repairs them, ships them.
+    #[command(subcommand)]
+    Spool(spool::Command),
     /// Makes an API key: prints it once, and the line to store.
     ApiKey(api_key::Args),
     /// Prints a completion script for a shell.
@@ -85,6 +89,7 @@ impl Cli {
             Command::Explain(args) => explain::run(&source, &args),
             Command::WhoCan(args) => who_can::run(&source, &args),
             Command::Audit(command) => audit::run(&source, &command),
+            Command::Spool(command) => spool::run(&source, &command),
             Command::ApiKey(args) => api_key::run(&args),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "doorward", &mut std::io::stdout());
@@ -98,6 +103,8 @@ impl Cli {
 pub const EXIT_DENIED: u8 = 3;
 /// The exit code of a query that finds nothing.
 pub const EXIT_NOTHING: u8 = 4;
+/// The exit code of a look into a spool that is damaged.
+pub const EXIT_DAMAGED: u8 = 5;
 
 /// Prints to standard output; a reader that has gone away (`| head`) ends the program quietly.
 fn out(text: &str) -> anyhow::Result<()> {
