@@ -3,7 +3,8 @@
 //! Invariants: an [`Importer`] is made of a pass whose permit covers `write RESOURCE/records`, and that
 //! resource is the record's source; what the source says has no field for a grant, a backend role, a lease
 //! or a configuration of ours; who called stands under the issuer `import:RESOURCE`, which no configured
-//! issuer can be called. So nobody takes an imported record for a decision of this gateway.
+//! issuer can be called. So nobody takes an imported record for a decision of this gateway. Every text of it
+//! is redacted here.
 //!
 //! ```compile_fail,E0451
 //! // An imported record cannot be made without a pass.
@@ -23,7 +24,7 @@ use crate::access::Pass;
 use crate::action::{Action, Actions, Object, Verb};
 use crate::fault::Code;
 use crate::name::{AccessId, IssuerName, ResourceName};
-use crate::organs::{Durable, Observer, Recorder};
+use crate::organs::{Durable, Form, Observer, Recorder, Redactor};
 use crate::principal::{AuthMethod, Principal, PrincipalKind};
 use crate::record::{AccessRecord, FaultRecord, Origin, Outcome, Stage, TaskRef, Timings, TraceContext};
 use crate::secret::Personal;
@@ -51,8 +52,8 @@ pub struct Claimed {
     pub action: Option<(Verb, Object)>,
     /// The route.
     pub endpoint: Option<Box<str>>,
-    /// The operation's text, redacted.
-    pub operation: Option<Personal>,
+    /// The operation's text.
+    pub operation: Option<ClaimedText>,
     /// The interface's version.
     pub api_version: Option<Box<str>>,
     /// How it ended.
@@ -79,6 +80,17 @@ pub struct Claimed {
     pub task: Option<Box<TaskRef>>,
     /// Everything else.
     pub ext: Map<String, Value>,
+}
+
+/// The text of an operation, or of a record that could not be read. It is redacted before it is kept.
+#[derive(Clone, Debug)]
+pub enum ClaimedText {
+    /// Without values: `GET /v1/orders?id=?`.
+    Template(String),
+    /// As it came.
+    Raw(String),
+    /// A record as it came, whose members' names say what they hold.
+    Json(Value),
 }
 
 /// Who called, as the source says.
@@ -185,6 +197,7 @@ pub struct ImportTally {
 pub struct Importer<'p> {
     recorder: Arc<dyn Recorder>,
     observer: Arc<dyn Observer>,
+    redactor: Arc<dyn Redactor>,
     source: ResourceName,
     issuer: IssuerName,
     environment: Arc<str>,
@@ -209,6 +222,7 @@ impl<'p> Importer<'p> {
             observer,
             issuer: IssuerName::new(format!("{IMPORT_ISSUER_PREFIX}{source}")),
             source,
+            redactor: pass.snapshot().redactor.clone(),
             environment: pass.snapshot().environment.clone(),
             door: pass.door(),
             parent: pass.id(),
@@ -219,6 +233,11 @@ impl<'p> Importer<'p> {
     /// The resource that the records stand under.
     pub fn source(&self) -> &ResourceName {
         &self.source
+    }
+
+    /// Whether the spool fills faster than it empties: nothing should be read that can wait.
+    pub fn is_crowded(&self) -> bool {
+        self.recorder.is_crowded()
     }
 
     /// Hands one record over to the recorder. Does not wait.
@@ -248,7 +267,16 @@ impl<'p> Importer<'p> {
             public: fault.text,
             cause: None,
         });
-        AccessRecord {
+        let (operation, form) = match claimed.operation {
+            None => (None, Form::Template),
+            Some(ClaimedText::Template(text)) => (Some(text), Form::Template),
+            Some(ClaimedText::Raw(text)) => (Some(text), Form::Text),
+            Some(ClaimedText::Json(mut value)) => {
+                self.redactor.redact_json("", &mut value);
+                (Some(value.to_string()), Form::Text)
+            }
+        };
+        let mut record = AccessRecord {
             origin: Origin::Imported(self.source.clone()),
             ts: claimed.ts,
             access_id,
@@ -261,7 +289,7 @@ impl<'p> Importer<'p> {
             door: self.door,
             actions: action,
             endpoint: claimed.endpoint,
-            operation: claimed.operation,
+            operation: operation.map(Personal::from),
             operation_fingerprint: None,
             api_version: claimed.api_version,
             outcome: claimed.outcome,
@@ -282,7 +310,9 @@ impl<'p> Importer<'p> {
             trace: claimed.trace.unwrap_or_else(|| TraceContext::own(access_id)),
             task: claimed.task,
             ext: claimed.ext,
-        }
+        };
+        record.redact(&*self.redactor, form);
+        record
     }
 
     fn principal(&self, caller: ClaimedCaller) -> Principal {

@@ -30,8 +30,8 @@ pub use access::{Access, Answered, Completion, Pass};
 pub use action::{Action, Actions, Object, Verb, encode_segment};
 pub use fault::{Code, Fault, Kind, Side};
 pub use import::{
-    Claimed, ClaimedCaller, ClaimedFault, IMPORT_ISSUER_PREFIX, Import, ImportTally, ImportedRecord,
-    Importer, RECORDS,
+    Claimed, ClaimedCaller, ClaimedFault, ClaimedText, IMPORT_ISSUER_PREFIX, Import, ImportTally,
+    ImportedRecord, Importer, RECORDS,
 };
 pub use name::{AccessId, ConfigDigest, GrantName, IssuerName, LeaseId, ResourceName, RoleName};
 pub use organs::{

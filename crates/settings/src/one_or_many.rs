@@ -22,6 +22,12 @@ impl<T> OneOrMany<T> {
     }
 }
 
+impl<T> From<Vec<T>> for OneOrMany<T> {
+    fn from(values: Vec<T>) -> Self {
+        Self(values)
+    }
+}
+
 impl<T> Default for OneOrMany<T> {
     fn default() -> Self {
         Self(Vec::new())

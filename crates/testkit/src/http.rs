@@ -22,6 +22,7 @@ const ANSWER_SECONDS_MAX: Duration = Duration::from_secs(30);
 
 /// The response headers that the gateway may send.
 pub const ALLOWED: &[&str] = &[
+    "accept-encoding",
     "access-control-allow-credentials",
     "access-control-allow-headers",
     "access-control-allow-methods",

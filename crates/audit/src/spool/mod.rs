@@ -43,7 +43,7 @@ pub(crate) use writer::Writer;
 use crate::imports::{Seen, Ticket, Window};
 use crate::wire::{Access, Note};
 use files::Files;
-use pressure::Pressure;
+use pressure::{Level, Pressure};
 pub(crate) use recovery::SmallFile;
 
 /// Calls whose records have a place reserved at one time.
@@ -53,9 +53,6 @@ const PLACE_BYTES: u64 = 2 << 10;
 /// How long one sync may take before the spool counts as stalled and refuses new calls, and how long a
 /// caller waits for its frame.
 pub(crate) const STALL: Duration = Duration::from_secs(10);
-
-/// The spool is crowded when less than this part of it is left.
-const CROWDED_BELOW: u64 = 5;
 
 /// How the spool is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -376,7 +373,7 @@ impl Recorder for SpoolRecorder {
     }
 
     fn is_crowded(&self) -> bool {
-        self.0.room_left() < self.0.settings.size_max / CROWDED_BELOW
+        self.0.pressure.level() != Level::Roomy
     }
 
     fn lost(&self, _record: &AccessRecord) {
