@@ -148,6 +148,11 @@ pub struct ListenConfig {
     #[serde(default = "default_http")]
     #[schemars(with = "String")]
     pub http: SocketAddr,
+    /// Syslog messages for resources of the ingest door: RFC 5424 over TLS, with client certificates; plain
+    /// TCP on loopback. Nothing listens when it is not set.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub syslog: Option<SocketAddr>,
     /// Metrics and health. Keep it on loopback, or behind a firewall.
     #[serde(default = "default_admin")]
     #[schemars(with = "String")]
@@ -156,7 +161,7 @@ pub struct ListenConfig {
 
 impl Default for ListenConfig {
     fn default() -> Self {
-        Self { http: default_http(), admin: default_admin() }
+        Self { http: default_http(), syslog: None, admin: default_admin() }
     }
 }
 
@@ -215,6 +220,7 @@ impl Config {
         if let Some(root) = &root {
             check_version(&root.version, &mut problems);
             problems.append(doorward_identity::Plan::check(&root.identity()));
+            problems.append(crate::syslog::check(root, node));
             if let Some((key, text)) = root.audit().problem() {
                 let section = key.split('.').next().unwrap_or(key);
                 problems.push(node.get(section).unwrap_or(node).problem(format!("{key}: {text}")));
@@ -330,7 +336,8 @@ fn door_of(node: &Node) -> Result<&'static Door, Problem> {
     let Some(url) = url else {
         return Err(node.problem("a resource needs a `url`, for example `postgres://db.internal/shop`"));
     };
-    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    // `ingest:kong` has no place in the network to speak of.
+    let scheme = url.split_once("://").or_else(|| url.split_once(':')).map_or("", |(scheme, _)| scheme);
     if let Some(door) = doors::DOORS.iter().find(|door| door.schemes.contains(&scheme)) {
         return Ok(door);
     }

@@ -51,7 +51,7 @@ pub struct Opened {
 }
 
 /// The doors.
-pub static DOORS: &[Door] = &[rest::DOOR];
+pub static DOORS: &[Door] = &[rest::DOOR, ingest::DOOR];
 
 /// Schemes of doors that later versions bring.
 pub const LATER_SCHEMES: &[(&str, &str)] = &[
@@ -76,6 +76,8 @@ impl JsonSchema for ResourceSchema {
         schemars::json_schema!({ "anyOf": any })
     }
 }
+
+mod ingest;
 
 mod rest {
     //! The REST door on PostgreSQL.

@@ -10,6 +10,7 @@ mod metrics;
 mod reload;
 mod serve;
 mod state;
+mod syslog;
 mod wiring;
 
 use doorward_core::Code;

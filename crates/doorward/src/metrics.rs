@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use doorward_audit::Status;
-use doorward_core::{AccessRecord, Observer, ResourceName, Stage};
+use doorward_core::{AccessRecord, ImportTally, Observer, ResourceName, Stage};
 use doorward_http::Connections;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -40,6 +40,17 @@ struct DoorLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ImportLabels {
+    resource: Name,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabels {
+    resource: Name,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabels {
     code: &'static str,
     side: &'static str,
@@ -50,6 +61,8 @@ pub(crate) struct Metrics {
     calls: Family<CallLabels, Counter>,
     faults: Family<CodeLabels, Counter>,
     seconds: Family<DoorLabels, Histogram, fn() -> Histogram>,
+    imported: Family<ImportLabels, Counter>,
+    unknown_fields: Family<ResourceLabels, Counter>,
     bytes_in: Counter,
     bytes_out: Counter,
     stages: [AtomicU64; Stage::ALL.len()],
@@ -72,6 +85,8 @@ impl Default for Metrics {
             calls: Family::default(),
             faults: Family::default(),
             seconds: Family::new_with_constructor(call_buckets),
+            imported: Family::default(),
+            unknown_fields: Family::default(),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
             stages: Default::default(),
@@ -106,6 +121,18 @@ impl Observer for Metrics {
             }
         }
     }
+
+    fn imported(&self, source: &ResourceName, tally: &ImportTally) {
+        let resource = || Name(Some(source.clone()));
+        for (result, count) in
+            [("accepted", tally.accepted), ("duplicate", tally.duplicates), ("rejected", tally.rejected)]
+        {
+            self.imported.get_or_create(&ImportLabels { resource: resource(), result }).inc_by(count);
+        }
+        self.unknown_fields
+            .get_or_create(&ResourceLabels { resource: resource() })
+            .inc_by(tally.unknown_fields);
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -131,6 +158,12 @@ impl Metrics {
         registry.register("calls", "Governed calls", self.calls.clone());
         registry.register("faults", "Refusals and failures by stable code", self.faults.clone());
         registry.register("call_duration_seconds", "First byte to record", self.seconds.clone());
+        registry.register("imported_records", "Records of other gateways", self.imported.clone());
+        registry.register(
+            "imported_unknown_fields",
+            "Fields that no mapping knows",
+            self.unknown_fields.clone(),
+        );
         registry.register("bytes_in", "Bytes of request bodies", self.bytes_in.clone());
         registry.register("bytes_out", "Bytes of answer bodies", self.bytes_out.clone());
         let stages = Family::<StageLabels, Counter>::default();

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use doorward_audit::{Audit, AuditConfig, otlp};
-use doorward_core::{AccessRecord, Gateway, Observer, SystemClock};
+use doorward_core::{AccessRecord, Gateway, ImportTally, Observer, ResourceName, SystemClock};
+use doorward_door_ingest::SyslogListener;
 use doorward_http::{Front, Listener, bind, serve_plain, server_config};
 use doorward_settings::{Problem, Problems};
 use rustls::ServerConfig;
@@ -18,7 +19,7 @@ use crate::fetch::Outbound;
 use crate::metrics::Metrics;
 use crate::state::State;
 use crate::wiring::{Wired, Wiring, blocking};
-use crate::{admin, doors, reload};
+use crate::{admin, doors, reload, syslog};
 
 /// How long records may take to reach the store when the gateway stops; the rest waits in the spool.
 const SHIP_AT_STOP: Duration = Duration::from_secs(10);
@@ -39,6 +40,7 @@ pub(crate) struct Running {
     gateway: Arc<Gateway>,
     front: Arc<Front>,
     listener: Listener,
+    syslog: Option<SyslogListener>,
 }
 
 /// Runs until SIGTERM or SIGINT, and drains.
@@ -58,7 +60,7 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
     let root = &wired.config.root;
     let tls = load_tls(root).await?;
     let (http, admin) = (bind(root.listen.http).await?, bind(root.listen.admin).await?);
-    let addresses = json!({
+    let mut addresses = json!({
         "http": http.local_addr()?.to_string(), "admin": admin.local_addr()?.to_string(), "pid": std::process::id(),
     });
     let gateway =
@@ -69,7 +71,13 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
     state.serve(wired.snapshot.digest.as_str(), wired.resources.clone());
     let listener = Listener::start(http, front.clone(), tls);
     state.count(listener.connections());
-    let running = Arc::new(Running { wiring, state, gateway, front, listener });
+    let syslog = syslog::start(root, gateway.clone()).await?.map(|(listener, address)| {
+        if let Some(addresses) = addresses.as_object_mut() {
+            addresses.insert("syslog".to_owned(), address.to_string().into());
+        }
+        listener
+    });
+    let running = Arc::new(Running { wiring, state, gateway, front, listener, syslog });
     let watch = tokio::spawn(reload::watch(running.clone(), wired));
 
     tracing::info!(%addresses, "listening");
@@ -81,7 +89,13 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
     tracing::info!("stopping: no new connections, calls under way may end");
     watch.abort();
     running.state.drain();
-    let cut = running.listener.drain(running.front.limits().drain_span_max).await;
+    let within = running.front.limits().drain_span_max;
+    let syslog = async {
+        if let Some(syslog) = &running.syslog {
+            syslog.drain(within).await;
+        }
+    };
+    let (cut, ()) = tokio::join!(running.listener.drain(within), syslog);
     if cut > 0 {
         tracing::warn!(connections = cut, "connections were cut: the time to drain was over");
     }
@@ -96,6 +110,9 @@ impl Running {
     pub(crate) async fn apply(&self, wired: &Wired) -> Result<(), Problems> {
         let root = &wired.config.root;
         self.listener.set_tls(load_tls(root).await?);
+        if let Some(syslog) = &self.syslog {
+            syslog.set_tls(syslog::tls(root).await?);
+        }
         self.front.set_limits(root.http.limits());
         self.gateway.swap(wired.snapshot.clone());
         self.state.serve(wired.snapshot.digest.as_str(), wired.resources.clone());
@@ -127,6 +144,10 @@ impl Observer for Both {
     fn completed(&self, record: &AccessRecord) {
         self.0.completed(record);
         self.1.completed(record);
+    }
+
+    fn imported(&self, source: &ResourceName, tally: &ImportTally) {
+        self.0.imported(source, tally);
     }
 }
 
