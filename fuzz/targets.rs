@@ -13,6 +13,9 @@ pub const TARGETS: &[Target] = &[
     ("backend", backend),
     ("rest", rest),
     ("http", http),
+    ("ingest_records", ingest_records),
+    ("ingest_otlp", ingest_otlp),
+    ("ingest_syslog", ingest_syslog),
 ];
 
 /// The configuration file: whatever it says, there is a document or a problem with a place.
@@ -58,6 +61,21 @@ pub fn backend(bytes: &[u8]) {
 /// A request of the REST door, down to its statement.
 pub fn rest(bytes: &[u8]) {
     doorward_door_rest::fuzz_request(bytes);
+}
+
+/// Records of other gateways: cut, read and mapped.
+pub fn ingest_records(bytes: &[u8]) {
+    doorward_door_ingest::fuzz_records(bytes);
+}
+
+/// OTLP requests.
+pub fn ingest_otlp(bytes: &[u8]) {
+    doorward_door_ingest::fuzz_otlp(bytes);
+}
+
+/// A syslog stream.
+pub fn ingest_syslog(bytes: &[u8]) {
+    doorward_door_ingest::fuzz_syslog(bytes);
 }
 
 /// A client's bytes at the wire gate: how the network cuts them changes nothing of what passes, or why

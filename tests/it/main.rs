@@ -11,6 +11,7 @@ mod errors;
 mod faults;
 mod fuzz;
 mod identity;
+mod ingest;
 mod kill9;
 mod observe;
 mod road;
