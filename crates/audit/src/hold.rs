@@ -258,3 +258,108 @@ pub(crate) fn unknown_callers_held(store: &StoreUrl) -> Box<dyn Fn() -> Result<b
         Err(error) => Err(error.to_string()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use doorward_core::{Login, Secret};
+    use doorward_pgclient::Target;
+    use doorward_settings::Document;
+    use doorward_testkit::postgres::{Cluster, SUPERUSER};
+
+    use super::*;
+    use crate::config::AuditConfig;
+    use crate::store::postgres::{Grantee, Migration, Migrator};
+    use crate::store::sqlite::SqliteStore;
+
+    fn hold(name: &str, subject_id: Option<Uuid>) -> Hold {
+        Hold {
+            id: Uuid::new_v4(),
+            name: name.to_owned(),
+            subject_id,
+            resource: None,
+            from: None,
+            until: None,
+            created: Timestamp::from_seconds(1_795_000_000),
+            created_by: "root@db1".to_owned(),
+            released: None,
+        }
+    }
+
+    /// What holds do in every store.
+    fn promises(store: &StoreUrl) {
+        let mut holds = Holds::open(store).unwrap();
+        let (ann, bob) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert_eq!(holds.list(true).unwrap(), []);
+        let case = hold("case", Some(ann));
+        let (from, until) = (Timestamp::from_seconds(5), Timestamp::from_seconds(9));
+        let shop = Hold {
+            resource: Some("shop".to_owned()),
+            from: Some(from),
+            until: Some(until),
+            ..hold("shop", None)
+        };
+        for hold in [&case, &shop] {
+            holds.add(hold).unwrap();
+        }
+        let mut expected = vec![case.clone(), shop.clone()];
+        expected.sort_by_key(|hold| hold.id.to_string());
+        assert_eq!(holds.list(false).unwrap(), expected);
+        assert_eq!(holds.covering(&[bob, ann]).unwrap(), [case.clone()]);
+        // There are no records of Bob in the shop.
+        assert_eq!(holds.covering(&[bob]).unwrap(), []);
+        assert!(!unknown_callers_held(store)().is_ok_and(|held| !held));
+        let everything = hold("everything", None);
+        holds.add(&everything).unwrap();
+        assert_eq!(holds.covering(&[bob]).unwrap(), [everything]);
+        for which in ["everything", &shop.id.to_string(), "case"] {
+            for hold in holds.of(which).unwrap() {
+                holds.release(hold.id, Timestamp::from_seconds(1_795_000_100)).unwrap();
+            }
+        }
+        assert!(matches!(holds.of("case"), Err(HoldError::Unknown(_))));
+        assert!(matches!(holds.release(case.id, until), Err(HoldError::Unknown(_))));
+        assert_eq!(holds.list(false).unwrap(), []);
+        assert_eq!(holds.list(true).unwrap().len(), 3);
+        assert_eq!(holds.covering(&[ann]).unwrap(), []);
+        assert_eq!(unknown_callers_held(store)(), Ok(false));
+    }
+
+    #[test]
+    fn holds_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = StoreUrl::sqlite(dir.path().join("audit.db"));
+        assert!(matches!(Holds::open(&store), Err(HoldError::Missing(_))));
+        assert_eq!(unknown_callers_held(&store)(), Ok(false));
+        drop(SqliteStore::open(store.path().unwrap()).unwrap());
+        promises(&store);
+    }
+
+    #[test]
+    fn holds_in_a_database() {
+        const PASSWORD: &str = "of-the-gateways-login";
+        let cluster = Cluster::debian().unwrap();
+        let database = cluster.database().unwrap();
+        let login =
+            |user: &str, password: &str| Login { user: user.into(), password: Secret::from(password) };
+        let target = Target::parse(&database.url(), false).unwrap();
+        let mut migrator = Migrator::connect(&target, &login(SUPERUSER, cluster.password()).into()).unwrap();
+        let writer = Grantee { user: "gateway".into(), login: Some(login("gateway", PASSWORD).into()) };
+        let reader = Grantee { user: "auditor".into(), login: Some(login("auditor", PASSWORD).into()) };
+        let migration = Migration {
+            writers: vec![writer],
+            readers: vec![(reader, Default::default())],
+            ..Migration::default()
+        };
+        for step in migrator.plan(&migration).unwrap() {
+            migrator.run(&step).unwrap();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("password"), PASSWORD).unwrap();
+        let password = format!("'file:{}/password'", folder.path().display());
+        let url = database.url().replace("postgres://", "postgres://gateway@");
+        let reader = format!("reader: {{ user: auditor, password: {password} }}");
+        let yaml = format!("store: {{ url: '{url}', password: {password}, {reader} }}");
+        let document = Document::parse("doorward.yaml", &yaml).unwrap();
+        promises(&document.root().deserialize::<AuditConfig>().unwrap().store);
+    }
+}

@@ -217,6 +217,12 @@ fn register_audit(registry: &mut Registry, audit: &Status) {
         u64::from(audit.state == doorward_audit::State::Ready),
     );
     gauge("store_reachable", "1 while the store takes records", u64::from(audit.store_error.is_none()));
+    gauge("keys_reachable", "1 while the key store can be used", u64::from(audit.keys_error.is_none()));
+    gauge(
+        "keys_pending",
+        "Keys of personal data that wait for the key store",
+        u64::try_from(audit.keys_pending).unwrap_or(u64::MAX),
+    );
     gauge(
         "calls_in_flight",
         "Calls with a place reserved for their record",

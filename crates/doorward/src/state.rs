@@ -63,6 +63,9 @@ struct SpoolReadiness {
     /// Why the store takes no records; they wait in the spool.
     #[serde(skip_serializing_if = "Option::is_none")]
     store_trouble: Option<String>,
+    /// Why the key store of personal data cannot be used; keys are made locally until it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys_trouble: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -135,6 +138,7 @@ impl State {
                 lost: spool.lost_total,
                 trouble: spool.spool_error,
                 store_trouble: spool.store_error,
+                keys_trouble: spool.keys_error,
             },
             resources: resources.collect(),
         }

@@ -51,7 +51,7 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let ids: Vec<Uuid> = found.iter().map(|found| found.id).collect();
     let open: Vec<Uuid> = found.iter().filter(|found| found.person.is_some()).map(|found| found.id).collect();
     if open.is_empty() {
-        return nobody(&mut opener, &ids);
+        return nobody(&mut opener, &ids, args.yes);
     }
     let extent = extent(config, &ids)?;
     let holds = holds(config, &ids)?;
@@ -86,9 +86,13 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn nobody(opener: &mut Opener, ids: &[Uuid]) -> anyhow::Result<ExitCode> {
+fn nobody(opener: &mut Opener, ids: &[Uuid], wipe: bool) -> anyhow::Result<ExitCode> {
     for id in ids {
         if let Some(at) = opener.erased_at(*id)? {
+            if wipe {
+                // The first time may not have got as far as wiping the key store's files.
+                opener.erase(&[*id], at)?;
+            }
             out(&format!("{id} was erased at {}\n", rfc3339(Timestamp::from_micros(at))))?;
             return Ok(ExitCode::SUCCESS);
         }

@@ -30,7 +30,8 @@ pub enum KeyStoreError {
     Unusable(String),
     /// The keys were destroyed, and their bytes may still be in the file.
     #[error(
-        "the keys were removed, but {0}: their bytes may still stand in the key store's files; run the command again"
+        "the keys were removed, but {0}: their bytes may still stand in the key store's files; do it again, with \
+         `--subject-id` for a person"
     )]
     Remains(String),
 }
