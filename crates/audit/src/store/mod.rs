@@ -56,7 +56,7 @@ pub enum StoreError {
     #[error("the store: {0}")]
     Postgres(#[from] ClientError),
     /// The database login's password cannot be read.
-    #[error("the store's login: {0}")]
+    #[error("{0}")]
     Login(String),
     /// The store's directory cannot be made.
     #[error("the store's directory: {0}")]

@@ -14,6 +14,7 @@ mod explain;
 mod schema;
 mod serve;
 mod spool;
+mod store;
 mod who_can;
 
 use std::io::{ErrorKind, Write, stdout};
@@ -69,6 +70,9 @@ enum Command {
     /// Looks into the records that wait on local disk, repairs them, ships them.
     #[command(subcommand)]
     Spool(spool::Command),
+    /// Looks after the store in PostgreSQL, as its administrator.
+    #[command(subcommand)]
+    Store(store::Command),
     /// Makes an API key: prints it once, and the line to store.
     ApiKey(api_key::Args),
     /// Prints a completion script for a shell.
@@ -90,6 +94,7 @@ impl Cli {
             Command::WhoCan(args) => who_can::run(&source, &args),
             Command::Audit(command) => audit::run(&source, &command),
             Command::Spool(command) => spool::run(&source, &command),
+            Command::Store(command) => store::run(&source, &command),
             Command::ApiKey(args) => api_key::run(&args),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "doorward", &mut std::io::stdout());

@@ -42,6 +42,21 @@ const VISIBLE: &str =
     "((SELECT EXISTS (SELECT 1 FROM doorward.own_scope WHERE environment = '*' AND \"group\" = '*'))
     OR environment = ANY (ARRAY(SELECT environment FROM doorward.own_scope WHERE \"group\" = '*')))";
 
+/// Adds a scope; unless it may widen what a reader sees, only to a reader that has none.
+fn scope_sql(reader: &Grantee, scope: &Scope, widen: bool) -> String {
+    let role = literal(&reader.user);
+    let only = if widen {
+        String::new()
+    } else {
+        format!(" WHERE NOT EXISTS (SELECT 1 FROM doorward.reader_scope WHERE role = {role})")
+    };
+    format!(
+        "SET LOCAL ROLE doorward_owner; INSERT INTO doorward.reader_scope SELECT {role}, {}, {}{only} ON CONFLICT DO NOTHING",
+        literal(&scope.environment),
+        literal(&scope.group)
+    )
+}
+
 /// What keeps time series in a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edition {
@@ -76,6 +91,8 @@ pub struct Migration {
     pub writers: Vec<Grantee>,
     /// Logins that become readers, with what they may see.
     pub readers: Vec<(Grantee, Scope)>,
+    /// Adds the readers' scopes to those that they have; otherwise only a reader without any gets one.
+    pub widen: bool,
 }
 
 /// A database login that is granted something; made if it is missing and a password is there.
@@ -191,15 +208,18 @@ impl Migrator {
             steps.push(self.grant(writer, "doorward_writer", "")?);
         }
         for (reader, scope) in &migration.readers {
-            let scope = format!(
-                "SET LOCAL ROLE doorward_owner; INSERT INTO doorward.reader_scope VALUES ({}, {}, {}) ON CONFLICT DO NOTHING",
-                literal(&reader.user),
-                literal(&scope.environment),
-                literal(&scope.group)
-            );
-            steps.push(self.grant(reader, "doorward_reader", if to >= 3 { &scope } else { "" })?);
+            let scope = if to >= 3 { scope_sql(reader, scope, migration.widen) } else { String::new() };
+            steps.push(self.grant(reader, "doorward_reader", &scope)?);
         }
         Ok(steps)
+    }
+
+    /// What makes an existing role a reader, and adds a scope to what it sees.
+    pub fn admit(&mut self, reader: &Grantee, scope: &Scope) -> Result<Vec<Step>, StoreError> {
+        if self.version()? < VERSION {
+            return Err(StoreError::Schema("it is out of date; run `doorward store migrate`".to_owned()));
+        }
+        Ok(vec![self.grant(reader, "doorward_reader", &scope_sql(reader, scope, true))?])
     }
 
     /// Runs one step, in a transaction.
@@ -262,7 +282,7 @@ impl Migrator {
             let login = grantee.login.as_ref().filter(|login| !login.password.expose().is_empty());
             let Some(login) = login else {
                 return Err(StoreError::Login(format!(
-                    "there is no role {user}, and no password for it to make it with"
+                    "there is no role {user}; make it, or give it a password and run `doorward store migrate --create-logins`"
                 )));
             };
             // The server gets a verifier, so that its log cannot hold the password.
