@@ -14,7 +14,7 @@ use crate::store::{DeadLetter, HashTile, LogNote, LoggedGap, Record, SignedCheck
 use crate::wire::{Access, ActionText, Gap};
 
 const WRITER_PASSWORD: &str = "the writer's own";
-const READER_PASSWORD: &str = "the reader's own";
+const READER_PASSWORD: &str = "correct horse";
 
 /// Both versions of PostgreSQL, and TimescaleDB where it can be had.
 fn clusters() -> Vec<Cluster> {
@@ -242,12 +242,184 @@ fn everything_of_a_batch_is_there_and_once() {
         assert_eq!(database.sql("select length(hashes) from doorward.log_tile").unwrap(), "96");
         let letter = database.sql("select payload::json ->> 'access_id' from doorward.dead_letter").unwrap();
         assert_eq!(letter, Uuid::from_u128(9).to_string());
-        assert_eq!(database.sql("select sum(calls) from doorward.traffic_1m").unwrap(), "3");
+        assert_eq!(database.sql("select sum(calls) from timeline.traffic_1m").unwrap(), "3");
         assert!(!store.retain(&Retention::default(), SystemClock.now().micros()).unwrap());
-        assert_eq!(database.sql("select sum(calls) from doorward.traffic_1d").unwrap(), "3");
+        assert_eq!(database.sql("select sum(calls) from timeline.traffic_1d").unwrap(), "3");
         // A tile does not change what it has.
         let mut third = batch(5, 5, vec![plain(4)]);
         third.tiles = vec![HashTile { index: 0, hashes: vec![4; 128] }];
         assert!(store.write(&third).is_err());
+    }
+}
+
+#[test]
+fn the_writer_only_adds() {
+    for cluster in clusters() {
+        let database = cluster.database().unwrap();
+        migrate(&database, &usual());
+        open(&database).write(&batch(0, 0, vec![plain(1)])).unwrap();
+        let as_writer = |sql: &str| cluster.sql_as("gateway", WRITER_PASSWORD, database.name(), sql);
+        for table in ["access_event", "audit_gap", "dead_letter", "log_note"] {
+            for sql in [
+                format!("select 1 from doorward.{table}"),
+                format!("update doorward.{table} set epoch = 2"),
+                format!("delete from doorward.{table}"),
+                format!("truncate doorward.{table}"),
+                format!("alter table doorward.{table} add column x int"),
+            ] {
+                let refused = as_writer(&sql).unwrap_err().to_string();
+                let denied = refused.contains("permission denied") || refused.contains("must be owner");
+                assert!(denied, "{sql}: {refused}");
+            }
+        }
+        for sql in [
+            "select 1 from timeline.access_event",
+            "select 1 from doorward.rollup_1m",
+            "delete from doorward.high_water",
+            "update doorward.high_water set gateway_id = 'x'",
+            "insert into doorward.reader_scope values ('gateway', '*', '*')",
+            "insert into doorward.schema_version values (99)",
+            "update doorward.setting set value = '0 days'",
+            "set role doorward_owner",
+        ] {
+            assert!(as_writer(sql).is_err(), "{sql}");
+        }
+        // Retention within the owner's floor removes nothing that is younger.
+        assert_eq!(as_writer("select doorward.remove_days('infinity')").unwrap(), "0");
+        // Whoever may everything is stopped by the triggers, until they are taken away.
+        for sql in [
+            "update doorward.access_event set outcome = 'denied'",
+            "delete from doorward.access_event",
+            "truncate doorward.access_event",
+            "delete from doorward.high_water",
+            "delete from doorward.log_tile; truncate doorward.checkpoint",
+        ] {
+            let refused = database.sql(sql).unwrap_err().to_string();
+            assert!(refused.contains("records are never changed"), "{sql}: {refused}");
+        }
+        assert_eq!(count(&database, "doorward.access_event"), 1);
+        assert!(facts(&server(&database)).unwrap().powers.is_empty());
+    }
+}
+
+#[test]
+fn readers_see_their_scopes_and_nothing_else() {
+    for cluster in clusters() {
+        let database = cluster.database().unwrap();
+        migrate(&database, &usual());
+        database.cluster().ensure_role("nobody", &format!("login password '{READER_PASSWORD}'")).unwrap();
+        database.sql("grant doorward_reader to nobody").unwrap();
+        let call = |id: u128, environment: &'static str, groups: &'static str| {
+            access(id, |set| {
+                set("environment", Value::Text(environment.into()));
+                if !groups.is_empty() {
+                    set("groups", Value::Json(groups.into()));
+                }
+            })
+        };
+        let calls = vec![
+            call(1, "prod", r#"["blue","red"]"#),
+            call(2, "prod", r#"["red"]"#),
+            call(3, "test", r#"["blue"]"#),
+            call(4, "test", ""),
+            // JSON that is no list of groups is nobody's.
+            call(5, "test", r#"{"blue":1}"#),
+        ];
+        open(&database).write(&batch(0, 0, calls)).unwrap();
+        let seen = |user: &str| {
+            let sql = "select coalesce(string_agg(right(access_id::text, 1), '' order by access_id), '') from timeline.access_event";
+            cluster.sql_as(user, READER_PASSWORD, database.name(), sql).unwrap()
+        };
+        assert_eq!(seen("auditor"), "12345");
+        assert_eq!(seen("prod_reader"), "12");
+        assert_eq!(seen("team_reader"), "13");
+        assert_eq!(seen("nobody"), "");
+        let sums = |user: &str| {
+            let sql = "select coalesce(sum(calls), 0) from timeline.traffic_1m";
+            cluster.sql_as(user, READER_PASSWORD, database.name(), sql).unwrap()
+        };
+        assert_eq!((sums("auditor").as_str(), sums("prod_reader").as_str()), ("5", "2"));
+        assert_eq!((sums("team_reader").as_str(), sums("nobody").as_str()), ("0", "0"));
+        for user in ["auditor", "prod_reader", "nobody"] {
+            for sql in [
+                "select 1 from doorward.access_event",
+                "select 1 from doorward.reader_scope",
+                "insert into timeline.access_event (ts) values (now())",
+                "select doorward.remove_days(now())",
+            ] {
+                assert!(
+                    cluster.sql_as(user, READER_PASSWORD, database.name(), sql).is_err(),
+                    "{user}: {sql}"
+                );
+            }
+        }
+        // A function of correct horse, cheap as it says, is not shown what the view leaves out.
+        let leak = "create function pg_temp.leak(text) returns boolean language plpgsql cost 0.0000001
+                    as $$ begin raise notice 'leaked %', $1; return true; end $$;
+                    select count(*) from timeline.access_event where pg_temp.leak(environment)";
+        let said = cluster.sql_as("prod_reader", READER_PASSWORD, database.name(), leak).unwrap();
+        assert_eq!(said, "2");
+    }
+}
+
+#[test]
+fn a_row_that_is_refused_is_told_apart_from_a_schema_that_has_changed() {
+    for cluster in clusters() {
+        let database = cluster.database().unwrap();
+        migrate(&database, &usual());
+        let mut store = open(&database);
+        let poison = |id, column: &'static str, value: Value<'static>| access(id, |set| set(column, value));
+        for bad in [
+            poison(1, "door", Value::Text("a\0b".into())),
+            poison(2, "ext", Value::Json("no json".into())),
+            poison(3, "ts", Value::Int(i64::MIN)),
+        ] {
+            let refused = store.write(&batch(0, 0, vec![plain(9), bad])).unwrap_err();
+            assert!(matches!(refused, StoreError::Rejected(_)), "{refused}");
+        }
+        assert_eq!(count(&database, "doorward.access_event"), 0);
+        store.write(&batch(0, 0, vec![plain(1)])).unwrap();
+
+        for (change, undo, words) in [
+            (
+                "alter table doorward.access_event rename column door to gate",
+                "alter table doorward.access_event rename column gate to door",
+                vec!["no door text", "gate text, which"],
+            ),
+            (
+                "alter table doorward.access_event add column mine int",
+                "alter table doorward.access_event drop column mine",
+                vec!["mine integer"],
+            ),
+            (
+                "alter table doorward.access_event alter column status type int",
+                "alter table doorward.access_event alter column status type bigint",
+                vec!["status integer and not status bigint"],
+            ),
+            (
+                "alter table doorward.high_water rename to low_water",
+                "alter table doorward.low_water rename to high_water",
+                vec!["doorward.high_water is missing"],
+            ),
+        ] {
+            // Views stand in the way of some changes; who makes them takes the views away first.
+            database
+                .sql("drop schema timeline cascade; create schema timeline authorization doorward_owner")
+                .unwrap();
+            database.sql(change).unwrap();
+            match PostgresStore::open(&server(&database)) {
+                Err(StoreError::Schema(said)) => {
+                    assert!(words.iter().all(|word| said.contains(word)), "{change}: {said}");
+                }
+                other => panic!("{change}: {other:?}"),
+            }
+            // One that is open calls no row refused because of it.
+            let numbered = access(7, |set| set("status", Value::Int(200)));
+            if !change.contains("add column") {
+                let error = store.write(&batch(1, 1, vec![numbered])).unwrap_err();
+                assert!(!matches!(error, StoreError::Rejected(_)), "{change}: {error}");
+            }
+            database.sql(undo).unwrap();
+        }
     }
 }
