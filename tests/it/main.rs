@@ -17,3 +17,4 @@ mod observe;
 mod road;
 mod secrets;
 mod spool_faults;
+mod timeline_pg;

@@ -1,6 +1,6 @@
 //! Real parts for the tests and the demo: private PostgreSQL clusters, identity providers, a fake
-//! clock, the gateway's own binary as a child process, a header-strict HTTP client, in-memory organs,
-//! and the echo door, which proves that the road serves any door.
+//! clock, the gateway's own binary as a child process, a header-strict HTTP client, a proxy that breaks
+//! connections, in-memory organs, and the echo door, which proves that the road serves any door.
 //!
 //! Invariants: everything listens on loopback only; every child process ends with the value that
 //! holds it, and also when the test process is killed (`child`); nothing outlives its temporary folder.
@@ -14,6 +14,7 @@ pub mod issuer;
 pub mod oidc_provider;
 pub mod organs;
 pub mod postgres;
+pub mod proxy;
 pub mod records;
 
 use std::path::{Path, PathBuf};

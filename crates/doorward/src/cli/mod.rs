@@ -10,6 +10,7 @@ mod audit_hold;
 mod audit_person;
 mod audit_stats;
 mod check;
+mod doctor;
 mod explain;
 mod schema;
 mod serve;
@@ -70,6 +71,8 @@ enum Command {
     /// Looks into the records that wait on local disk, repairs them, ships them.
     #[command(subcommand)]
     Spool(spool::Command),
+    /// Looks at what the gateway stands on, and says what is not well and what to do.
+    Doctor(doctor::Args),
     /// Looks after the store in PostgreSQL, as its administrator.
     #[command(subcommand)]
     Store(store::Command),
@@ -94,6 +97,7 @@ impl Cli {
             Command::WhoCan(args) => who_can::run(&source, &args),
             Command::Audit(command) => audit::run(&source, &command),
             Command::Spool(command) => spool::run(&source, &command),
+            Command::Doctor(args) => doctor::run(&source, &args),
             Command::Store(command) => store::run(&source, &command),
             Command::ApiKey(args) => api_key::run(&args),
             Command::Completions { shell } => {

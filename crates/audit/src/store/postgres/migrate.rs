@@ -422,7 +422,7 @@ fn is_role_race(error: &ClientError) -> bool {
     // "tuple concurrently updated", and a role that another run has just made.
     matches!(error.sqlstate(), Some("XX000" | "23505" | "42710"))
         && error.server().is_some_and(|server| {
-            server.message.contains("concurrently") || server.message.contains("pg_authid")
+            server.message.contains("concurrently") || server.message.contains("pg_auth")
         })
 }
 

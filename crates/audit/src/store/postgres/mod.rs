@@ -23,7 +23,7 @@ pub use migrate::{
 };
 pub use schema::StoreFacts;
 
-use super::config::Server;
+use super::config::{Server, StoreLogin};
 use super::{Batch, HighWater, OpenIntent, Store, StoreError};
 use crate::columns::COLUMNS;
 use crate::config::Retention;
@@ -57,8 +57,19 @@ pub fn check(server: &Server) -> Result<(), StoreError> {
     schema::check(&mut connect(server)?)
 }
 
+/// How many scopes a reader has; without one it sees nothing. Blocks.
+pub fn scopes(server: &Server, reader: &StoreLogin) -> Result<i64, StoreError> {
+    let mut client = connect_as(server, reader)?;
+    let reply = client.query("SELECT count(*) FROM doorward.own_scope", &[])?;
+    Ok(reply.first().and_then(|row| row.int(0)).unwrap_or(0))
+}
+
 fn connect(server: &Server) -> Result<Client, StoreError> {
-    let login = server.login.read().map_err(|problem| StoreError::Login(problem.to_string()))?;
+    connect_as(server, &server.login)
+}
+
+fn connect_as(server: &Server, login: &StoreLogin) -> Result<Client, StoreError> {
+    let login = login.read().map_err(|problem| StoreError::Login(problem.to_string()))?;
     let options = Options {
         application_name: "doorward".into(),
         statement_timeout: STATEMENT_TIMEOUT,

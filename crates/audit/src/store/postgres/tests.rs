@@ -1,6 +1,6 @@
 //! The store against real servers: PostgreSQL 15 and 18, and TimescaleDB.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use doorward_core::{Login, Secret};
 use doorward_pgclient::Target;
@@ -17,10 +17,13 @@ const WRITER_PASSWORD: &str = "the writer's own";
 const READER_PASSWORD: &str = "correct horse";
 
 /// Both versions of PostgreSQL, and TimescaleDB where it can be had.
-fn clusters() -> Vec<Cluster> {
-    let mut clusters = vec![Cluster::debian().unwrap(), Cluster::newer().unwrap()];
-    clusters.extend(Cluster::timescale_if_possible().unwrap());
-    clusters
+fn clusters() -> &'static [Cluster] {
+    static CLUSTERS: OnceLock<Vec<Cluster>> = OnceLock::new();
+    CLUSTERS.get_or_init(|| {
+        let mut clusters = vec![Cluster::debian().unwrap(), Cluster::newer().unwrap()];
+        clusters.extend(Cluster::timescale_if_possible().unwrap());
+        clusters
+    })
 }
 
 fn login(user: &str, password: &str) -> Arc<Login> {

@@ -49,3 +49,4 @@ END $$;
 
 GRANT USAGE ON SCHEMA timeline, doorward TO doorward_reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA timeline TO doorward_reader;
+GRANT SELECT ON doorward.own_scope TO doorward_reader;
