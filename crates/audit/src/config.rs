@@ -9,6 +9,8 @@ use doorward_settings::{ByteSize, HumanDuration, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::sinks::SinkConfig;
+
 pub use crate::personal::config::PersonalConfig;
 pub use crate::store::config::{Server, StoreLogin, StoreUrl};
 
@@ -135,6 +137,8 @@ pub struct AuditConfig {
     pub personal: PersonalConfig,
     /// How the log of them is signed, and who keeps its checkpoints.
     pub checkpoints: CheckpointsConfig,
+    /// Where they go beside the store.
+    pub sinks: BTreeMap<String, SinkConfig>,
     /// Leaves records in the spool; for benchmarks.
     #[serde(skip)]
     pub drain_disabled: bool,
@@ -164,6 +168,9 @@ impl AuditConfig {
         if !(1..=100).contains(&self.spool.alarm_percent) {
             return Some(("spool.alarm_percent", "1 to 100 is expected".to_owned()));
         }
+        if let Some(text) = crate::sinks::config::problem(&self.sinks) {
+            return Some(("sinks", text));
+        }
         let id = self.spool.gateway_id.as_deref().unwrap_or("gateway");
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if id.is_empty() || id.len() > GATEWAY_ID_MAX || !id.bytes().all(plain) {
@@ -187,6 +194,7 @@ impl AuditConfig {
     pub fn relative_to(mut self, base: &Path) -> Self {
         self.store = self.store.relative_to(base);
         self.spool.dir = base.join(&self.spool.dir);
+        self.sinks = self.sinks.into_iter().map(|(name, sink)| (name, sink.relative_to(base))).collect();
         self.personal = self.personal.relative_to(base);
         self.checkpoints = self.checkpoints.relative_to(base);
         self

@@ -37,7 +37,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use doorward_core::Recorder;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 pub use config::AuditConfig;
 pub use imports::GENERATION_MAX as IMPORTS_REMEMBERED;
@@ -51,6 +51,9 @@ use log::logger::{Logger, Signing};
 use personal::pending::Pending;
 use personal::service::Told;
 use shipper::{Progress, Shipper};
+use sinks::retained::Retained;
+use sinks::start::{Sinks, Source};
+use sinks::{Outside, SinkError, SinkStatus};
 use spool::files::{Directory, Files};
 use spool::pressure::Level;
 use spool::{Recovered, Settings, Shared, SpoolRecorder, Writer};
@@ -139,6 +142,8 @@ pub struct Status {
     pub keys_error: Option<String>,
     /// Keys that wait for the key store.
     pub keys_pending: usize,
+    /// How the sinks do.
+    pub sinks: Vec<SinkStatus>,
 }
 
 /// The record's organ at work.
@@ -150,6 +155,9 @@ pub struct Audit {
     log: Arc<Log>,
     /// Ends the log thread, when it is false, after all that is durable is logged.
     logging: Arc<AtomicBool>,
+    /// What sinks read from, when there are any.
+    source: Option<Source>,
+    sinks: RwLock<Sinks>,
     threads: Mutex<Threads>,
     /// Unlocked by the operating system when the process ends, however it ends.
     _lock: File,
@@ -200,8 +208,17 @@ impl Audit {
         let imports = Window::read(&*files, recovered.segments.iter()).map_err(spool_error)?;
         let mut owed = recovered.owed;
         let signer = log::key::signer(&*files, &config.checkpoints, &settings.gateway_id, &mut owed)?;
-        let shared =
-            Arc::new(Shared::new(settings, files, recovered.segments).with_imports(imports).with_owed(owed));
+        let retained = match config.sinks.is_empty() {
+            true => None,
+            false => Some(Retained::open(dir, files.clone()).map_err(spool_error)?),
+        };
+        let shared = Shared::new(settings, files, recovered.segments);
+        let shared = Arc::new(shared.with_imports(imports).with_owed(owed).with_retained(retained));
+        let source = shared.retained.clone().map(|retained| {
+            let needs = config.sinks.iter().map(|(name, sink)| (name.clone(), sink.lag_max.get()));
+            Source::open(dir, shared.clone(), retained, needs).map_err(spool_error)
+        });
+        let source = source.transpose()?;
         let keys = personal::start::start(config, shared.files.clone(), shared.settings.epoch)?;
         let mut writer = Writer::new(shared.clone(), keys.keyring);
         writer.prove().map_err(|cause| AuditError::Spool { dir: dir.display().to_string(), cause })?;
@@ -226,7 +243,16 @@ impl Audit {
             threads.shipper = Some(spawn("audit-shipper", move || shipper.run())?);
         }
         let (pending, told, threads) = (keys.pending, keys.told, Mutex::new(threads));
-        Ok(Self { shared, progress, pending, told, log, logging, threads, _lock: lock })
+        let sinks = RwLock::default();
+        Ok(Self { shared, progress, pending, told, log, logging, source, sinks, threads, _lock: lock })
+    }
+
+    /// Starts the sinks that the configuration names; [`Audit::open`] was given the same. Reads their secrets:
+    /// blocks.
+    pub fn start_sinks(&self, config: &AuditConfig, outside: &Outside) -> Result<(), SinkError> {
+        let Some(source) = &self.source else { return Ok(()) };
+        let mut sinks = self.sinks.write();
+        config.sinks.iter().try_for_each(|(name, sink)| sinks.start(name, sink, source, outside))
     }
 
     /// Where the road sends records.
@@ -237,6 +263,9 @@ impl Audit {
     /// How it goes. Cheap.
     pub fn status(&self) -> Status {
         let shared = &self.shared;
+        // Each lock is given back before the next one is taken.
+        let segments = shared.segments.lock().len();
+        let sinks = self.source.as_ref().map(|source| self.sinks.read().status(source)).unwrap_or_default();
         let committed_seq = shared.committed_seq.load(Ordering::Relaxed);
         let shipped_seq = self.progress.shipped_seq.load(Ordering::Relaxed);
         Status {
@@ -251,7 +280,7 @@ impl Audit {
             shipped_seq,
             shipped_total: self.progress.shipped_total.load(Ordering::Relaxed),
             backlog: committed_seq.saturating_sub(shipped_seq),
-            segments: shared.segments.lock().len(),
+            segments,
             lost_total: shared.lost_total(),
             damaged_total: self.progress.damaged_total.load(Ordering::Relaxed),
             spool_error: shared.trouble(),
@@ -261,6 +290,7 @@ impl Audit {
             store_error: self.progress.error.lock().clone().or_else(|| self.log.error.lock().clone()),
             keys_error: self.told.error(),
             keys_pending: self.pending.len(),
+            sinks,
         }
     }
 
@@ -285,6 +315,7 @@ impl Audit {
             self.progress.give_up();
             join(Some(shipper));
         }
+        self.sinks.read().stop(deadline);
         self.shared.segments.lock().is_empty()
     }
 }

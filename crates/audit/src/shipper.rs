@@ -352,6 +352,13 @@ impl Shipper {
         }
         // A segment is the only witness of the imported records in it until their ids are in the file.
         self.shared.imports.save(&*self.shared.files)?;
+        if let Some(retained) = &self.shared.retained {
+            // Sinks may still need it. It is among theirs before it leaves the spool's list, so that none misses it.
+            retained.take(front)?;
+            self.shared.segments.lock().pop_front();
+            self.shared.freed(front.length);
+            return Ok(Step::Moved);
+        }
         self.shared.segments.lock().pop_front();
         self.shared.freed(front.length);
         // If the deletion fails, the next start finds the segment, and the high-water mark says that it

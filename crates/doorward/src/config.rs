@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use doorward_audit::config::{AuditConfig, OtlpConfig, PersonalConfig, Retention, SpoolConfig, StoreUrl};
 use doorward_audit::log::config::CheckpointsConfig;
+use doorward_audit::sinks::SinkConfig;
 use doorward_core::{ConfigDigest, Deadlines, ResourceName};
 use doorward_http::config::{LimitsConfig, TlsConfig};
 use doorward_identity::config::{ApiKeysConfig, CertificatesConfig, IdentityConfig, IssuerConfig};
@@ -100,6 +101,9 @@ pub struct Root {
     /// How the log of records is signed, and who keeps its checkpoints.
     #[serde(default)]
     pub checkpoints: CheckpointsConfig,
+    /// Where records go beside the store, by names of your choice.
+    #[serde(default)]
+    pub sinks: BTreeMap<String, SinkConfig>,
     /// Where traces are sent.
     pub otlp: Option<OtlpConfig>,
 }
@@ -128,6 +132,7 @@ impl Root {
             store: self.store.clone(),
             spool: self.spool.clone(),
             retention: self.retention.clone(),
+            sinks: self.sinks.clone(),
             personal: self.personal.clone(),
             checkpoints: self.checkpoints.clone(),
             ..AuditConfig::default()

@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use doorward_audit::Status;
+use doorward_audit::sinks::SinkStatus;
 use doorward_core::{AccessRecord, ImportTally, Observer, ResourceName, Stage};
 use doorward_http::Connections;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
@@ -140,6 +141,12 @@ struct StageLabels {
     stage: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SinkLabels {
+    sink: String,
+    kind: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
@@ -199,6 +206,27 @@ impl Metrics {
     }
 }
 
+fn register_sinks(registry: &mut Registry, sinks: &[SinkStatus]) {
+    if sinks.is_empty() {
+        return;
+    }
+    let up = Family::<SinkLabels, Gauge>::default();
+    let lag = Family::<SinkLabels, Gauge>::default();
+    let sent = Family::<SinkLabels, Counter>::default();
+    let lost = Family::<SinkLabels, Counter>::default();
+    for sink in sinks {
+        let labels = SinkLabels { sink: sink.name.clone(), kind: sink.kind };
+        up.get_or_create(&labels).set(i64::from(sink.error.is_none()));
+        lag.get_or_create(&labels).set(i64::try_from(sink.lag_bytes).unwrap_or(i64::MAX));
+        sent.get_or_create(&labels).inc_by(sink.sent_total);
+        lost.get_or_create(&labels).inc_by(sink.lost_total);
+    }
+    registry.register("sink_up", "1 while the sink takes records", up);
+    registry.register("sink_lag_bytes", "Bytes of records that the sink has not taken", lag);
+    registry.register("sink_rows_sent", "Rows delivered to the sink", sent);
+    registry.register("sink_records_lost", "Records that the sink did not get", lost);
+}
+
 fn register_audit(registry: &mut Registry, audit: &Status) {
     let mut gauge = |name: &str, help: &str, value: u64| {
         registry.register(name, help, ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)));
@@ -234,4 +262,5 @@ fn register_audit(registry: &mut Registry, audit: &Status) {
     counter("records_shipped", "Records brought to the store", audit.shipped_total);
     counter("records_lost", "Records for which there was no room", audit.lost_total);
     counter("spool_damaged", "Damaged places found in the spool", audit.damaged_total);
+    register_sinks(registry, &audit.sinks);
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use doorward_audit::sinks::Outside;
 use doorward_audit::{Audit, AuditConfig, otlp};
 use doorward_core::{AccessRecord, Gateway, ImportTally, Observer, ResourceName, SystemClock};
 use doorward_door_ingest::SyslogListener;
-use doorward_http::{Front, Listener, bind, serve_plain, server_config};
+use doorward_http::{Front, Listener, bind, client_config, serve_plain, server_config};
 use doorward_settings::{Problem, Problems};
 use rustls::ServerConfig;
 use serde_json::{Value, json};
@@ -51,7 +52,7 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
 
     // Records first: without a place for them nothing is served.
     let audit_config = AuditConfig { drain_disabled: options.leave_records_in_spool, ..config.root.audit() };
-    let audit = Arc::new(blocking(move || Audit::open(&audit_config)).await??);
+    let audit = Arc::new(open_audit(audit_config, outbound.clone()).await?);
     let metrics = Arc::new(Metrics::default());
     let observer = observer(&config.root, metrics.clone(), outbound).await?;
     let state = Arc::new(State::new(metrics, audit.clone()));
@@ -124,6 +125,21 @@ async fn load_tls(root: &Root) -> Result<Option<Arc<ServerConfig>>, Problems> {
     let Some(tls) = root.tls.clone() else { return Ok(None) };
     let loaded = blocking(move || server_config(&tls)).await?;
     loaded.map(Some).map_err(|error| Problem::of_file("tls", error.to_string()).into())
+}
+
+/// Opens the record's organ, and starts its sinks.
+async fn open_audit(config: AuditConfig, outbound: Arc<Outbound>) -> anyhow::Result<Audit> {
+    let outside = Outside {
+        transport: outbound,
+        tls: |ca| client_config(ca).map_err(|error| error.to_string()),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let opened = blocking(move || -> anyhow::Result<Audit> {
+        let audit = Audit::open(&config)?;
+        audit.start_sinks(&config, &outside)?;
+        Ok(audit)
+    });
+    opened.await?
 }
 
 /// What sees finished calls: metrics, and traces when they are configured.

@@ -36,7 +36,20 @@ pub(crate) struct Readiness {
     draining: bool,
     config: ConfigReadiness,
     spool: SpoolReadiness,
+    /// A sink that is away turns nothing red: records are kept for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sinks: Vec<SinkReadiness>,
     resources: Vec<ResourceReadiness>,
+}
+
+#[derive(Debug, Serialize)]
+struct SinkReadiness {
+    name: String,
+    kind: &'static str,
+    lag_bytes: u64,
+    lost: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -116,7 +129,15 @@ impl State {
     /// The state of readiness: red while draining, or while records cannot be kept. A backend that is away
     /// is told but does not turn it red: others may well be up.
     pub(crate) fn readiness(&self) -> Readiness {
-        let spool = self.audit.status();
+        let mut spool = self.audit.status();
+        let sinks = std::mem::take(&mut spool.sinks).into_iter().map(|sink| SinkReadiness {
+            name: sink.name,
+            kind: sink.kind,
+            lag_bytes: sink.lag_bytes,
+            lost: sink.lost_total,
+            trouble: sink.error,
+        });
+        let sinks = sinks.collect();
         let open = spool.state == doorward_audit::State::Ready;
         let draining = self.draining.load(Ordering::Relaxed);
         let serving = self.serving.lock();
@@ -140,6 +161,7 @@ impl State {
                 store_trouble: spool.store_error,
                 keys_trouble: spool.keys_error,
             },
+            sinks,
             resources: resources.collect(),
         }
     }

@@ -34,4 +34,4 @@ pub use front::{Admitted, Front, HttpDoor, Inbound, Peer};
 pub use listener::{Connections, Listener, bind};
 pub use plain::{PlainHandler, serve_plain};
 pub use problem::{dress_answer, dress_refusal, problem, status_of};
-pub use tls::{TlsError, server_config};
+pub use tls::{TlsError, client_config, server_config};

@@ -67,7 +67,7 @@ pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
 }
 
 /// The client's side: the system's authorities, and those of a PEM file. Blocks on the disk.
-pub(crate) fn client_config(extra_ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client_config(extra_ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     // A system without authorities still reaches those of the file, and loopback.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

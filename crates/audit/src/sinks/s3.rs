@@ -32,7 +32,7 @@ pub struct S3Config {
     pub session_token: Option<SecretRef>,
 }
 
-fn default_region() -> String {
+pub(crate) fn default_region() -> String {
     "us-east-1".to_owned()
 }
 

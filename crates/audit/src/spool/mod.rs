@@ -41,6 +41,7 @@ pub(crate) use recovery::{Recovered, gateway_id, ours_to_settle};
 pub(crate) use writer::Writer;
 
 use crate::imports::{Seen, Ticket, Window};
+use crate::sinks::retained::Retained;
 use crate::wire::{Access, Note};
 use files::Files;
 use pressure::{Level, Pressure};
@@ -171,6 +172,8 @@ pub(crate) struct Shared {
     pub(crate) committed: Condvar,
     /// The imported records that were taken already.
     pub(crate) imports: Window,
+    /// Takes segments that the store has, when there are sinks.
+    pub(crate) retained: Option<Arc<Retained>>,
     places: AtomicUsize,
     bytes: AtomicU64,
     broken: AtomicBool,
@@ -200,6 +203,7 @@ impl Shared {
             segments: Mutex::new(segments),
             committed: Condvar::new(),
             imports: Window::default(),
+            retained: None,
             places: AtomicUsize::new(0),
             bytes: AtomicU64::new(bytes),
             broken: AtomicBool::new(false),
@@ -236,6 +240,11 @@ impl Shared {
             owed.pop();
         }
         Ok(())
+    }
+
+    /// The same with a folder for segments that sinks need.
+    pub(crate) fn with_retained(self, retained: Option<Arc<Retained>>) -> Self {
+        Self { retained, ..self }
     }
 
     /// How the spool is.
