@@ -21,7 +21,6 @@ use doorward_http::{Body, Inbound, RequestBody, dress_answer, dress_refusal, ful
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, Response};
 use http_body_util::BodyExt;
-use tokio::sync::Semaphore;
 
 use crate::intake::{Intake, Report};
 use crate::otlp::{self, Encoding};
@@ -32,8 +31,6 @@ use crate::{answer, codes};
 
 /// How long a batch may take to come in, however steadily it drips.
 const BATCH_SPAN_MAX: Duration = Duration::from_secs(300);
-/// OTLP requests that are held in memory at once.
-static REQUESTS_HELD: Semaphore = Semaphore::const_new(8);
 /// When somebody who was turned away may come again.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The longest `Idempotency-Key`.
@@ -226,14 +223,14 @@ async fn stream(
             None => feed(&mut splitter, &data, intake).await?,
             Some(gunzip) => {
                 for step in Gunzip::steps(&data) {
-                    let plain = gunzip.expand(step).map_err(|error| unzipped(error, resource))?;
+                    let plain = gunzip.expand(step).map_err(|error| unzipped(error, resource.batch_bytes_max))?;
                     feed(&mut splitter, &plain, intake).await?;
                 }
             }
         }
     }
     if let Some(gunzip) = gunzip {
-        let plain = gunzip.finish().map_err(|error| unzipped(error, resource))?;
+        let plain = gunzip.finish().map_err(|error| unzipped(error, resource.batch_bytes_max))?;
         feed(&mut splitter, &plain, intake).await?;
     }
     match splitter.finish() {
@@ -258,16 +255,21 @@ async fn logs(
     intake: &mut Intake<'_>,
 ) -> Result<(), Fault> {
     let bytes_max = resource.batch_bytes_max.min(otlp::REQUEST_BYTES_MAX);
-    let Ok(_held) = REQUESTS_HELD.try_acquire() else {
+    let Ok(_held) = resource.requests.try_acquire() else {
         return Err(Fault::new(codes::BUSY, "too many OTLP requests are being read")
             .hint("Send the same again later.")
             .retry_after(Duration::from_secs(1)));
     };
     let bytes = read_body(body, bytes_max).await?;
-    let plain = if gzip { gunzip_whole(&bytes, bytes_max, resource)? } else { bytes };
-    let records = otlp::read(encoding, &plain)
+    // A request takes milliseconds to read: that is not for the runtime's own threads.
+    let read = tokio::task::spawn_blocking(move || {
+        let plain = if gzip { gunzip_whole(&bytes, bytes_max)? } else { bytes };
+        Ok(otlp::read(encoding, &plain))
+    });
+    let read = read.await.map_err(|error| not_durable().cause(error))?;
+    let records = read
+        .map_err(|error| unzipped(error, resource.batch_bytes_max))?
         .map_err(|why| Fault::new(codes::UNREADABLE, format!("the OTLP request cannot be read: {why}")))?;
-    drop(plain);
     for (number, record) in (1..).zip(records) {
         let raw = otlp::identity(&record);
         let taken = intake.document(number, &record, raw.as_bytes()).await;
@@ -276,13 +278,13 @@ async fn logs(
     Ok(())
 }
 
-fn gunzip_whole(bytes: &[u8], bytes_max: u64, resource: &IngestResource) -> Result<Bytes, Fault> {
+fn gunzip_whole(bytes: &[u8], bytes_max: u64) -> Result<Bytes, GzipError> {
     let mut gunzip = Gunzip::new(bytes_max);
     let mut plain = Vec::new();
     for step in Gunzip::steps(bytes) {
-        plain.extend(gunzip.expand(step).map_err(|error| unzipped(error, resource))?);
+        plain.extend(gunzip.expand(step)?);
     }
-    plain.extend(gunzip.finish().map_err(|error| unzipped(error, resource))?);
+    plain.extend(gunzip.finish()?);
     Ok(plain.into())
 }
 
@@ -362,10 +364,10 @@ fn completion(response: &Response<Bytes>, rows: Option<u64>) -> Completion {
     Completion { status: Some(response.status().as_u16()), rows, bytes_out }
 }
 
-fn unzipped(error: GzipError, resource: &IngestResource) -> Fault {
+fn unzipped(error: GzipError, bytes_max: u64) -> Fault {
     match error {
         GzipError::Broken => Fault::new(codes::GZIP, "the body is not whole gzip, as its encoding says"),
-        GzipError::TooLarge => too_large(resource.batch_bytes_max),
+        GzipError::TooLarge => too_large(bytes_max),
     }
 }
 

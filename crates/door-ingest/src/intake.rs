@@ -62,6 +62,8 @@ pub(crate) struct Intake<'p> {
     now: Timestamp,
     /// The request's own idempotency key.
     batch_key: Option<String>,
+    /// Which record of the batch is next, for those without a key of their own.
+    ordinal: u64,
     flying: VecDeque<(Fate, Durable)>,
     report: Report,
 }
@@ -73,7 +75,15 @@ impl<'p> Intake<'p> {
         now: Timestamp,
         batch_key: Option<String>,
     ) -> Self {
-        Self { resource, importer, now, batch_key, flying: VecDeque::new(), report: Report::default() }
+        Self {
+            resource,
+            importer,
+            now,
+            batch_key,
+            ordinal: 0,
+            flying: VecDeque::new(),
+            report: Report::default(),
+        }
     }
 
     /// Takes in a piece of a stream.
@@ -126,10 +136,8 @@ impl<'p> Intake<'p> {
         for field in &mapped.unknown {
             self.count_unknown(field);
         }
-        let key = match (&self.batch_key, mapped.key) {
-            (Some(batch), _) => Some(format!("{batch}\0{number}")),
-            (None, key) => key,
-        };
+        let of_batch = self.next_key();
+        let key = mapped.key.or(of_batch);
         let id = key.map(|key| self.id(&key, raw));
         self.import(Claimed { id, ..mapped.claimed }, Fate::Accepted).await
     }
@@ -152,7 +160,7 @@ impl<'p> Intake<'p> {
         };
         let mut letter = Claimed::new(self.now, Outcome::Failed);
         // The same dead letter twice in one batch is two; the same batch twice is one.
-        letter.id = self.batch_key.as_ref().map(|batch| self.id(&format!("{batch}\0{number}"), raw));
+        letter.id = self.next_key().map(|key| self.id(&key, raw));
         letter.fault = Some(ClaimedFault { code, text: reason.as_str().into() });
         letter.operation = Some(text);
         letter.ext.insert("line".to_owned(), Value::from(number));
@@ -199,6 +207,12 @@ impl<'p> Intake<'p> {
             unknown_fields: report.unknown.values().sum::<u64>().saturating_add(report.unknown_others),
         });
         report
+    }
+
+    /// The key of the next record by its place in a batch that has a key.
+    fn next_key(&mut self) -> Option<String> {
+        self.ordinal += 1;
+        self.batch_key.as_ref().map(|batch| format!("{batch}\0{}", self.ordinal))
     }
 
     fn count_unknown(&mut self, field: &str) {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use doorward_core::ResourceName;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::config::{IngestConfig, SyslogConfig};
 use crate::mapping::{Mapping, MappingError};
@@ -14,6 +15,8 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 const BATCH_BYTES_MAX: u64 = 1 << 30;
 /// The longest name of an unknown field that is told.
 pub(crate) const FIELD_NAME_BYTES_MAX: usize = 128;
+/// OTLP requests of one resource that are held in memory at once.
+const REQUESTS_MAX: usize = 4;
 /// Unknown fields of which the operator's log tells, each once.
 const TOLD_MAX: usize = 256;
 
@@ -41,6 +44,8 @@ pub struct IngestResource {
     pub(crate) line_bytes_max: usize,
     pub(crate) batch_bytes_max: u64,
     pub(crate) syslog: Option<SyslogConfig>,
+    /// OTLP requests that may be held in memory at once.
+    pub(crate) requests: Semaphore,
     told: Mutex<HashSet<Box<str>>>,
 }
 
@@ -73,6 +78,7 @@ impl IngestResource {
             line_bytes_max: usize::try_from(line).unwrap_or(usize::MAX),
             batch_bytes_max: batch,
             syslog: config.syslog.clone(),
+            requests: Semaphore::new(REQUESTS_MAX),
             told: Mutex::default(),
         })
     }
