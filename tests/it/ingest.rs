@@ -29,7 +29,7 @@ struct Ingest {
 
 impl Ingest {
     fn start() -> Result<Self> {
-        Self::start_with("", |setup| Ok(setup))
+        Self::start_with("", Ok)
     }
 
     fn start_with(sections: &str, more: impl FnOnce(Setup) -> Result<Setup>) -> Result<Self> {

@@ -33,3 +33,6 @@ pub use syslog::listener::{SyslogListener, SyslogTls};
 
 /// The door's name, as records and metrics know it.
 pub const DOOR: &str = "ingest";
+
+#[cfg(test)]
+mod tests;
