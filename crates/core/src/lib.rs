@@ -14,6 +14,7 @@ mod action;
 pub mod calendar;
 pub mod codes;
 mod fault;
+pub mod hash;
 mod import;
 mod name;
 pub mod organs;

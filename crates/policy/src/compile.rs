@@ -8,15 +8,15 @@ use doorward_settings::{Entry, Node, Problem, Problems, Spanned, suggest};
 
 use crate::condition;
 use crate::config::{DenyConfig, GrantConfig, LimitConfig};
-use crate::hash::FixedMap;
 use crate::index::{Index, Selectors};
 use crate::limiter::{Limit, Limiter};
 use crate::lint::{self, Lint};
 use crate::pattern::Pattern;
-use crate::rule::{Role, Rule, Scope, Verbs};
+use crate::rule::{Role, Rule, Said, Scope, Scopes, Verbs};
 use crate::selector::Selector;
 use crate::template::Template;
 use crate::typecheck::CheckError;
+use doorward_core::hash::FixedMap;
 
 /// The most grants, and the most deny rules, that one configuration may have.
 const RULES_MAX: usize = 100_000;
@@ -81,7 +81,8 @@ impl std::fmt::Debug for Compiled {
 /// stack for the conditions and waits for it: at load only.
 pub fn compile(sources: Sources<'_>, limiter: Arc<Limiter>) -> Result<Compiled, Problems> {
     let mut problems = Problems::new();
-    let mut drafts = Drafts { resources: sources.resources, problems: &mut problems };
+    let mut drafts =
+        Drafts { resources: sources.resources, problems: &mut problems, roles: FixedMap::default() };
     let grants = drafts.section(sources.grants, Drafts::grant);
     let denies = drafts.section(sources.deny, Drafts::deny);
     let mut rules = conditions(vec![grants, denies], &mut problems).into_iter();
@@ -151,6 +152,8 @@ fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
 struct Drafts<'a> {
     resources: &'a [ResourceName],
     problems: &'a mut Problems,
+    /// Each role's name once: grants of many callers share the few that there are.
+    roles: FixedMap<RoleName, ()>,
 }
 
 impl Drafts<'_> {
@@ -172,10 +175,10 @@ impl Drafts<'_> {
         let mut rule = self.rule(entry, &config.to, &config.allow, "allow")?;
         rule.role = config.role.as_ref().and_then(|role| {
             let result = read_role(role);
-            self.problems.take(result)
+            self.problems.take(result).map(|role| self.shared(role))
         });
         rule.limit = config.limit.as_ref().map(|limit: &Spanned<LimitConfig>| Limit::new(limit.get()));
-        rule.limit_text = config.limit.as_ref().map(|limit| limit.get().to_string());
+        rule.said.limit = config.limit.as_ref().map(|limit| limit.get().to_string());
         rule.rows_max = config.max_rows;
         rule.bytes_max = config.max_bytes.map(|size| size.get());
         rule.timeout = config.timeout.map(|span| span.get());
@@ -229,20 +232,26 @@ impl Drafts<'_> {
         if self.problems.as_slice().len() > before {
             return None;
         }
+        let scopes = Scopes::new(scopes)?;
+        let uses_group = scopes.iter().any(|scope| scope.pattern.uses_group());
         Some(Rule {
-            name: GrantName::new(&*entry.key),
-            position: entry.key_position.clone(),
-            to: selectors,
-            uses_group: scopes.iter().any(|scope| scope.pattern.uses_group()),
+            uses_group,
             scopes,
             when: None,
             role: None,
-            limit: None,
-            limit_text: None,
+            name: GrantName::new(&*entry.key),
             rows_max: None,
             bytes_max: None,
             timeout: None,
+            limit: None,
+            to: selectors,
+            said: Box::new(Said { position: entry.key_position.clone(), limit: None }),
         })
+    }
+
+    fn shared(&mut self, role: Role) -> Role {
+        let Role::Named(name) = role else { return role };
+        Role::Named(self.roles.entry(name).insert_entry(()).key().clone())
     }
 
     fn check_group(&mut self, entry: &Entry, rule: &Rule) {
@@ -270,7 +279,7 @@ fn read_role(text: &Spanned<String>) -> Result<Role, Problem> {
     let template = Template::parse(text).map_err(|message| text.problem(message))?;
     Ok(match template.literal() {
         Some(name) => Role::Named(RoleName::new(name)),
-        None => Role::Filled(template),
+        None => Role::Filled(Box::new(template)),
     })
 }
 

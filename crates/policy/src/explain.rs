@@ -123,7 +123,7 @@ impl Compiled {
         for rule in &self.grants {
             let reason = match self.judge(rule, case) {
                 Ok(obligations) if verdict.is_none() => {
-                    let limit = rule.limit_text.clone();
+                    let limit = rule.said.limit.clone();
                     verdict = Some(Verdict::Allowed { grant: rule.name.clone(), obligations, limit });
                     Reason::Decides
                 }
@@ -201,7 +201,7 @@ impl std::fmt::Display for Reason {
 
 impl Considered {
     fn new(kind: RuleKind, rule: &Rule, reason: Reason) -> Self {
-        Self { kind, name: rule.name.clone(), position: rule.position.clone(), reason }
+        Self { kind, name: rule.name.clone(), position: rule.said.position.clone(), reason }
     }
 }
 
@@ -211,7 +211,7 @@ impl Holder {
             rule.scopes.iter().filter(|scope| speaks(scope)).map(Scope::text).collect();
         (!actions.is_empty()).then(|| Self {
             name: rule.name.clone(),
-            position: rule.position.clone(),
+            position: rule.said.position.clone(),
             to: rule.to.iter().map(ToString::to_string).collect(),
             actions,
             when: rule.when.as_ref().map(|when| when.source().to_owned()),

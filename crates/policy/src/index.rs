@@ -4,11 +4,14 @@
 //! verb, selector) → rules. Rules for one literal object are found by that object. What comes out is a
 //! superset of the rules that hold; it is in file order, and never in the order of a hash map.
 
+use std::hash::{BuildHasher, BuildHasherDefault};
+
 use doorward_core::{Action, Principal, PrincipalKind, Verb};
 
-use crate::hash::FixedMap;
 use crate::rule::Rule;
 use crate::selector::{Glob, Names, Selector};
+use crate::text::Text;
+use doorward_core::hash::{FixedMap, QuickHasher};
 
 const PUBLIC: u32 = 0;
 const ANYONE: u32 = 1;
@@ -20,10 +23,10 @@ const CANDIDATES_EXPECTED: usize = 16;
 /// The numbers of selectors.
 #[derive(Debug, Default)]
 pub(crate) struct Selectors {
-    users: FixedMap<Box<str>, u32>,
-    groups: FixedMap<Box<str>, u32>,
-    clients: FixedMap<Box<str>, u32>,
-    issuers: FixedMap<Box<str>, u32>,
+    users: FixedMap<Text, u32>,
+    groups: FixedMap<Text, u32>,
+    clients: FixedMap<Text, u32>,
+    issuers: FixedMap<Text, u32>,
     tasks: Globs,
     agents: Globs,
     group_globs: Vec<(Glob, u32)>,
@@ -35,7 +38,7 @@ pub(crate) struct Selectors {
 
 #[derive(Debug, Default)]
 struct Globs {
-    literal: FixedMap<Box<str>, u32>,
+    literal: FixedMap<Text, u32>,
     wild: Vec<(Glob, u32)>,
 }
 
@@ -48,9 +51,9 @@ impl Selectors {
         let number = match selector {
             Selector::Public => PUBLIC,
             Selector::Anyone => ANYONE,
-            Selector::User(name) => *self.users.entry(name.clone()).or_insert(fresh),
-            Selector::Client(name) => *self.clients.entry(name.clone()).or_insert(fresh),
-            Selector::Issuer(name) => *self.issuers.entry(name.clone()).or_insert(fresh),
+            Selector::User(name) => *self.users.entry((&**name).into()).or_insert(fresh),
+            Selector::Client(name) => *self.clients.entry((&**name).into()).or_insert(fresh),
+            Selector::Issuer(name) => *self.issuers.entry((&**name).into()).or_insert(fresh),
             Selector::Group(glob) => number_of(&mut self.groups, &mut self.group_globs, glob, fresh),
             Selector::Task(glob) => number_of(&mut self.tasks.literal, &mut self.tasks.wild, glob, fresh),
             Selector::Agent(glob) => number_of(&mut self.agents.literal, &mut self.agents.wild, glob, fresh),
@@ -75,13 +78,14 @@ impl Selectors {
         }
         let subject: &str = principal.subject.reveal();
         if names.apply(principal) {
-            numbers.extend(self.users.get(subject));
-            numbers.extend(principal.email.as_ref().and_then(|email| self.users.get(&**email.reveal())));
+            numbers.extend(self.users.get(subject.as_bytes()));
+            numbers
+                .extend(principal.email.as_ref().and_then(|email| self.users.get(email.reveal().as_bytes())));
         }
-        numbers.extend(principal.client_id.as_ref().and_then(|id| self.clients.get(id)));
-        numbers.extend(self.issuers.get(principal.issuer.as_str()));
+        numbers.extend(principal.client_id.as_ref().and_then(|id| self.clients.get(id.as_bytes())));
+        numbers.extend(self.issuers.get(principal.issuer.as_str().as_bytes()));
         for group in &principal.groups {
-            numbers.extend(self.groups.get(group));
+            numbers.extend(self.groups.get(group.as_bytes()));
             numbers.extend(wild(&self.group_globs, group));
         }
         match principal.kind {
@@ -95,7 +99,7 @@ impl Selectors {
 
 impl Globs {
     fn find(&self, text: &str, numbers: &mut Vec<u32>) {
-        numbers.extend(self.literal.get(text));
+        numbers.extend(self.literal.get(text.as_bytes()));
         numbers.extend(wild(&self.wild, text));
     }
 }
@@ -104,12 +108,7 @@ fn wild<'a>(globs: &'a [(Glob, u32)], text: &'a str) -> impl Iterator<Item = u32
     globs.iter().filter(move |(glob, _)| glob.matches(text)).map(|(_, number)| *number)
 }
 
-fn number_of(
-    literal: &mut FixedMap<Box<str>, u32>,
-    wild: &mut Vec<(Glob, u32)>,
-    glob: &Glob,
-    fresh: u32,
-) -> u32 {
+fn number_of(literal: &mut FixedMap<Text, u32>, wild: &mut Vec<(Glob, u32)>, glob: &Glob, fresh: u32) -> u32 {
     if let Some(text) = glob.literal() {
         return *literal.entry(text.into()).or_insert(fresh);
     }
@@ -120,54 +119,74 @@ fn number_of(
     fresh
 }
 
-/// The rules of one kind, by what they speak of.
+/// The rules of one kind, by what they speak of. Flat tables: a caller's own entries are cold in the
+/// processor's caches, and each table within a table would be waited for anew.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    resources: FixedMap<Box<str>, u32>,
-    lists: FixedMap<u64, List>,
+    resources: FixedMap<Text, u32>,
+    /// Rules with a pattern, by resource, verb and selector.
+    wide: FixedMap<u64, Places>,
+    /// Rules for one object, by the same and the object's hash. Objects that share a hash are candidates for
+    /// one another; resource, verb and selector are compared in full, because a candidate's are taken for granted.
+    exact: FixedMap<(u64, u64), Places>,
+    /// The places of those that have more than one.
+    several: Vec<u32>,
 }
 
-#[derive(Debug, Default)]
-struct List {
-    /// Rules for one object.
-    exact: FixedMap<Box<str>, Vec<u32>>,
-    /// Rules with a pattern.
-    wide: Vec<u32>,
+/// Places of rules: the one itself, or where several stand.
+#[derive(Clone, Copy, Debug)]
+struct Places {
+    first: u32,
+    count: u32,
 }
 
 impl Index {
     /// Indexes rules by their place in the list.
     pub(crate) fn new(rules: &[Rule], selectors: &mut Selectors) -> Self {
         let mut index = Self::default();
+        let mut wide = FixedMap::<u64, Vec<u32>>::default();
+        let mut exact = FixedMap::<(u64, u64), Vec<u32>>::default();
         for (place, rule) in (0_u32..).zip(rules) {
             for selector in &rule.to {
                 let number = selectors.number(selector);
-                for scope in &rule.scopes {
+                for scope in rule.scopes.iter() {
                     let fresh = u32::try_from(index.resources.len()).unwrap_or(u32::MAX);
                     let resource = *index.resources.entry(scope.resource.as_str().into()).or_insert(fresh);
-                    let literal = scope.pattern.literal();
+                    let literal = scope.pattern.literal().map(hash_of);
                     for verb in scope.verbs.iter() {
-                        let list = index.lists.entry(key(resource, verb, number)).or_default();
-                        match &literal {
-                            Some(object) => push(list.exact.entry((*object).into()).or_default(), place),
-                            None => push(&mut list.wide, place),
+                        let key = key(resource, verb, number);
+                        match literal {
+                            Some(object) => push(exact.entry((key, object)).or_default(), place),
+                            None => push(wide.entry(key).or_default(), place),
                         }
                     }
                 }
             }
         }
+        index.wide = wide.into_iter().map(|(key, places)| (key, index.keep(&places))).collect();
+        index.exact = exact.into_iter().map(|(key, places)| (key, index.keep(&places))).collect();
         index
+    }
+
+    fn keep(&mut self, places: &[u32]) -> Places {
+        let count = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        if let [place] = places {
+            return Places { first: *place, count };
+        }
+        let first = u32::try_from(self.several.len()).unwrap_or(u32::MAX);
+        self.several.extend_from_slice(places);
+        Places { first, count }
     }
 
     /// The places of the rules that may speak of the action and mean the caller, in file order.
     pub(crate) fn candidates(&self, action: &Action, numbers: &[u32]) -> Vec<u32> {
         let mut places = Vec::with_capacity(CANDIDATES_EXPECTED);
-        let Some(resource) = self.resources.get(action.resource.as_str()) else { return places };
+        let Some(resource) = self.resources.get(action.resource.as_str().as_bytes()) else { return places };
+        let object = hash_of(action.object.as_str());
         for number in numbers {
-            let Some(list) = self.lists.get(&key(*resource, action.verb, *number)) else { continue };
-            places.extend_from_slice(&list.wide);
-            if !list.exact.is_empty() {
-                places.extend(list.exact.get(action.object.as_str()).into_iter().flatten());
+            let key = key(*resource, action.verb, *number);
+            for found in [self.wide.get(&key), self.exact.get(&(key, object))].into_iter().flatten() {
+                self.put(*found, &mut places);
             }
         }
         if places.len() > 1 {
@@ -177,9 +196,23 @@ impl Index {
         places
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lists.is_empty()
+    fn put(&self, found: Places, places: &mut Vec<u32>) {
+        let Places { first, count } = found;
+        if count == 1 {
+            return places.push(first);
+        }
+        let several = usize::try_from(first).ok().and_then(|first| self.several.get(first..));
+        let several = several.and_then(|rest| rest.get(..usize::try_from(count).unwrap_or(usize::MAX)));
+        places.extend_from_slice(several.unwrap_or_default());
     }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.wide.is_empty() && self.exact.is_empty()
+    }
+}
+
+fn hash_of(object: &str) -> u64 {
+    BuildHasherDefault::<QuickHasher>::default().hash_one(object)
 }
 
 /// A resource, a verb and a selector as one number: resources and selectors are fewer than 2^28.

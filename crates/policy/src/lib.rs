@@ -20,7 +20,6 @@ mod condition;
 pub mod config;
 mod decide;
 mod explain;
-mod hash;
 mod index;
 mod limiter;
 mod lint;
@@ -28,6 +27,7 @@ mod pattern;
 mod rule;
 mod selector;
 mod template;
+mod text;
 mod typecheck;
 
 pub use compile::{Compiled, Sources, compile};

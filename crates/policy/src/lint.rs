@@ -96,7 +96,7 @@ fn breadth(rule: &Rule) -> Vec<Lint> {
 }
 
 fn lint(rule: &Rule, message: String) -> Lint {
-    Lint { rule: rule.name.clone(), position: rule.position.clone(), message }
+    Lint { rule: rule.name.clone(), position: rule.said.position.clone(), message }
 }
 
 /// The earlier grants that can hide later ones: without a condition, and sure to hold once they match.

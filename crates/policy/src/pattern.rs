@@ -7,6 +7,7 @@
 use doorward_core::{Principal, encode_segment};
 
 use crate::template::{self, Part, Variable};
+use crate::text::Text;
 
 /// The longest pattern, in bytes, and the most segments that one may have.
 const PATTERN_BYTES_MAX: usize = 1_024;
@@ -17,6 +18,12 @@ const SEGMENTS_MAX: usize = 64;
 pub(crate) struct Pattern {
     shape: Shape,
     has_variables: bool,
+    whole: Box<Whole>,
+}
+
+/// What the common patterns need for messages and comparisons only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Whole {
     segments: Vec<Segment>,
     source: Box<str>,
 }
@@ -25,11 +32,11 @@ pub(crate) struct Pattern {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Shape {
     /// `public/orders`.
-    Exact(Box<str>),
+    Exact(Text),
     /// `public/*`: what stands before the `*`.
-    Children(Box<str>),
+    Children(Text),
     /// `public/**`: what stands before the `/**`.
-    Tree(Box<str>),
+    Tree(Text),
     /// Anything else.
     Other,
 }
@@ -60,14 +67,14 @@ impl Shape {
     /// Whether the object matches; `None` when only a walk can tell.
     fn matches(&self, object: &str) -> Option<bool> {
         match self {
-            Self::Exact(text) => Some(**text == *object),
+            Self::Exact(text) => Some(text.as_bytes() == object.as_bytes()),
             Self::Children(prefix) => {
-                let rest = object.strip_prefix(&**prefix);
-                Some(rest.is_some_and(|rest| !rest.is_empty() && !rest.contains('/')))
+                let rest = object.as_bytes().strip_prefix(prefix.as_bytes());
+                Some(rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(&b'/')))
             }
             Self::Tree(prefix) => {
-                let rest = object.strip_prefix(&**prefix);
-                Some(rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+                let rest = object.as_bytes().strip_prefix(prefix.as_bytes());
+                Some(rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/")))
             }
             Self::Other => None,
         }
@@ -112,13 +119,14 @@ impl Pattern {
         let has_variables = segments
             .iter()
             .any(|segment| matches!(segment, Segment::Glob(pieces) if pieces.iter().any(variable)));
-        Self { shape: Shape::of(&segments), has_variables, segments, source: source.into() }
+        let shape = Shape::of(&segments);
+        Self { shape, has_variables, whole: Box::new(Whole { segments, source: source.into() }) }
     }
 
     /// The one object that it matches, if it has no wildcard and no variable.
     pub(crate) fn literal(&self) -> Option<&str> {
         match &self.shape {
-            Shape::Exact(text) => Some(text),
+            Shape::Exact(text) => Some(text.as_str()),
             Shape::Children(_) | Shape::Tree(_) | Shape::Other => None,
         }
     }
@@ -130,12 +138,12 @@ impl Pattern {
 
     /// Whether it matches every object.
     pub(crate) fn is_everything(&self) -> bool {
-        matches!(self.segments.as_slice(), [Segment::Deep])
+        matches!(self.whole.segments.as_slice(), [Segment::Deep])
     }
 
     /// The pattern as the rule spells it.
     pub(crate) fn source(&self) -> &str {
-        &self.source
+        &self.whole.source
     }
 
     /// Whether the canonical object matches, with variables filled from the caller.
@@ -149,14 +157,14 @@ impl Pattern {
             return Ok(result);
         }
         if !self.has_variables {
-            return Ok(matches_segments(&self.segments, object));
+            return Ok(matches_segments(&self.whole.segments, object));
         }
         Ok(matches_segments(&self.filled(principal, group)?, object))
     }
 
     /// Whether some caller's object could be this one: a variable stands for any text in a segment.
     pub(crate) fn could_match(&self, object: &str) -> bool {
-        let segments = self.segments.iter().map(|segment| match segment {
+        let segments = self.whole.segments.iter().map(|segment| match segment {
             Segment::Glob(pieces) => Segment::Glob(pieces.iter().map(any_for_variable).collect()),
             other => other.clone(),
         });
@@ -165,11 +173,11 @@ impl Pattern {
 
     /// Whether every object that `other` matches is matched by this one. Errs on the side of `false`.
     pub(crate) fn covers(&self, other: &Self) -> bool {
-        !self.has_variables && covers(&self.segments, &other.segments)
+        !self.has_variables && covers(&self.whole.segments, &other.whole.segments)
     }
 
     fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        self.segments.iter().flat_map(|segment| match segment {
+        self.whole.segments.iter().flat_map(|segment| match segment {
             Segment::Glob(pieces) => pieces.as_slice(),
             Segment::Literal(_) | Segment::Deep => &[],
         })
@@ -185,7 +193,7 @@ impl Pattern {
             }
             other => Ok(other.clone()),
         };
-        let segments = self.segments.iter().map(|segment| match segment {
+        let segments = self.whole.segments.iter().map(|segment| match segment {
             Segment::Glob(pieces) => Ok(Segment::Glob(pieces.iter().map(fill).collect::<Result<_, _>>()?)),
             other => Ok(other.clone()),
         });

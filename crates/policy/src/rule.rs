@@ -48,11 +48,31 @@ impl Scope {
     }
 }
 
+/// What a rule speaks of: at least one scope. The first, which is often the only one, lies in the rule.
+#[derive(Clone, Debug)]
+pub(crate) struct Scopes {
+    first: Scope,
+    others: Box<[Scope]>,
+}
+
+impl Scopes {
+    /// `None` of an empty list.
+    pub(crate) fn new(scopes: Vec<Scope>) -> Option<Self> {
+        let mut scopes = scopes.into_iter();
+        let first = scopes.next()?;
+        Some(Self { first, others: scopes.collect() })
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Scope> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+}
+
 /// The backend role of a grant.
 #[derive(Debug)]
 pub(crate) enum Role {
     Named(RoleName),
-    Filled(Template),
+    Filled(Box<Template>),
 }
 
 impl Role {
@@ -64,24 +84,31 @@ impl Role {
     }
 }
 
-/// A grant or a deny rule.
+/// A grant or a deny rule. What a decision looks at stands first and close together; of 10,000 rules
+/// the one that decides is seldom in the processor's caches.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Rule {
-    pub(crate) name: GrantName,
-    pub(crate) position: Position,
-    pub(crate) to: Vec<Selector>,
-    pub(crate) scopes: Vec<Scope>,
-    /// Boxed, so that the rules of a large policy lie close together.
+    /// Whether a template uses `${group}`: then only a group in `to` can select.
+    pub(crate) uses_group: bool,
+    pub(crate) scopes: Scopes,
     pub(crate) when: Option<Box<Condition>>,
     pub(crate) role: Option<Role>,
-    pub(crate) limit: Option<Limit>,
-    /// The limit as the configuration says it.
-    pub(crate) limit_text: Option<String>,
+    pub(crate) name: GrantName,
     pub(crate) rows_max: Option<u64>,
     pub(crate) bytes_max: Option<u64>,
     pub(crate) timeout: Option<Duration>,
-    /// Whether a template uses `${group}`: then only a group in `to` can select.
-    pub(crate) uses_group: bool,
+    pub(crate) limit: Option<Limit>,
+    pub(crate) to: Vec<Selector>,
+    /// What only people read.
+    pub(crate) said: Box<Said>,
+}
+
+/// A rule as the configuration says it.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) position: Position,
+    pub(crate) limit: Option<String>,
 }
 
 /// Whether a set of scopes speaks of an action.

@@ -1,18 +1,18 @@
-//! A quick hash for the index.
+//! A quick hash for tables that callers cannot crowd.
 //!
-//! Callers choose what is looked up, never what is inserted: the tables hold the configuration's own names
-//! and do not change. So nobody can crowd a bucket, and the keyed hash of the standard library would buy
-//! nothing for its price. (The limiter's keys do come from callers, and are hashed with a random seed.)
+//! It is not keyed, so it is only for tables in which callers choose what is looked up and not what is
+//! inserted (the configuration's own names, a database's catalogue), or which are small whatever is in them
+//! (a connection's prepared statements). What callers fill without such a bound takes a random seed.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A map of names that the configuration holds.
-pub(crate) type FixedMap<K, V> = HashMap<K, V, BuildHasherDefault<QuickHasher>>;
+/// A map with the quick hash.
+pub type FixedMap<K, V> = HashMap<K, V, BuildHasherDefault<QuickHasher>>;
 
 /// Multiply and rotate, a word at a time.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct QuickHasher(u64);
+pub struct QuickHasher(u64);
 
 impl QuickHasher {
     fn add(&mut self, word: u64) {
@@ -45,6 +45,10 @@ impl Hasher for QuickHasher {
 
     fn write_u64(&mut self, word: u64) {
         self.add(word);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.add(u64::try_from(word).unwrap_or(u64::MAX));
     }
 
     fn finish(&self) -> u64 {
