@@ -78,6 +78,14 @@ impl AccessId {
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
+
+    /// The bytes of its text.
+    pub const TEXT_BYTES: usize = uuid::fmt::Hyphenated::LENGTH;
+
+    /// Writes its text where there is room for it already.
+    pub fn write<'a>(&self, room: &'a mut [u8; Self::TEXT_BYTES]) -> &'a str {
+        self.0.hyphenated().encode_lower(room)
+    }
 }
 
 impl From<Uuid> for AccessId {

@@ -4,7 +4,7 @@
 //! showed to prove who it is never reaches the database.
 
 use doorward_core::Principal;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method, header};
 
 use crate::request::{Request, Target};
 use crate::resource::RestResource;
@@ -61,8 +61,9 @@ impl<'a> Settings<'a> {
 /// `doorward:SUBJECT`, in the characters that PostgreSQL keeps.
 fn application_name(subject: &str) -> String {
     let plain = |c: char| if c.is_ascii_graphic() { c } else { '?' };
-    let mut name: String = "doorward:".chars().chain(subject.chars().map(plain)).collect();
-    name.truncate(APPLICATION_NAME_BYTES_MAX);
+    let mut name = String::with_capacity(APPLICATION_NAME_BYTES_MAX);
+    name.push_str("doorward:");
+    name.extend(subject.chars().map(plain).take(APPLICATION_NAME_BYTES_MAX - name.len()));
     name
 }
 
@@ -70,11 +71,29 @@ fn application_name(subject: &str) -> String {
 const CREDENTIAL_PARTS: [&str; 10] =
     ["auth", "cookie", "key", "token", "secret", "password", "session", "signature", "credential", "cert"];
 
+/// What most requests bring; none of these holds a part of the above.
+static PLAIN_HEADERS: [HeaderName; 13] = [
+    header::HOST,
+    header::ACCEPT,
+    header::USER_AGENT,
+    HeaderName::from_static("traceparent"),
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::CACHE_CONTROL,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::ORIGIN,
+    header::RANGE,
+    header::REFERER,
+    HeaderName::from_static("prefer"),
+];
+
 fn visible_headers(headers: &HeaderMap) -> String {
     let mut budget = HEADERS_BYTES_MAX;
     let visible = headers.iter().filter_map(|(name, value)| {
+        let plain = PLAIN_HEADERS.contains(name);
         let name = name.as_str();
-        if CREDENTIAL_PARTS.iter().any(|part| name.contains(part)) {
+        if !plain && CREDENTIAL_PARTS.iter().any(|part| name.contains(part)) {
             return None;
         }
         let value = value.to_str().ok()?;
@@ -104,6 +123,10 @@ mod tests {
             headers.insert(name, http::HeaderValue::from_static("hush"));
         }
         headers.insert("x-tenant", http::HeaderValue::from_static("north"));
-        assert_eq!(visible_headers(&headers), r#"{"x-tenant":"north"}"#);
+        headers.append("x-tenant", http::HeaderValue::from_static("\"south\""));
+        headers.append("accept", http::HeaderValue::from_static("*/*"));
+        assert_eq!(visible_headers(&headers), r#"{"x-tenant":"\"south\"","accept":"*/*"}"#);
+        let credential = |name: &HeaderName| CREDENTIAL_PARTS.iter().any(|part| name.as_str().contains(part));
+        assert!(!PLAIN_HEADERS.iter().any(credential));
     }
 }

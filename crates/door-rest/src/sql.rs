@@ -6,7 +6,6 @@
 //! none of them is ever looked up without its qualifier.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use bytes::Bytes;
 use doorward_pgclient::catalog::{Column, Function, Generated, Relation};
@@ -40,47 +39,51 @@ pub(crate) mod column {
     pub(crate) const KEY: usize = 5;
 }
 
-/// Writes the statement of a plan.
+/// Room that a statement finds at once.
+const STATEMENT_ROOM: usize = 768;
+
+/// Writes the statement of a plan. Reads are what there is most of: their texts are appended to, not formatted.
 pub(crate) fn write(plan: &Plan<'_>) -> Statement {
     let mut writer = Writer::default();
-    let (with, from) = match &plan.source {
-        Source::Relation(relation) => (String::new(), table(relation)),
-        Source::Insert(change) => (writer.insert(change, plan), "dw_source".to_owned()),
-        Source::Update(change, conditions) => {
-            (writer.update(change, conditions, plan), "dw_source".to_owned())
-        }
-        Source::Delete(relation, conditions) => {
-            let conditions = writer.conditions(conditions, &table(relation));
-            let returning = returning(relation, plan);
-            let target = table(relation);
-            (format!("DELETE FROM {target}{conditions} RETURNING {returning}"), "dw_source".to_owned())
-        }
-        Source::Call(function, arguments) => (writer.call(function, arguments), "dw_source".to_owned()),
+    let mut sql = String::with_capacity(STATEMENT_ROOM);
+    let from = match &plan.source {
+        Source::Relation(relation) => table(relation),
+        _ => "dw_source".to_owned(),
     };
+    if let Some(source) = writer.source(plan) {
+        push(&mut sql, &["WITH dw_source AS (", &source, ") "]);
+    }
     let conditions = writer.conditions(&plan.root.conditions, &from);
-    let total = match plan.count {
-        true => format!("(SELECT pg_catalog.count(*) FROM {from}{conditions})"),
-        false => "NULL::pg_catalog.int8".to_owned(),
-    };
+    match plan.count {
+        true => push(&mut sql, &["SELECT (SELECT pg_catalog.count(*) FROM ", &from, &conditions, "), "]),
+        false => sql.push_str("SELECT NULL::pg_catalog.int8, "),
+    }
     // A bound on what is answered of a change does not bound what was changed.
     let changes = matches!(plan.source, Source::Insert(_) | Source::Update(..) | Source::Delete(..));
     let counted = match changes && plan.root.limit.is_some() {
         true => "(SELECT pg_catalog.count(*) FROM dw_source)",
         false => "pg_catalog.count(*)",
     };
-    let rows = writer.rows(&plan.root, &from, &conditions, plan);
-    let body = match plan.only_one {
-        true => only_one(body(plan.form), counted),
-        false => body(plan.form).to_owned(),
-    };
-    let key = key(plan);
-    let with = if with.is_empty() { with } else { format!("WITH dw_source AS ({with}) ") };
-    writer.statement.text = format!(
-        "{with}SELECT {total}, {counted}, {body}, \
-         nullif(pg_catalog.current_setting('response.headers', true), ''), \
-         nullif(pg_catalog.current_setting('response.status', true), ''){key} FROM ({rows}) AS dw"
+    push(&mut sql, &[counted, ", "]);
+    match plan.only_one {
+        true => sql.push_str(&only_one(body(plan.form), counted)),
+        false => sql.push_str(body(plan.form)),
+    }
+    sql.push_str(
+        ", nullif(pg_catalog.current_setting('response.headers', true), ''), \
+         nullif(pg_catalog.current_setting('response.status', true), '')",
     );
+    push(&mut sql, &[key(plan), " FROM ("]);
+    writer.rows(&plan.root, &from, &conditions, plan, &mut sql);
+    sql.push_str(") AS dw");
+    writer.statement.text = sql;
     writer.statement
+}
+
+fn push(sql: &mut String, parts: &[&str]) {
+    for part in parts {
+        sql.push_str(part);
+    }
 }
 
 fn body(form: BodyForm) -> &'static str {
@@ -116,11 +119,27 @@ fn key(plan: &Plan<'_>) -> &'static str {
 
 /// An identifier, quoted.
 pub(crate) fn ident(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    let mut quoted = String::with_capacity(name.len() + 2);
+    push_ident(&mut quoted, name);
+    quoted
+}
+
+fn push_ident(sql: &mut String, name: &str) {
+    sql.push('"');
+    let mut parts = name.split('"');
+    sql.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        push(sql, &["\"\"", part]);
+    }
+    sql.push('"');
 }
 
 fn table(relation: &Relation) -> String {
-    format!("{}.{}", ident(&relation.schema), ident(&relation.name))
+    let mut sql = String::with_capacity(relation.schema.len() + relation.name.len() + 5);
+    push_ident(&mut sql, &relation.schema);
+    sql.push('.');
+    push_ident(&mut sql, &relation.name);
+    sql
 }
 
 /// What a change hands to the node above it: the columns that the node needs, and no others, because
@@ -208,138 +227,218 @@ struct Writer {
 }
 
 impl Writer {
+    /// The statement that changes or calls something, and is selected from.
+    fn source(&mut self, plan: &Plan<'_>) -> Option<String> {
+        match &plan.source {
+            Source::Relation(_) => None,
+            Source::Insert(change) => Some(self.insert(change, plan)),
+            Source::Update(change, conditions) => Some(self.update(change, conditions, plan)),
+            Source::Delete(relation, conditions) => {
+                let conditions = self.conditions(conditions, &table(relation));
+                let returning = returning(relation, plan);
+                let target = table(relation);
+                Some(format!("DELETE FROM {target}{conditions} RETURNING {returning}"))
+            }
+            Source::Call(function, arguments) => Some(self.call(function, arguments)),
+        }
+    }
+
     /// Adds a parameter and gives its place.
     fn param(&mut self, value: impl Into<Bytes>) -> String {
-        self.statement.params.push(value.into());
-        format!("${}", self.statement.params.len())
+        let mut place = String::with_capacity(8);
+        self.push_param(value, &mut place);
+        place
     }
 
     fn text(&mut self, value: &str) -> String {
         self.param(Bytes::copy_from_slice(value.as_bytes()))
     }
 
-    fn rows(&mut self, node: &Node<'_>, from: &str, conditions: &str, plan: &Plan<'_>) -> String {
-        let mut sql = match plan.form {
-            BodyForm::Values | BodyForm::Value => format!("SELECT {from}.dw_value FROM {from}{conditions}"),
+    /// Adds a parameter and appends its place.
+    fn push_param(&mut self, value: impl Into<Bytes>, sql: &mut String) {
+        self.statement.params.push(value.into());
+        sql.push('$');
+        match u32::try_from(self.statement.params.len()).ok().and_then(|place| char::from_digit(place, 10)) {
+            Some(digit) => sql.push(digit),
+            None => sql.push_str(&self.statement.params.len().to_string()),
+        }
+    }
+
+    fn push_text(&mut self, value: &str, sql: &mut String) {
+        self.push_param(Bytes::copy_from_slice(value.as_bytes()), sql);
+    }
+
+    fn rows(&mut self, node: &Node<'_>, from: &str, conditions: &str, plan: &Plan<'_>, sql: &mut String) {
+        match plan.form {
+            BodyForm::Values | BodyForm::Value => push(sql, &["SELECT ", from, ".dw_value"]),
             // Without a body only the number of rows counts.
-            BodyForm::Empty => format!("SELECT 1 FROM {from}{conditions}"),
+            BodyForm::Empty => sql.push_str("SELECT 1"),
+            BodyForm::Rows | BodyForm::Row if node.items.is_empty() => push(sql, &["SELECT ", from, ".*"]),
             BodyForm::Rows | BodyForm::Row => {
-                let items: Vec<String> = node.items.iter().map(|item| self.output(item, from)).collect();
-                let items = if items.is_empty() { format!("{from}.*") } else { items.join(", ") };
-                format!("SELECT {items} FROM {from}{conditions}")
+                let mut separator = "SELECT ";
+                for item in &node.items {
+                    sql.push_str(separator);
+                    self.output(item, from, sql);
+                    separator = ", ";
+                }
             }
-        };
+        }
+        push(sql, &[" FROM ", from, conditions]);
         let mut separator = " ORDER BY ";
         for (expression, order) in &node.order {
-            let expression = self.expression(expression, from);
-            let direction = match order.descending {
+            sql.push_str(separator);
+            self.expression(expression, from, sql);
+            sql.push_str(match order.descending {
                 Some(true) => " DESC",
                 Some(false) => " ASC",
                 None => "",
-            };
-            let nulls = match order.nulls_first {
+            });
+            sql.push_str(match order.nulls_first {
                 Some(true) => " NULLS FIRST",
                 Some(false) => " NULLS LAST",
                 None => "",
-            };
-            // Writing to a string cannot fail.
-            let _ = write!(sql, "{separator}{expression}{direction}{nulls}");
+            });
             separator = ", ";
         }
         if let Some(limit) = node.limit {
-            let limit = self.text(&limit.to_string());
-            let _ = write!(sql, " LIMIT {limit}");
+            sql.push_str(" LIMIT ");
+            self.push_param(limit.to_string(), sql);
         }
         if node.offset > 0 {
-            let offset = self.text(&node.offset.to_string());
-            let _ = write!(sql, " OFFSET {offset}");
+            sql.push_str(" OFFSET ");
+            self.push_param(node.offset.to_string(), sql);
+        }
+    }
+
+    fn output(&mut self, item: &Output<'_>, from: &str, sql: &mut String) {
+        match item {
+            Output::Star => push(sql, &[from, ".*"]),
+            Output::Column { expression, name, cast } => {
+                if cast.is_some() {
+                    sql.push_str("CAST(");
+                }
+                self.expression(expression, from, sql);
+                if let Some(cast) = cast {
+                    push(sql, &[" AS ", &type_name(cast), ")"]);
+                }
+                sql.push_str(" AS ");
+                push_ident(sql, name);
+            }
+        }
+    }
+
+    fn expression(&mut self, expression: &Expression<'_>, from: &str, sql: &mut String) {
+        let path = &expression.field.path;
+        if !path.is_empty() {
+            sql.push_str(if expression.to_json { "(pg_catalog.to_jsonb(" } else { "(" });
+        }
+        push(sql, &[from, "."]);
+        push_ident(sql, &expression.field.name);
+        if path.is_empty() {
+            return;
+        }
+        if expression.to_json {
+            sql.push(')');
+        }
+        for step in path {
+            sql.push_str(if step.text { "->>" } else { "->" });
+            match &step.operand {
+                Operand::Key(key) => {
+                    self.push_text(key, sql);
+                    sql.push_str("::pg_catalog.text");
+                }
+                Operand::Index(index) => {
+                    self.push_param(index.to_string(), sql);
+                    sql.push_str("::pg_catalog.int4");
+                }
+            }
+        }
+        sql.push(')');
+    }
+
+    /// The conditions with their WHERE, or nothing.
+    fn conditions(&mut self, conditions: &[Where<'_>], from: &str) -> String {
+        let mut sql = String::new();
+        let mut separator = " WHERE ";
+        for condition in conditions {
+            sql.push_str(separator);
+            self.condition(condition, from, &mut sql);
+            separator = " AND ";
         }
         sql
     }
 
-    fn output(&mut self, item: &Output<'_>, from: &str) -> String {
-        match item {
-            Output::Star => format!("{from}.*"),
-            Output::Column { expression, name, cast } => {
-                let value = self.expression(expression, from);
-                let name = ident(name);
-                match cast {
-                    Some(cast) => format!("CAST({value} AS {}) AS {name}", type_name(cast)),
-                    None => format!("{value} AS {name}"),
+    fn condition(&mut self, condition: &Where<'_>, from: &str, sql: &mut String) {
+        match condition {
+            Where::Group { negated, any, parts } => {
+                sql.push_str(if *negated { "NOT (" } else { "(" });
+                for (index, part) in parts.iter().enumerate() {
+                    if index > 0 {
+                        sql.push_str(if *any { " OR " } else { " AND " });
+                    }
+                    self.condition(part, from, sql);
+                }
+                sql.push(')');
+            }
+            Where::Filter { expression, filter, to_tsvector } => {
+                if filter.negated {
+                    sql.push_str("NOT (");
+                }
+                self.test(expression, from, filter, *to_tsvector, sql);
+                if filter.negated {
+                    sql.push(')');
                 }
             }
         }
     }
 
-    fn expression(&mut self, expression: &Expression<'_>, from: &str) -> String {
-        let column = format!("{from}.{}", ident(&expression.field.name));
-        if expression.field.path.is_empty() {
-            return column;
-        }
-        let mut sql =
-            if expression.to_json { format!("(pg_catalog.to_jsonb({column})") } else { format!("({column}") };
-        for step in &expression.field.path {
-            sql.push_str(if step.text { "->>" } else { "->" });
-            let operand = match &step.operand {
-                Operand::Key(key) => format!("{}::pg_catalog.text", self.text(key)),
-                Operand::Index(index) => format!("{}::pg_catalog.int4", self.text(&index.to_string())),
-            };
-            sql.push_str(&operand);
-        }
-        sql.push(')');
-        sql
-    }
-
-    fn conditions(&mut self, conditions: &[Where<'_>], from: &str) -> String {
-        let parts: Vec<String> = conditions.iter().map(|condition| self.condition(condition, from)).collect();
-        if parts.is_empty() { String::new() } else { format!(" WHERE {}", parts.join(" AND ")) }
-    }
-
-    fn condition(&mut self, condition: &Where<'_>, from: &str) -> String {
-        match condition {
-            Where::Group { negated, any, parts } => {
-                let parts: Vec<String> = parts.iter().map(|part| self.condition(part, from)).collect();
-                let not = if *negated { "NOT " } else { "" };
-                format!("{not}({})", parts.join(if *any { " OR " } else { " AND " }))
-            }
-            Where::Filter { expression, filter, to_tsvector } => {
-                let field = self.expression(expression, from);
-                let test = self.test(&field, filter, *to_tsvector);
-                if filter.negated { format!("NOT ({test})") } else { test }
-            }
-        }
-    }
-
-    fn test(&mut self, field: &str, filter: &Filter, to_tsvector: bool) -> String {
+    fn test(
+        &mut self,
+        expression: &Expression<'_>,
+        from: &str,
+        filter: &Filter,
+        to_tsvector: bool,
+        sql: &mut String,
+    ) {
+        let mut field = String::with_capacity(64);
+        self.expression(expression, from, &mut field);
         match &filter.test {
             Test::Compare { operator, quantifier, value } => {
-                let value = match operator.pattern {
-                    true => self.text(&value.replace('*', "%")),
-                    false => self.text(value),
-                };
-                match quantifier {
-                    None => format!("{field} {} {value}", operator.sql),
-                    Some(Quantifier::Any) => format!("{field} {} ANY({value})", operator.sql),
-                    Some(Quantifier::All) => format!("{field} {} ALL({value})", operator.sql),
+                push(sql, &[&field, " ", operator.sql, " "]);
+                sql.push_str(match quantifier {
+                    None => "",
+                    Some(Quantifier::Any) => "ANY(",
+                    Some(Quantifier::All) => "ALL(",
+                });
+                match operator.pattern {
+                    true => self.push_param(value.replace('*', "%"), sql),
+                    false => self.push_text(value, sql),
+                }
+                if quantifier.is_some() {
+                    sql.push(')');
                 }
             }
             Test::In(values) => {
-                let values = self.param(array_literal(values.iter().map(|value| &**value)));
-                format!("{field} = ANY({values})")
+                push(sql, &[&field, " = ANY("]);
+                self.push_param(array_literal(values.iter().map(|value| &**value)), sql);
+                sql.push(')');
             }
-            Test::Is(_, sql) => format!("{field} IS {sql}"),
-            Test::Distinct(value) => format!("{field} IS DISTINCT FROM {}", self.text(value)),
+            Test::Is(_, value) => push(sql, &[&field, " IS ", value]),
+            Test::Distinct(value) => {
+                push(sql, &[&field, " IS DISTINCT FROM "]);
+                self.push_text(value, sql);
+            }
             Test::Search { function, config, value, .. } => {
                 let config = match config {
-                    Some(config) => format!("{}::pg_catalog.regconfig, ", self.text(config)),
+                    Some(config) => self.text(config) + "::pg_catalog.regconfig, ",
                     None => String::new(),
                 };
                 let value = self.text(value);
-                let field = match to_tsvector {
-                    true => format!("pg_catalog.to_tsvector({config}{field})"),
-                    false => field.to_owned(),
-                };
-                format!("{field} @@ pg_catalog.{function}({config}{value})")
+                match to_tsvector {
+                    true => push(sql, &["pg_catalog.to_tsvector(", &config, &field, ")"]),
+                    false => sql.push_str(&field),
+                }
+                push(sql, &[" @@ pg_catalog.", function, "(", &config, &value, ")"]);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// The outer shape of a JSON text.
 #[derive(Debug, PartialEq, Eq)]
@@ -144,9 +144,24 @@ pub(crate) fn read_headers(json: &[u8]) -> Option<Vec<(String, String)>> {
 
 /// The headers that a function may read, as one JSON object.
 pub(crate) fn write_headers<'a>(headers: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let map: serde_json::Map<String, serde_json::Value> =
-        headers.map(|(name, value)| (name.to_owned(), serde_json::Value::from(value))).collect();
-    serde_json::Value::Object(map).to_string()
+    let mut members: Vec<(&str, &str)> = Vec::with_capacity(8);
+    for (name, value) in headers {
+        // Of a header that stands several times the last value counts.
+        match members.iter_mut().find(|(known, _)| *known == name) {
+            Some(member) => member.1 = value,
+            None => members.push((name, value)),
+        }
+    }
+    // A structure of strings always has a JSON form.
+    serde_json::to_string(&Members(&members)).unwrap_or_else(|_| "{}".to_owned())
+}
+
+struct Members<'a>(&'a [(&'a str, &'a str)]);
+
+impl Serialize for Members<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
 }
 
 /// What `RAISE SQLSTATE 'PGRST'` carries in its message.

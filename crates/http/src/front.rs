@@ -259,7 +259,7 @@ fn note_head(access: &mut Access, request: &Request<RequestBody>) {
 /// What every answer has. Answers may depend on who asks, so caches keep none unless the door says so.
 fn finish(response: &mut Response<Body>, id: AccessId) {
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+    if let Ok(id) = HeaderValue::from_str(id.write(&mut [0; AccessId::TEXT_BYTES])) {
         headers.insert(ACCESS_ID, id);
     }
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -280,17 +280,17 @@ where
         .serve_connection(TokioIo::new(gated), service);
     let mut connection = std::pin::pin!(connection);
     let mut drain = std::pin::pin!(reaches(phase.clone(), Phase::Draining));
-    let mut cut = std::pin::pin!(reaches(phase, Phase::Cut));
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            served = connection.as_mut() => return Ok(served?),
-            () = &mut drain, if !draining => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = &mut cut => return Ok(()),
-        }
+    // The connection stands first, and one phase at a time is waited for: this loop is gone through some
+    // four times for each call.
+    tokio::select! {
+        biased;
+        served = connection.as_mut() => return Ok(served?),
+        () = &mut drain => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        biased;
+        served = connection.as_mut() => Ok(served?),
+        () = reaches(phase, Phase::Cut) => Ok(()),
     }
 }
 

@@ -4,7 +4,6 @@
 //!
 //! A door with an error format of its own uses [`status_of`] and [`dress_refusal`] with its own body.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use doorward_core::{Allowance, Code, Completion, Fault, Kind, Pass, Refusal, Side, Timings};
@@ -98,11 +97,16 @@ pub fn dress_answer(headers: &mut HeaderMap, pass: &mut Pass) {
 
 /// The stages by their names, in milliseconds (W3C Server-Timing).
 fn put_timings(headers: &mut HeaderMap, timings: &Timings) {
-    let mut text = String::with_capacity(192);
+    let mut text = String::with_capacity(256);
     for (stage, micros) in timings.iter() {
-        let comma = if text.is_empty() { "" } else { ", " };
-        // Writing to a string does not fail.
-        let _ = write!(text, "{comma}{};dur={}.{:03}", stage.as_str(), micros / 1_000, micros % 1_000);
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        text.push_str(stage.as_str());
+        text.push_str(";dur=");
+        push_number(&mut text, u64::from(micros / 1_000), 1);
+        text.push('.');
+        push_number(&mut text, u64::from(micros % 1_000), 3);
     }
     if !text.is_empty() {
         put(headers, SERVER_TIMING, &text);
@@ -116,9 +120,38 @@ fn put_allowance(headers: &mut HeaderMap, allowance: &Allowance) {
         return;
     }
     let (quota, window) = (allowance.quota, seconds_up(allowance.window));
-    put(headers, RATE_LIMIT_POLICY, &format!("\"{name}\";q={quota};w={window}"));
     let (remaining, reset) = (allowance.remaining, seconds_up(allowance.reset));
-    put(headers, RATE_LIMIT, &format!("\"{name}\";r={remaining};t={reset}"));
+    for (field, parts) in [
+        (RATE_LIMIT_POLICY, [(";q=", quota), (";w=", window)]),
+        (RATE_LIMIT, [(";r=", remaining), (";t=", reset)]),
+    ] {
+        let mut text = String::with_capacity(name.len() + 48);
+        text.push('"');
+        text.push_str(name);
+        text.push('"');
+        for (key, number) in parts {
+            text.push_str(key);
+            push_number(&mut text, number, 1);
+        }
+        put(headers, field, &text);
+    }
+}
+
+/// Appends a number with at least so many digits. Every answer has a dozen of them, so they do not go
+/// through the formatting machinery.
+fn push_number(text: &mut String, mut number: u64, digits_min: usize) {
+    let mut digits = [b'0'; 20];
+    let mut used = 0;
+    for place in digits.iter_mut().rev() {
+        *place = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        number /= 10;
+        used += 1;
+        if number == 0 && used >= digits_min {
+            break;
+        }
+    }
+    let digits = digits.get(digits.len() - used..).unwrap_or_default();
+    text.push_str(std::str::from_utf8(digits).unwrap_or_default());
 }
 
 /// RFC 6750 section 3: no error code for a caller who showed nothing.
@@ -140,4 +173,24 @@ fn put(headers: &mut HeaderMap, name: HeaderName, text: &str) {
 /// Whole seconds, rounded up: who waits that long has waited enough.
 fn seconds_up(span: Duration) -> u64 {
     span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_with_their_least_digits() {
+        for (number, digits_min, wanted) in [
+            (0, 1, "0"),
+            (0, 3, "000"),
+            (7, 3, "007"),
+            (1_234, 3, "1234"),
+            (u64::MAX, 1, "18446744073709551615"),
+        ] {
+            let mut text = String::new();
+            push_number(&mut text, number, digits_min);
+            assert_eq!(text, wanted);
+        }
+    }
 }

@@ -5,7 +5,7 @@ mod load;
 mod watch;
 mod wire;
 
-use std::collections::HashMap;
+use doorward_core::hash::FixedMap;
 
 pub use watch::{CatalogStatus, CatalogWatch};
 
@@ -13,8 +13,8 @@ pub use watch::{CatalogStatus, CatalogWatch};
 #[derive(Debug, Default)]
 pub struct Catalog {
     pub(crate) epoch: u64,
-    pub(crate) relations: HashMap<Box<str>, HashMap<Box<str>, Relation>>,
-    pub(crate) functions: HashMap<Box<str>, HashMap<Box<str>, Vec<Function>>>,
+    pub(crate) relations: FixedMap<Box<str>, FixedMap<Box<str>, Relation>>,
+    pub(crate) functions: FixedMap<Box<str>, FixedMap<Box<str>, Vec<Function>>>,
     pub(crate) foreign_keys: Vec<ForeignKey>,
 }
 
@@ -45,7 +45,7 @@ impl Catalog {
 
     /// All relations of a schema, in no order.
     pub fn relations(&self, schema: &str) -> impl Iterator<Item = &Relation> {
-        self.relations.get(schema).into_iter().flat_map(HashMap::values)
+        self.relations.get(schema).into_iter().flat_map(FixedMap::values)
     }
 
     /// The functions of this name: more than one when it is overloaded.
@@ -55,7 +55,7 @@ impl Catalog {
 
     /// All functions of a schema, in no order.
     pub fn all_functions(&self, schema: &str) -> impl Iterator<Item = &Function> {
-        self.functions.get(schema).into_iter().flat_map(HashMap::values).flatten()
+        self.functions.get(schema).into_iter().flat_map(FixedMap::values).flatten()
     }
 
     /// All foreign keys that begin in an exposed schema.
