@@ -90,8 +90,10 @@ macro_rules! codes {
 }
 
 /// A refusal or failure of one call.
+#[derive(Clone)]
 pub struct Fault(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     code: &'static Code,
     public: Cow<'static, str>,

@@ -20,6 +20,7 @@ use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::encoded::Encoded;
 use crate::error::{Failure, ServerError};
 use crate::frames::{self, ERROR_KEPT, FRAME_MAX, Field, HEADER, Head, Malformed};
 use crate::request::{Reply, Request, SETTINGS_MAX};
@@ -29,7 +30,7 @@ use crate::stream::Stream;
 /// The most bytes of one request: statement, values and settings.
 const REQUEST_MAX: usize = 256 << 20;
 /// The most values of one statement: their count is 16 bits wide.
-const PARAMS_MAX: usize = 65_535;
+pub(crate) const PARAMS_MAX: usize = 65_535;
 /// The most settings that the pool adds to a request's.
 const OWN_MAX: usize = 4;
 /// Room that a read finds at least.
@@ -136,7 +137,7 @@ impl Conn {
     pub(crate) async fn exchange(&mut self, ask: &Ask<'_>) -> Result<Reply, Failure> {
         let mut gather = self.encode(ask)?;
         self.send(if ask.discard { 2 } else { 1 }).await?;
-        let result = self.gather(&mut gather, ask).await;
+        let result = self.gather(&mut gather, ask.bytes_max).await;
         if ask.discard {
             self.statements.clear();
         }
@@ -146,6 +147,65 @@ impl Conn {
             Err(failure @ Failure::Server(_)) => Err(failure),
             Err(failure) => Err(self.note(failure)),
         }
+    }
+
+    /// Begins a write of several reads.
+    pub(crate) fn begin(&mut self) {
+        self.output.clear();
+    }
+
+    /// Whether all that a read needs is prepared.
+    pub(crate) fn knows(&self, read: &Encoded) -> bool {
+        let bit = settings_bit(read.settings);
+        self.statements.reset && self.statements.settings & bit != 0 && self.statements.knows(&read.sql)
+    }
+
+    /// Appends one read. Only the first of a write may need something prepared.
+    pub(crate) fn put(&mut self, read: &Encoded) -> Result<Gather, Failure> {
+        let start = self.output.len();
+        let put = self.try_put(read);
+        if put.is_err() {
+            self.output.truncate(start);
+        }
+        put
+    }
+
+    fn try_put(&mut self, read: &Encoded) -> Result<Gather, Failure> {
+        let mut gather = Gather::default();
+        let name = self.encode_name(&read.sql, &mut gather)?;
+        self.encode_reset(&mut gather)?;
+        self.prepare_settings(read.settings, &mut gather)?;
+        read.put_settings(&mut self.output);
+        self.prepare(&name, &read.sql, &mut gather)?;
+        read.put_statement(&name, &mut self.output)?;
+        frontend::sync(&mut self.output);
+        Ok(gather)
+    }
+
+    /// Begins to wait for the next answer of several.
+    pub(crate) fn next_answer(&mut self) {
+        self.busy = true;
+        self.heard = false;
+        self.frames = 0;
+    }
+
+    /// Reads one answer of several.
+    pub(crate) async fn answer(&mut self, gather: &mut Gather, bytes_max: u64) -> Result<(), Failure> {
+        match self.gather(gather, bytes_max).await {
+            Ok(()) => Ok(()),
+            Err(failure @ Failure::Server(_)) => Err(failure),
+            Err(failure) => Err(self.note(failure)),
+        }
+    }
+
+    /// No further answer will be read: what is still owed is to be cancelled and drained.
+    pub(crate) fn end_answers(&mut self) {
+        self.busy |= self.owed > 0;
+    }
+
+    /// Whether it can never be used again.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Makes the connection ready for the next request: reads what is owed from the last one and what
@@ -212,7 +272,7 @@ impl Conn {
     }
 
     /// Writes the whole request into `output`.
-    fn encode<'a>(&mut self, ask: &Ask<'a>) -> Result<Gather<'a>, Failure> {
+    fn encode(&mut self, ask: &Ask<'_>) -> Result<Gather, Failure> {
         let request = ask.request;
         let size = request.sql.len()
             + request.params.iter().flatten().map(|value| value.len() + 8).sum::<usize>()
@@ -228,29 +288,12 @@ impl Conn {
             return Err(Failure::Unsendable("a statement with a zero byte"));
         }
         self.output.clear();
-        let mut gather = Gather::new(ask);
-        let (name, known) = match self.statements.find(request.sql) {
-            Some(prepared) => (prepared.name.clone(), Some(prepared.fields.clone())),
-            None if request.sql.len() > CACHED_SQL_MAX => (Arc::from(""), None),
-            None => {
-                // Closing stands first: nothing that fails later can keep it from happening.
-                if let Some(evicted) = self.statements.evict() {
-                    frontend::close(b'S', &evicted.name, &mut self.output)?;
-                }
-                (self.statements.fresh_name(), None)
-            }
-        };
+        let mut gather = Gather::default();
+        let name = self.encode_name(request.sql, &mut gather)?;
         self.encode_reset(&mut gather)?;
         self.encode_settings(ask, &mut gather)?;
+        self.prepare(&name, request.sql, &mut gather)?;
         let out = &mut self.output;
-        if let Some(fields) = known {
-            gather.fields = fields;
-        } else {
-            frontend::parse(&name, request.sql, std::iter::empty(), out)?;
-            frontend::describe(b'S', &name, out)?;
-            gather.parsing.main = true;
-            gather.name = Some(name.clone());
-        }
         bind(&name, request.params.iter().copied(), Some(i16::from(request.binary)), out)?;
         let rows_max = request.rows_max.map_or(0, |max| i32::try_from(max).unwrap_or(i32::MAX));
         frontend::execute("", rows_max, out)?;
@@ -261,7 +304,35 @@ impl Conn {
         Ok(gather)
     }
 
-    fn encode_reset(&mut self, gather: &mut Gather<'_>) -> io::Result<()> {
+    /// The name that a statement is prepared as, or will be.
+    fn encode_name(&mut self, sql: &str, gather: &mut Gather) -> io::Result<Arc<str>> {
+        if let Some(prepared) = self.statements.find(sql) {
+            gather.fields = prepared.fields.clone();
+            return Ok(prepared.name.clone());
+        }
+        gather.parsing.main = true;
+        if sql.len() > CACHED_SQL_MAX {
+            return Ok(Arc::from(""));
+        }
+        // Closing stands first: nothing that fails later can keep it from happening.
+        if let Some(evicted) = self.statements.evict() {
+            frontend::close(b'S', &evicted.name, &mut self.output)?;
+        }
+        let name = self.statements.fresh_name();
+        gather.preparing = Some((name.clone(), sql.into()));
+        Ok(name)
+    }
+
+    /// Prepares the statement unless it is prepared.
+    fn prepare(&mut self, name: &str, sql: &str, gather: &mut Gather) -> io::Result<()> {
+        if gather.parsing.main {
+            frontend::parse(name, sql, std::iter::empty(), &mut self.output)?;
+            frontend::describe(b'S', name, &mut self.output)?;
+        }
+        Ok(())
+    }
+
+    fn encode_reset(&mut self, gather: &mut Gather) -> io::Result<()> {
         let out = &mut self.output;
         if !self.statements.reset {
             frontend::parse(RESET_NAME, "RESET ALL", std::iter::empty(), out)?;
@@ -271,21 +342,28 @@ impl Conn {
         frontend::execute("", 0, out)
     }
 
-    fn encode_settings(&mut self, ask: &Ask<'_>, gather: &mut Gather<'_>) -> Result<(), Failure> {
+    fn encode_settings(&mut self, ask: &Ask<'_>, gather: &mut Gather) -> Result<(), Failure> {
         let count = ask.request.settings.len() + ask.own.len();
-        let name = settings_name(count)?;
-        let bit = 1_u32.checked_shl(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or(0);
+        self.prepare_settings(count, gather)?;
         let out = &mut self.output;
-        if self.statements.settings & bit == 0 {
-            frontend::parse(name, &settings_sql(count), std::iter::repeat_n(TEXT, 2 * count), out)?;
-            gather.parsing.settings = Some(bit);
-        }
         let values = ask.request.settings.iter().chain(ask.own).flat_map(|(name, value)| [*name, *value]);
-        bind(name, values.map(|text| Some(text.as_bytes())), None, out)?;
+        bind(settings_name(count)?, values.map(|text| Some(text.as_bytes())), None, out)?;
         Ok(frontend::execute("", 0, out)?)
     }
 
-    async fn send(&mut self, owed: u32) -> Result<(), Failure> {
+    /// Prepares `set_config` for so many settings unless it is prepared.
+    fn prepare_settings(&mut self, count: usize, gather: &mut Gather) -> Result<(), Failure> {
+        let bit = settings_bit(count);
+        if self.statements.settings & bit == 0 {
+            let types = std::iter::repeat_n(TEXT, 2 * count);
+            frontend::parse(settings_name(count)?, &settings_sql(count), types, &mut self.output)?;
+            gather.parsing.settings = Some(bit);
+        }
+        Ok(())
+    }
+
+    /// Writes what has been encoded; so many ReadyForQuery will answer it.
+    pub(crate) async fn send(&mut self, owed: u32) -> Result<(), Failure> {
         self.busy = true;
         self.heard = false;
         self.frames = 0;
@@ -306,11 +384,11 @@ impl Conn {
     }
 
     /// Reads the answer up to its ReadyForQuery.
-    async fn gather(&mut self, gather: &mut Gather<'_>, ask: &Ask<'_>) -> Result<(), Failure> {
+    async fn gather(&mut self, gather: &mut Gather, bytes_max: u64) -> Result<(), Failure> {
         loop {
             let head = self.head().await?;
             if head.tag == b'D' {
-                self.row(head, gather, ask.bytes_max).await?;
+                self.row(head, gather, bytes_max).await?;
                 continue;
             }
             if is_large_error(head) {
@@ -334,7 +412,7 @@ impl Conn {
     }
 
     /// Takes one row; its size is checked before it is buffered.
-    async fn row(&mut self, head: Head, gather: &mut Gather<'_>, bytes_max: u64) -> Result<(), Failure> {
+    async fn row(&mut self, head: Head, gather: &mut Gather, bytes_max: u64) -> Result<(), Failure> {
         if gather.completed < 2 {
             return Err(Malformed("a row that nobody asked for").into());
         }
@@ -488,10 +566,10 @@ struct Parsing {
 }
 
 /// An answer while it is read.
-struct Gather<'a> {
-    sql: &'a str,
-    /// The name that the statement is being prepared as.
-    name: Option<Arc<str>>,
+#[derive(Default)]
+pub(crate) struct Gather {
+    /// The name that the statement is being prepared as, and the statement.
+    preparing: Option<(Arc<str>, Box<str>)>,
     parsing: Parsing,
     described: bool,
     fields: Option<Arc<[Field]>>,
@@ -504,23 +582,7 @@ struct Gather<'a> {
     error: Option<Box<ServerError>>,
 }
 
-impl<'a> Gather<'a> {
-    fn new(ask: &Ask<'a>) -> Self {
-        Self {
-            sql: ask.request.sql,
-            name: None,
-            parsing: Parsing::default(),
-            described: false,
-            fields: None,
-            data: BytesMut::new(),
-            ends: Vec::new(),
-            completed: 0,
-            affected: 0,
-            more: false,
-            error: None,
-        }
-    }
-
+impl Gather {
     /// Takes one frame; answers the transaction's status when it is ReadyForQuery.
     fn take(&mut self, tag: u8, body: &[u8], statements: &mut Statements) -> Result<Option<u8>, Failure> {
         match tag {
@@ -564,9 +626,9 @@ impl<'a> Gather<'a> {
 
     fn prepared(&mut self, statements: &mut Statements) {
         if std::mem::take(&mut self.described)
-            && let Some(name) = self.name.take().filter(|name| !name.is_empty())
+            && let Some((name, sql)) = self.preparing.take()
         {
-            statements.insert(self.sql, name, self.fields.clone());
+            statements.insert(sql, name, self.fields.clone());
         }
     }
 
@@ -589,7 +651,7 @@ impl<'a> Gather<'a> {
         Ok(frames::ready(body)?)
     }
 
-    fn into_reply(self) -> Reply {
+    pub(crate) fn into_reply(self) -> Reply {
         Reply {
             fields: self.fields,
             data: self.data.freeze(),
@@ -600,7 +662,8 @@ impl<'a> Gather<'a> {
     }
 }
 
-fn bind<'v>(
+/// Appends Bind of the unnamed portal; values are in text form.
+pub(crate) fn bind<'v>(
     statement: &str,
     values: impl Iterator<Item = Option<&'v [u8]>>,
     result_format: Option<i16>,
@@ -622,13 +685,18 @@ fn bind<'v>(
 }
 
 /// What `set_config` for so many settings is prepared as.
-fn settings_name(count: usize) -> Result<&'static str, Failure> {
+pub(crate) fn settings_name(count: usize) -> Result<&'static str, Failure> {
     const NAMES: [&str; SETTINGS_MAX + OWN_MAX + 1] = [
         "dw_set0", "dw_set1", "dw_set2", "dw_set3", "dw_set4", "dw_set5", "dw_set6", "dw_set7", "dw_set8",
         "dw_set9", "dw_set10", "dw_set11", "dw_set12", "dw_set13", "dw_set14", "dw_set15", "dw_set16",
         "dw_set17", "dw_set18", "dw_set19", "dw_set20",
     ];
     NAMES.get(count).copied().ok_or(Failure::Unsendable("too many settings"))
+}
+
+/// The bit of [`Statements::settings`] that stands for so many settings.
+fn settings_bit(count: usize) -> u32 {
+    1_u32.checked_shl(u32::try_from(count).unwrap_or(u32::MAX)).unwrap_or(0)
 }
 
 /// Sets all settings and answers no row: no value is ever NULL, so the whole condition is evaluated,

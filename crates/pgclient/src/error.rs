@@ -166,6 +166,16 @@ impl Failure {
         }
     }
 
+    /// The error of a read whose connection is lost.
+    pub(crate) fn lost(&self) -> RunError {
+        let kept = match self {
+            Self::Protocol(cause) => Self::Protocol(*cause),
+            Self::Fatal(error) => Self::Fatal(error.clone()),
+            other => Self::Io(std::io::Error::other(other.to_string())),
+        };
+        kept.run_error(true)
+    }
+
     /// The error of a failed exchange. A change whose answer is lost has an unknown outcome.
     pub(crate) fn run_error(self, read_only: bool) -> RunError {
         let fault = match self {

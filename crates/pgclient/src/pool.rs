@@ -1,8 +1,8 @@
 //! A bounded pool of connections to one database under one login.
 //!
 //! Invariants:
-//! - A connection is lent only for a [`Pass`], and only for the length of one request; the role is the
-//!   lease's and the correlation id is the access's.
+//! - A connection is lent only for a [`Pass`], and only for the length of one request, or of a few reads
+//!   that share it (`share.rs`); the role is the lease's and the correlation id is the access's.
 //! - At most `size` connections exist: each holds a seat, from before it is dialled until it is closed,
 //!   the ones that are being cancelled included. Seats are given in the order in which they were asked for.
 //! - A connection that is given back in the midst of something is cancelled and drained before it is
@@ -22,20 +22,22 @@ use tokio::time::timeout;
 
 use crate::codes;
 use crate::conn::{Ask, Conn};
+use crate::encoded::{self, ENCODED_MAX, Encoded};
 use crate::error::{Failure, RETRY_AFTER, RunError, unavailable};
 use crate::handshake;
 use crate::request::{Reply, Request, SETTINGS_MAX};
+use crate::share::{Queue, SHARE_FROM};
 use crate::stream::Dialer;
 use crate::target::Target;
 
 /// How much longer than the statement's own timeout the gateway waits before it cancels.
-const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
+pub(crate) const TIMEOUT_GRACE: Duration = Duration::from_secs(1);
 /// How long cancelling and draining a connection may take before it is closed instead.
 const RESCUE_MAX: Duration = Duration::from_secs(5);
 /// How long what is owed from the last request may keep the next one waiting.
-const SETTLE_MAX: Duration = Duration::from_secs(1);
+pub(crate) const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// The most calls that wait for a connection at one time.
-const WAITERS_MAX: usize = 4_096;
+pub(crate) const WAITERS_MAX: usize = 4_096;
 /// The first and the longest pause between failing attempts to connect.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
@@ -98,8 +100,10 @@ pub struct Pool(Arc<Inner>);
 pub(crate) struct Inner {
     dialer: Dialer,
     login: Arc<Login>,
-    settings: PoolSettings,
-    seats: Arc<Semaphore>,
+    pub(crate) settings: PoolSettings,
+    pub(crate) seats: Arc<Semaphore>,
+    /// Reads that wait for company and a connection.
+    pub(crate) queue: Mutex<Queue>,
     idle: Mutex<Vec<Conn>>,
     waiting: AtomicUsize,
     backoff: Mutex<Backoff>,
@@ -121,6 +125,7 @@ impl Pool {
             login,
             settings,
             seats: Arc::new(Semaphore::new(settings.size)),
+            queue: Mutex::default(),
             idle: Mutex::new(Vec::with_capacity(settings.size)),
             waiting: AtomicUsize::new(0),
             backoff: Mutex::default(),
@@ -145,12 +150,13 @@ impl Pool {
             ("transaction_read_only", if request.read_only { "on" } else { "off" }),
             ("role", role),
         ];
-        let ask = Ask {
-            request,
-            own: &own,
-            bytes_max: request.bytes_max.unwrap_or(u64::MAX).min(inner.settings.answer_max),
-            discard: !request.read_only || request.calls_function,
-        };
+        let bytes_max = request.bytes_max.unwrap_or(u64::MAX).min(inner.settings.answer_max);
+        if inner.may_share(request, &own) {
+            let encoded = Encoded::new(request, &own).map_err(|failure| failure.run_error(true))?;
+            return inner.share(encoded, bytes_max, span).await;
+        }
+        let discard = !request.read_only || request.calls_function;
+        let ask = Ask { request, own: &own, bytes_max, discard };
         let mut lent = inner.seat().await?;
         lent.connection(true).await?;
         let mut again = true;
@@ -181,7 +187,7 @@ impl Pool {
             size: inner.settings.size,
             idle: inner.idle.lock().len(),
             in_use: inner.settings.size.saturating_sub(inner.seats.available_permits()),
-            waiting: inner.waiting.load(Ordering::Relaxed),
+            waiting: inner.waiting.load(Ordering::Relaxed) + inner.queue.lock().len(),
             connect_failures: inner.backoff.lock().failures,
         }
     }
@@ -204,6 +210,15 @@ impl fmt::Debug for Pool {
 }
 
 impl Inner {
+    /// Whether a request goes together with others: a small read, once some connections are at work.
+    fn may_share(&self, request: &Request<'_>, own: &[(&str, &str)]) -> bool {
+        let in_use = self.settings.size.saturating_sub(self.seats.available_permits());
+        request.read_only
+            && !request.calls_function
+            && in_use >= SHARE_FROM.min(self.settings.size)
+            && encoded::size(request, own) <= ENCODED_MAX
+    }
+
     /// Waits for a seat: the right to hold one connection.
     async fn seat(self: &Arc<Self>) -> Result<Lent, Fault> {
         let seat = match self.seats.clone().try_acquire_owned() {
@@ -310,14 +325,15 @@ impl Backoff {
 }
 
 /// A connection out of the pool, with its seat.
-struct Lent {
-    inner: Arc<Inner>,
-    conn: Option<Conn>,
-    seat: Option<OwnedSemaphorePermit>,
+pub(crate) struct Lent {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) conn: Option<Conn>,
+    pub(crate) seat: Option<OwnedSemaphorePermit>,
 }
 
 impl Lent {
-    async fn connection(&mut self, idle: bool) -> Result<(), Fault> {
+    /// Takes an idle connection, or connects.
+    pub(crate) async fn connection(&mut self, idle: bool) -> Result<(), Fault> {
         let at_hand = if idle { self.inner.idle_connection().await } else { None };
         self.conn = Some(match at_hand {
             Some(conn) => conn,
@@ -378,7 +394,7 @@ fn may_repeat(failure: &Failure, conn: &Conn, read_only: bool) -> Repeat {
 
 /// A prepared statement whose result type has changed, or that code in the database has deallocated
 /// or forestalled.
-fn is_stale_plan(error: &crate::error::ServerError) -> bool {
+pub(crate) fn is_stale_plan(error: &crate::error::ServerError) -> bool {
     match &*error.sqlstate {
         "0A000" => error.routine.as_deref() == Some("RevalidateCachedQuery"),
         "26000" | "42P05" => true,
@@ -411,17 +427,17 @@ fn check_settings(request: &Request<'_>) -> Result<(), Fault> {
     }
 }
 
-fn is_done<E>(result: Result<Result<(), Failure>, E>) -> bool {
+pub(crate) fn is_done<E>(result: Result<Result<(), Failure>, E>) -> bool {
     matches!(result, Ok(Ok(())))
 }
 
-fn exhausted(waited: Duration) -> Fault {
+pub(crate) fn exhausted(waited: Duration) -> Fault {
     Fault::new(codes::POOL_EXHAUSTED, "all connections to the database are busy")
         .hint("Try again in a moment; the operator can raise the resource's `pool.size`.")
         .retry_after(waited.max(Duration::from_secs(1)))
 }
 
-fn deadline_passed(read_only: bool) -> Fault {
+pub(crate) fn deadline_passed(read_only: bool) -> Fault {
     if read_only {
         Fault::new(codes::TIMEOUT, "the database did not answer in time, and was told to stop")
             .hint("Ask for less: a filter, a limit, fewer columns.")

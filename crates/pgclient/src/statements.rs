@@ -1,8 +1,9 @@
 //! The statements that one connection has prepared: a bounded cache by SQL text, the least recently
 //! used evicted first.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use doorward_core::hash::FixedMap;
 
 use crate::frames::Field;
 
@@ -17,7 +18,7 @@ pub(crate) struct Prepared {
 }
 
 pub(crate) struct Statements {
-    by_sql: HashMap<Box<str>, Prepared>,
+    by_sql: FixedMap<Box<str>, Prepared>,
     max: usize,
     clock: u64,
     names: u64,
@@ -29,7 +30,7 @@ pub(crate) struct Statements {
 
 impl Statements {
     pub(crate) fn new(max: usize) -> Self {
-        Self { by_sql: HashMap::new(), max: max.max(1), clock: 0, names: 0, reset: false, settings: 0 }
+        Self { by_sql: FixedMap::default(), max: max.max(1), clock: 0, names: 0, reset: false, settings: 0 }
     }
 
     pub(crate) fn find(&mut self, sql: &str) -> Option<&Prepared> {
@@ -37,6 +38,11 @@ impl Statements {
         let prepared = self.by_sql.get_mut(sql)?;
         prepared.used = self.clock;
         Some(prepared)
+    }
+
+    /// Whether the statement is prepared.
+    pub(crate) fn knows(&self, sql: &str) -> bool {
+        self.by_sql.contains_key(sql)
     }
 
     /// A name that this connection has not used before.
@@ -54,9 +60,9 @@ impl Statements {
         self.by_sql.remove(&oldest)
     }
 
-    pub(crate) fn insert(&mut self, sql: &str, name: Arc<str>, fields: Option<Arc<[Field]>>) {
+    pub(crate) fn insert(&mut self, sql: Box<str>, name: Arc<str>, fields: Option<Arc<[Field]>>) {
         self.clock += 1;
-        self.by_sql.insert(sql.into(), Prepared { name, fields, used: self.clock });
+        self.by_sql.insert(sql, Prepared { name, fields, used: self.clock });
     }
 
     /// Forgets all: the server has, or will have.

@@ -7,6 +7,7 @@ mod cancel;
 mod catalog;
 mod clean;
 mod pool;
+mod share;
 mod statements;
 mod support;
 mod tls;

@@ -1,0 +1,340 @@
+//! Reads that share a connection: several of them in one write, answered one after the other.
+//!
+//! A round trip of its own costs a read more than its encoding and decoding, on both sides. So once some
+//! connections are at work ([`SHARE_FROM`]), the reads of one moment wait in a queue, and a courier takes a
+//! few of them ([`SHARED_MAX`] at most) to one connection.
+//!
+//! Invariants:
+//! - Only what reads by statements of the gateway's own making is shared; a change or a call of a function
+//!   has a connection for itself. Each read has a Sync, a reset and settings of its own, so the next one
+//!   finds what it would have found had the connection been given back in between, and an error ends with
+//!   the read that made it.
+//! - A read that takes longer than [`PATIENCE`] goes on alone: those behind it are asked on another connection,
+//!   and what they left in this one is cancelled and drained before the connection is lent again.
+//! - A cancel request is sent only when nothing that somebody waits for is on the connection.
+//! - Whoever waits in the queue waits for `wait_max` at most. The queue is first come, first served, and its
+//!   couriers stand in line for connections with everybody else.
+
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use doorward_core::Fault;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::task::yield_now;
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+
+use crate::conn::{Conn, Gather};
+use crate::encoded::Encoded;
+use crate::error::{Failure, RunError, unavailable};
+use crate::pool::{
+    Inner, Lent, SETTLE_MAX, TIMEOUT_GRACE, WAITERS_MAX, deadline_passed, exhausted, is_done, is_stale_plan,
+};
+use crate::request::Reply;
+
+/// Connections at work from which on reads share one.
+pub(crate) const SHARE_FROM: usize = 2;
+/// The most reads in one write.
+const SHARED_MAX: usize = 8;
+/// How many of them go together before another idle connection is taken.
+const SHARED_AT_EASE: usize = 4;
+/// How long the reads of one write may take together before those that stand behind go elsewhere.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// A read that waits for its answer.
+pub(crate) struct Asked {
+    encoded: Encoded,
+    bytes_max: u64,
+    span: Duration,
+    since: Instant,
+    /// Whether it has failed once for a reason of the connection's.
+    again: bool,
+    answer: oneshot::Sender<Result<Reply, RunError>>,
+}
+
+impl Asked {
+    fn tell(self, result: Result<Reply, RunError>) {
+        // Whoever is gone does not hear it.
+        let _ = self.answer.send(result);
+    }
+}
+
+/// Reads that no courier has taken yet.
+#[derive(Default)]
+pub(crate) struct Queue {
+    asked: VecDeque<Asked>,
+    /// Whether a courier is on its way to them. There is one at a time.
+    courier: bool,
+}
+
+impl Queue {
+    pub(crate) fn len(&self) -> usize {
+        self.asked.len()
+    }
+}
+
+/// What is left of a batch, and where it is to be asked again.
+enum Left {
+    /// On the same connection, once it has been discarded.
+    Stale(Vec<Asked>),
+    /// On a fresh connection.
+    Fresh(Vec<Asked>),
+}
+
+/// How the wait for one answer ended.
+enum End {
+    Whole(Result<(), Failure>),
+    /// Its caller is gone.
+    Gone,
+    Late,
+}
+
+impl Inner {
+    /// Asks together with others.
+    pub(crate) async fn share(
+        self: &Arc<Self>,
+        encoded: Encoded,
+        bytes_max: u64,
+        span: Duration,
+    ) -> Result<Reply, RunError> {
+        let (answer, answered) = oneshot::channel();
+        let asked = Asked { encoded, bytes_max, span, since: Instant::now(), again: false, answer };
+        self.stand_in_line(asked)?;
+        answered.await.unwrap_or_else(|_| Err(unavailable("the call's courier was lost").into()))
+    }
+
+    fn stand_in_line(self: &Arc<Self>, asked: Asked) -> Result<(), Fault> {
+        let mut queue = self.queue.lock();
+        if queue.asked.len() >= WAITERS_MAX {
+            return Err(exhausted(self.settings.wait_max));
+        }
+        queue.asked.push_back(asked);
+        let courier = std::mem::replace(&mut queue.courier, true);
+        drop(queue);
+        if !courier {
+            tokio::spawn(self.clone().carry());
+        }
+        Ok(())
+    }
+
+    /// Carries one batch. Couriers are bounded by the connections, and one more that waits for the next.
+    async fn carry(self: Arc<Self>) {
+        // The calls of the same moment come along.
+        yield_now().await;
+        let Some(seat) = self.seat_in_time().await else { return };
+        let mut batch = self.take_batch();
+        let mut lent = Lent { inner: self.clone(), conn: None, seat: Some(seat) };
+        let mut idle = true;
+        while !batch.is_empty() {
+            if lent.conn.is_none()
+                && let Err(fault) = lent.connection(idle).await
+            {
+                return tell_all(batch, &fault);
+            }
+            let Some(conn) = lent.conn.as_mut() else { return };
+            batch = match self.exchange_all(conn, batch).await {
+                Left::Stale(stale) if stale.is_empty() => return,
+                Left::Stale(stale) if is_done(timeout(SETTLE_MAX, conn.discard()).await) => stale,
+                Left::Stale(left) | Left::Fresh(left) => {
+                    lent.conn = None;
+                    idle = false;
+                    left
+                }
+            };
+        }
+    }
+
+    /// Waits for a seat, and meanwhile refuses those who have waited too long. `None` when nobody is left.
+    async fn seat_in_time(self: &Arc<Self>) -> Option<OwnedSemaphorePermit> {
+        if let Ok(seat) = self.seats.clone().try_acquire_owned() {
+            return Some(seat);
+        }
+        let mut acquiring = pin!(self.seats.clone().acquire_owned());
+        loop {
+            let until = self.refuse_late()?;
+            tokio::select! {
+                biased;
+                seat = &mut acquiring => return seat.ok(),
+                () = sleep_until(until) => {}
+            }
+        }
+    }
+
+    /// When the next one will have waited too long. `None`, and the courier turns back, when nobody waits.
+    fn refuse_late(&self) -> Option<Instant> {
+        let mut late = Vec::new();
+        let mut queue = self.queue.lock();
+        let next = loop {
+            match queue.asked.front().map(|asked| asked.since + self.settings.wait_max) {
+                Some(until) if until > Instant::now() => break Some(until),
+                Some(_) => late.extend(queue.asked.pop_front()),
+                None => break None,
+            }
+        };
+        queue.courier = next.is_some();
+        drop(queue);
+        for asked in late {
+            asked.tell(Err(exhausted(self.settings.wait_max).into()));
+        }
+        next
+    }
+
+    /// Takes a share of the queue, and sends the next courier when there is more.
+    fn take_batch(self: &Arc<Self>) -> Vec<Asked> {
+        let free = self.seats.available_permits();
+        let mut queue = self.queue.lock();
+        let even = queue.asked.len().div_ceil(free + 1);
+        let count = even.clamp(SHARED_AT_EASE, SHARED_MAX).min(queue.asked.len());
+        let batch = queue.asked.drain(..count).filter(|asked| !asked.answer.is_closed()).collect();
+        queue.courier = !queue.asked.is_empty();
+        let more = queue.courier;
+        drop(queue);
+        if more {
+            tokio::spawn(self.clone().carry());
+        }
+        batch
+    }
+
+    /// Puts reads back in front of the queue, in their order.
+    fn give_back(self: &Arc<Self>, batch: impl DoubleEndedIterator<Item = Asked>) {
+        let mut queue = self.queue.lock();
+        for asked in batch.rev() {
+            queue.asked.push_front(asked);
+        }
+        let courier = queue.courier || queue.asked.is_empty();
+        queue.courier |= !queue.asked.is_empty();
+        drop(queue);
+        if !courier {
+            tokio::spawn(self.clone().carry());
+        }
+    }
+
+    /// Writes the batch and reads the answers.
+    async fn exchange_all(self: &Arc<Self>, conn: &mut Conn, batch: Vec<Asked>) -> Left {
+        let mut under_way = self.encode_all(conn, batch);
+        if under_way.is_empty() {
+            return Left::Stale(Vec::new());
+        }
+        let count = u32::try_from(under_way.len()).unwrap_or(u32::MAX);
+        if let Err(failure) = conn.send(count).await {
+            return Left::Fresh(after_failure(None, under_way, &failure));
+        }
+        let mut patience = pin!(sleep(PATIENCE));
+        let mut stale = Vec::new();
+        while let Some((mut asked, mut gather)) = under_way.pop_front() {
+            conn.next_answer();
+            let end = self.head(conn, &mut asked, &mut gather, &mut under_way, patience.as_mut()).await;
+            match end {
+                End::Whole(Ok(())) => asked.tell(Ok(gather.into_reply())),
+                End::Whole(Err(Failure::Server(error))) if !asked.again && is_stale_plan(&error) => {
+                    asked.again = true;
+                    stale.push(asked);
+                }
+                End::Whole(Err(failure @ Failure::Server(_))) => asked.tell(Err(failure.run_error(true))),
+                End::Whole(Err(failure @ Failure::TooLarge(_))) => {
+                    asked.tell(Err(failure.run_error(true)));
+                    stale.extend(under_way.into_iter().map(|(asked, _)| asked));
+                    self.give_back(stale.into_iter());
+                    return Left::Stale(Vec::new());
+                }
+                End::Whole(Err(failure)) => {
+                    let mut left = after_failure(Some((asked, conn.is_unheard())), under_way, &failure);
+                    left.append(&mut stale);
+                    return Left::Fresh(left);
+                }
+                // What still runs is cancelled when the connection is given back.
+                End::Gone => break,
+                End::Late => {
+                    asked.tell(Err(deadline_passed(true).into()));
+                    break;
+                }
+            }
+            if conn.is_broken() {
+                stale.extend(under_way.into_iter().map(|(asked, _)| asked));
+                return Left::Fresh(stale);
+            }
+        }
+        conn.end_answers();
+        if !conn.is_reusable() && !stale.is_empty() {
+            self.give_back(stale.into_iter());
+            return Left::Stale(Vec::new());
+        }
+        Left::Stale(stale)
+    }
+
+    /// Encodes as many as can go in one write: a statement that the connection must prepare goes first.
+    fn encode_all(self: &Arc<Self>, conn: &mut Conn, batch: Vec<Asked>) -> VecDeque<(Asked, Gather)> {
+        let mut under_way = VecDeque::with_capacity(batch.len());
+        let mut batch = batch.into_iter();
+        conn.begin();
+        while let Some(asked) = batch.next() {
+            if !under_way.is_empty() && !conn.knows(&asked.encoded) {
+                self.give_back(std::iter::once(asked).chain(batch));
+                break;
+            }
+            match conn.put(&asked.encoded) {
+                Ok(gather) => under_way.push_back((asked, gather)),
+                Err(failure) => asked.tell(Err(failure.run_error(true))),
+            }
+        }
+        under_way
+    }
+
+    /// Reads the answer of the one that stands first. When patience ends, the others go elsewhere.
+    async fn head(
+        self: &Arc<Self>,
+        conn: &mut Conn,
+        asked: &mut Asked,
+        gather: &mut Gather,
+        others: &mut VecDeque<(Asked, Gather)>,
+        patience: Pin<&mut Sleep>,
+    ) -> End {
+        let mut reading = pin!(conn.answer(gather, asked.bytes_max));
+        tokio::select! {
+            biased;
+            result = &mut reading => return End::Whole(result),
+            () = patience => {}
+        }
+        self.give_back(others.drain(..).map(|(asked, _)| asked));
+        tokio::select! {
+            biased;
+            result = &mut reading => End::Whole(result),
+            () = asked.answer.closed() => End::Gone,
+            () = sleep(asked.span.saturating_add(TIMEOUT_GRACE)) => End::Late,
+        }
+    }
+}
+
+/// The connection is lost. What it has not answered a word of is asked once more; those behind have lost
+/// nothing yet.
+fn after_failure(
+    first: Option<(Asked, bool)>,
+    others: VecDeque<(Asked, Gather)>,
+    failure: &Failure,
+) -> Vec<Asked> {
+    let mut left = Vec::with_capacity(others.len() + 1);
+    let mut others = others.into_iter().map(|(asked, _)| asked);
+    let first = first.or_else(|| others.next().map(|asked| (asked, true)));
+    if let Some((mut asked, unheard)) = first {
+        let mendable = match failure {
+            Failure::Fatal(error) => error.is_shutdown(),
+            Failure::Io(_) => unheard,
+            _ => false,
+        };
+        if mendable && !asked.again {
+            asked.again = true;
+            left.push(asked);
+        } else {
+            asked.tell(Err(failure.lost()));
+        }
+    }
+    left.extend(others);
+    left
+}
+
+fn tell_all(batch: Vec<Asked>, fault: &Fault) {
+    for asked in batch {
+        asked.tell(Err(fault.clone().into()));
+    }
+}
