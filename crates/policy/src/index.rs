@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, BuildHasherDefault};
 
 use doorward_core::{Action, Principal, PrincipalKind, Verb};
 
-use crate::rule::Rule;
+use crate::rule::{Rule, Scopes, Verbs};
 use crate::selector::{Glob, Names, Selector};
 use crate::text::Text;
 use doorward_core::hash::{FixedMap, QuickHasher};
@@ -131,6 +131,8 @@ pub(crate) struct Index {
     exact: FixedMap<(u64, u64), Places>,
     /// The places of those that have more than one.
     several: Vec<u32>,
+    /// The verbs that a selector's rules have at all: of a caller's many groups few have any for a verb.
+    verbs: Vec<Verbs>,
 }
 
 /// Places of rules: the one itself, or where several stand.
@@ -149,6 +151,7 @@ impl Index {
         for (place, rule) in (0_u32..).zip(rules) {
             for selector in &rule.to {
                 let number = selectors.number(selector);
+                index.note_verbs(number, &rule.scopes);
                 for scope in rule.scopes.iter() {
                     let fresh = u32::try_from(index.resources.len()).unwrap_or(u32::MAX);
                     let resource = *index.resources.entry(scope.resource.as_str().into()).or_insert(fresh);
@@ -168,6 +171,21 @@ impl Index {
         index
     }
 
+    fn note_verbs(&mut self, number: u32, scopes: &Scopes) {
+        let number = usize::try_from(number).unwrap_or(usize::MAX);
+        if self.verbs.len() <= number {
+            self.verbs.resize(number.saturating_add(1), Verbs::default());
+        }
+        if let Some(verbs) = self.verbs.get_mut(number) {
+            scopes.iter().flat_map(|scope| scope.verbs.iter()).for_each(|verb| verbs.insert(verb));
+        }
+    }
+
+    fn has_verb(&self, number: u32, verb: Verb) -> bool {
+        let verbs = usize::try_from(number).ok().and_then(|number| self.verbs.get(number));
+        verbs.is_some_and(|verbs| verbs.contains(verb))
+    }
+
     fn keep(&mut self, places: &[u32]) -> Places {
         let count = u32::try_from(places.len()).unwrap_or(u32::MAX);
         if let [place] = places {
@@ -183,7 +201,7 @@ impl Index {
         let mut places = Vec::with_capacity(CANDIDATES_EXPECTED);
         let Some(resource) = self.resources.get(action.resource.as_str().as_bytes()) else { return places };
         let object = hash_of(action.object.as_str());
-        for number in numbers {
+        for number in numbers.iter().filter(|number| self.has_verb(**number, action.verb)) {
             let key = key(*resource, action.verb, *number);
             for found in [self.wide.get(&key), self.exact.get(&(key, object))].into_iter().flatten() {
                 self.put(*found, &mut places);
