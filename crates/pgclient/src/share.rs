@@ -39,8 +39,9 @@ pub(crate) const SHARE_FROM: usize = 2;
 const SHARED_MAX: usize = 8;
 /// How many of them go together before another idle connection is taken.
 const SHARED_AT_EASE: usize = 4;
-/// How long the reads of one write may take together before those that stand behind go elsewhere.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How long one read may keep those behind it waiting before they go elsewhere. Going elsewhere costs a
+/// cancel request and a discarded connection, so a machine that is merely busy should seldom come to it.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A read that waits for its answer.
 pub(crate) struct Asked {
@@ -288,13 +289,21 @@ impl Inner {
         asked: &mut Asked,
         gather: &mut Gather,
         others: &mut VecDeque<(Asked, Gather)>,
-        patience: Pin<&mut Sleep>,
+        mut patience: Pin<&mut Sleep>,
     ) -> End {
         let mut reading = pin!(conn.answer(gather, asked.bytes_max));
-        tokio::select! {
-            biased;
-            result = &mut reading => return End::Whole(result),
-            () = patience => {}
+        // One timer serves the batch: it is set on only when it has run out.
+        let until = Instant::now() + PATIENCE;
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut reading => return End::Whole(result),
+                () = patience.as_mut() => {}
+            }
+            if Instant::now() >= until {
+                break;
+            }
+            patience.as_mut().reset(until);
         }
         self.give_back(others.drain(..).map(|(asked, _)| asked));
         tokio::select! {
