@@ -3,6 +3,7 @@
 
 mod audit;
 mod core;
+mod dashboards;
 mod floor;
 mod process;
 mod rest;
@@ -35,6 +36,7 @@ fn main() -> Result<()> {
     }
     if wanted("audit") {
         audit::run(&table)?;
+        dashboards::run(&table)?;
     }
     if wanted("rest") {
         rest::run(&table)?;

@@ -1,10 +1,12 @@
 //! The integration tests: one binary over the real `doorward`, and the rules of the house.
 
+mod analysis;
 mod architecture;
 mod attacks;
 mod bed;
 mod bounds;
 mod clients;
+mod dashboards;
 mod demo_data;
 mod erasure;
 mod errors;

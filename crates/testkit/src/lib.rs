@@ -9,6 +9,7 @@ pub mod child;
 pub mod clock;
 pub mod echo;
 pub mod gateway;
+pub mod grafana;
 pub mod http;
 pub mod issuer;
 pub mod oidc_provider;

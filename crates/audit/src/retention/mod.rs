@@ -6,6 +6,7 @@
 //!
 //! Constraints: a step is bounded, so that shipping goes on; retention only removes, and never what a hold covers.
 
+pub mod postgres;
 pub mod sqlite;
 
 use crate::config::Retention;

@@ -1,10 +1,24 @@
 -- Functions on sketches: lists of bucket << 40 | count, ascending by bucket.
+-- Most are compact already, which is cheap to see.
 CREATE OR REPLACE FUNCTION timeline.sketch_compact(sketch bigint[]) RETURNS bigint[]
-  LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT coalesce(array_agg(entry ORDER BY entry), '{}')
-  FROM (SELECT ((e >> 40) << 40) | least(sum(e & 1099511627775), 1099511627775)::bigint AS entry
-        FROM unnest(sketch) AS e GROUP BY e >> 40) AS s
-$$;
+  LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+  entry bigint; last bigint := -1; compact boolean := true;
+BEGIN
+  FOREACH entry IN ARRAY sketch LOOP
+    IF entry >> 40 <= last THEN
+      compact := false;
+      EXIT;
+    END IF;
+    last := entry >> 40;
+  END LOOP;
+  IF compact THEN
+    RETURN sketch;
+  END IF;
+  RETURN (SELECT array_agg(s.entry ORDER BY s.entry)
+          FROM (SELECT ((e >> 40) << 40) | least(sum(e & 1099511627775), 1099511627775)::bigint AS entry
+                FROM unnest(sketch) AS e GROUP BY e >> 40) AS s);
+END $$;
 
 CREATE OR REPLACE FUNCTION timeline.sketch_sum(a bigint[], b bigint[]) RETURNS bigint[]
   LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT timeline.sketch_compact(a || b) $$;

@@ -17,6 +17,7 @@ use super::sketch::GROWTH;
 use super::tables::{DimensionType, Fold, Level, TABLES, TRAFFIC, Table};
 use super::views::VIEWS;
 use super::{Cell, Rollups};
+use crate::config::{MINUTE_DAYS_MIN, QUARTER_DAYS_MIN};
 
 /// Functions on sketches and levels.
 const FUNCTIONS: &str = include_str!("functions.sql");
@@ -60,7 +61,7 @@ pub fn plain_levels() -> String {
             );
         }
     }
-    sql + &fold_function(&Level::ALL)
+    sql + &fold_function(&Level::ALL) + &expire_function(None)
 }
 
 /// The levels above a minute as continuous aggregates, refreshed by policies; one statement each, to be run outside
@@ -96,6 +97,7 @@ pub fn continuous_levels(extension: &str, keep_days: (u32, u32)) -> Vec<String> 
         }
     }
     statements.push(fold_function(&[Level::Minute]));
+    statements.push(expire_function(Some(&ext)));
     statements
 }
 
@@ -212,13 +214,57 @@ fn fold_function(levels: &[Level]) -> String {
     }
     format!(
         "CREATE OR REPLACE FUNCTION doorward.fold_rollups() RETURNS boolean
-           LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $fold$
+           LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fold$
          DECLARE taken bigint; more boolean := false;
          BEGIN
            {body}
            RETURN more;
          END $fold$;
-         REVOKE ALL ON FUNCTION doorward.fold_rollups() FROM PUBLIC;"
+         REVOKE ALL ON FUNCTION doorward.fold_rollups() FROM PUBLIC;
+         GRANT EXECUTE ON FUNCTION doorward.fold_rollups() TO doorward_writer;"
+    )
+}
+
+/// Removes a level's rows from before a time, within the bounds that late records need; with continuous aggregates,
+/// whole chunks.
+fn expire_function(extension: Option<&str>) -> String {
+    let mut body = String::new();
+    for level in Level::ALL {
+        let (label, least) = match level {
+            Level::Minute => ("1m", MINUTE_DAYS_MIN),
+            Level::Quarter => ("15m", QUARTER_DAYS_MIN),
+            Level::Day => ("1d", QUARTER_DAYS_MIN),
+        };
+        let _ = write!(
+            body,
+            "IF level = '{label}' THEN reach := least(before, now() - INTERVAL '{least} days');"
+        );
+        for name in TABLES.map(|table| table.level(level)) {
+            let _ = match extension {
+                Some(ext) => write!(
+                    body,
+                    " PERFORM {ext}.drop_chunks('doorward.{name}'::regclass, older_than => reach);"
+                ),
+                None => write!(
+                    body,
+                    " DELETE FROM doorward.{name} WHERE ctid = ANY (ARRAY(SELECT ctid FROM doorward.{name} \
+                     WHERE bucket < reach ORDER BY bucket LIMIT {EXPIRE_ROWS})); \
+                     GET DIAGNOSTICS gone = ROW_COUNT; more := more OR gone = {EXPIRE_ROWS};"
+                ),
+            };
+        }
+        body.push_str(" END IF; ");
+    }
+    format!(
+        "CREATE OR REPLACE FUNCTION doorward.expire_rollups(level text, before timestamptz) RETURNS boolean
+           LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $expire$
+         DECLARE reach timestamptz; gone bigint; more boolean := false;
+         BEGIN
+           {body}
+           RETURN more;
+         END $expire$;
+         REVOKE ALL ON FUNCTION doorward.expire_rollups(text, timestamptz) FROM PUBLIC;
+         GRANT EXECUTE ON FUNCTION doorward.expire_rollups(text, timestamptz) TO doorward_writer;"
     )
 }
 

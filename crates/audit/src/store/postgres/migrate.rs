@@ -13,6 +13,8 @@ use doorward_pgclient::blocking::{Client, ClientError, Options, Param};
 use postgres_protocol::password::scram_sha_256;
 
 use super::{StoreError, schema};
+use crate::config::Retention;
+use crate::retention::postgres as retention;
 use crate::rollup::postgres as rollup;
 
 /// The schema's versions, oldest first.
@@ -87,6 +89,8 @@ pub struct Migration {
     pub hash_partitions: Option<u16>,
     /// Uses partitions even where TimescaleDB could be used.
     pub plain: bool,
+    /// How long each class of records is kept: gateways cannot remove what is younger.
+    pub retention: Option<Retention>,
     /// Logins that become writers.
     pub writers: Vec<Grantee>,
     /// Logins that become readers, with what they may see.
@@ -200,6 +204,10 @@ impl Migrator {
         }
         if to >= 3 {
             steps.extend(layout.analysis());
+            if let Some(keep) = &migration.retention {
+                let sql = format!("SET LOCAL ROLE doorward_owner; {}", retention::bounds(keep));
+                steps.push(Step::new("bounds of retention", sql));
+            }
         }
         if let Some(sql) = layout.columnstore() {
             steps.push(Step::new("columnstore", sql));
@@ -337,8 +345,8 @@ impl Layout {
     /// What is added up of records, and the views on it. Applied with each run, because it follows the
     /// program's own tables of dimensions and measures; it changes nothing that holds data.
     fn analysis(&self) -> [Step; 2] {
-        let sql = format!("SET LOCAL ROLE doorward_owner;\n{}", rollup::schema());
-        let mut tables = Step::new("rollups", sql);
+        let sql = format!("SET LOCAL ROLE doorward_owner;\n{}\n{}", rollup::schema(), retention::SCHEMA);
+        let mut tables = Step::new("rollups and retention by class", sql);
         if self.continuous() {
             tables.afterwards = rollup::continuous_levels(&self.schema, KEEP_DAYS);
         } else {

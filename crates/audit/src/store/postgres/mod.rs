@@ -164,6 +164,7 @@ impl Store for PostgresStore {
         self.client.query("SELECT doorward.maintain()", &[])?;
         let folded = self.client.query("SELECT doorward.fold_rollups()", &[])?;
         let mut more = folded.first().and_then(|row| row.bool(0)) == Some(true);
+        more |= crate::retention::postgres::expire(&mut self.client, retention, now_us)?;
         // A day goes when nothing of it is to be kept any longer.
         if let Some(keep_us) = retention.longest_us() {
             let before = now_us.saturating_sub(keep_us);
