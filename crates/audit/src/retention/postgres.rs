@@ -18,16 +18,20 @@ pub const SCHEMA: &str = include_str!("postgres.sql");
 /// `$2` microseconds since 1970 as a time.
 const TIME: &str = "'epoch'::timestamptz + $2::bigint * interval '1 microsecond'";
 
-/// How long each class is kept at least, as the owner's statement.
+/// How long each class is kept at least, and how large the store may grow, as the owner's statements.
 pub fn bounds(retention: &Retention) -> String {
     let mut sql = String::from("DELETE FROM doorward.retention;");
     for class in CLASSES {
         // A class that is kept for ever cannot be removed at all.
         let keep = retention
             .class_us(class)
-            .map_or("INTERVAL '100000 years'".to_owned(), |us| format!("{us} * INTERVAL '1 microsecond'"));
+            .map_or("INTERVAL '5000 years'".to_owned(), |us| format!("{us} * INTERVAL '1 microsecond'"));
         // Writing to a string does not fail.
         let _ = write!(sql, " INSERT INTO doorward.retention VALUES ('{class}', {keep});");
+    }
+    sql.push_str(" DELETE FROM doorward.setting WHERE name = 'size_max';");
+    if let Some(size) = retention.size {
+        let _ = write!(sql, " INSERT INTO doorward.setting VALUES ('size_max', '{}');", size.get());
     }
     sql
 }

@@ -6,6 +6,17 @@ CREATE TABLE IF NOT EXISTS doorward.retention (
     keep interval NOT NULL
 );
 
+-- The latest time that removing whole days may reach: what is kept longest stays, unless the store has grown past the
+-- size that the owner allows; then it is the floor.
+CREATE OR REPLACE FUNCTION doorward.retention_limit() RETURNS timestamptz
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT now() - CASE
+        WHEN (SELECT (doorward.records_size()).bytes > s.value::bigint FROM doorward.setting s WHERE s.name = 'size_max')
+            THEN f.floor
+        ELSE greatest(f.floor, (SELECT max(r.keep) FROM doorward.retention r)) END
+    FROM (SELECT value::interval AS floor FROM doorward.setting WHERE name = 'retention_floor') f
+$$;
+
 -- How far classes have been looked through, and when last from the beginning.
 CREATE TABLE IF NOT EXISTS doorward.retention_cursor (
     classes text PRIMARY KEY,
@@ -18,8 +29,10 @@ CREATE TABLE IF NOT EXISTS doorward.retention_cursor (
 CREATE OR REPLACE FUNCTION doorward.expire_classes(expired text[], before timestamptz) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET TimeZone = 'UTC' AS $$
 DECLARE
-    reach timestamptz := least(before, doorward.retention_limit(),
-        (SELECT min(now() - r.keep) FROM doorward.retention r WHERE r.class = ANY (expired)));
+    reach timestamptz := least(before,
+        (SELECT now() - s.value::interval FROM doorward.setting s WHERE s.name = 'retention_floor'),
+        coalesce((SELECT min(now() - r.keep) FROM doorward.retention r WHERE r.class = ANY (expired)),
+                 doorward.retention_limit()));
     since timestamptz;
     started timestamptz;
     last timestamptz;

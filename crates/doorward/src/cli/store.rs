@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use doorward_audit::config::{Server, StoreLogin, StoreUrl};
+use doorward_audit::config::{Retention, Server, StoreLogin, StoreUrl};
 use doorward_audit::store::postgres::{Grantee, HASH_PARTITIONS_MAX, Migration, Migrator, Scope};
 use doorward_core::{Login, Secret};
 
@@ -76,17 +76,18 @@ pub(super) fn run(source: &Source, command: &Command) -> anyhow::Result<ExitCode
         bail!("the configuration's `store` is {}: there is nothing to migrate", config.root.store);
     };
     match command {
-        Command::Migrate(args) => migrate(server, args),
+        Command::Migrate(args) => migrate(server, &config.root.retention, args),
         Command::Reader(args) => reader(server, args),
     }
 }
 
-fn migrate(server: &Server, args: &Migrate) -> anyhow::Result<ExitCode> {
+fn migrate(server: &Server, retention: &Retention, args: &Migrate) -> anyhow::Result<ExitCode> {
     let reader = server.reader.iter().map(|login| Ok((grantee(login, args)?, Scope::default())));
     let migration = Migration {
         to: args.to,
         hash_partitions: args.hash_partitions,
         plain: args.plain,
+        retention: Some(retention.clone()),
         writers: vec![grantee(&server.login, args)?],
         readers: reader.collect::<anyhow::Result<_>>()?,
         widen: false,
