@@ -223,7 +223,8 @@ async fn stream(
             None => feed(&mut splitter, &data, intake).await?,
             Some(gunzip) => {
                 for step in Gunzip::steps(&data) {
-                    let plain = gunzip.expand(step).map_err(|error| unzipped(error, resource.batch_bytes_max))?;
+                    let plain =
+                        gunzip.expand(step).map_err(|error| unzipped(error, resource.batch_bytes_max))?;
                     feed(&mut splitter, &plain, intake).await?;
                 }
             }

@@ -129,6 +129,10 @@ impl<'p> Intake<'p> {
         document: &Value,
         raw: &[u8],
     ) -> Result<(), NotDurable> {
+        if raw.len() > self.resource.line_bytes_max {
+            let rejection = Rejection::new(codes::RECORD_BOUND, "the record is larger than `line_size_max`");
+            return self.reject(number, rejection, None, raw).await;
+        }
         let mapped = match self.resource.mapping.map(document, self.now) {
             Ok(mapped) => mapped,
             Err(rejection) => return self.reject(number, rejection, Some(document), raw).await,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use doorward_core::{
-    Access, Action, Actions, Arrival, AuditMode, Call, Caller, Claimed, ClaimedCaller, ClaimedText, Completion,
-    Credentials, Fault, Import, Object, Origin, Outcome, Pass, Personal, Principal, PrincipalKind, Refusal,
-    ResourceName, Secret, Shaped, SystemClock, Timestamp, Verb,
+    Access, Action, Actions, Arrival, AuditMode, Call, Caller, Claimed, ClaimedCaller, ClaimedText,
+    Completion, Credentials, Fault, Import, Object, Origin, Outcome, Pass, Personal, Principal,
+    PrincipalKind, Refusal, ResourceName, Secret, Shaped, SystemClock, Timestamp, Verb,
 };
 use doorward_testkit::organs::{MemoryRecorder, Rules, Tokens, gateway, resource, snapshot};
 

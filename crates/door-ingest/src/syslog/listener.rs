@@ -37,7 +37,7 @@ const BATCH_MAX: usize = 512;
 /// How long the first message of a batch waits for company.
 const GATHER_SPAN: Duration = Duration::from_millis(100);
 /// The largest message, whatever the resources take.
-const MESSAGE_BYTES_MAX: usize = 1 << 20;
+const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Bytes read at once.
 const READ_BYTES: usize = 16 << 10;
 /// The pause after messages that are for nobody: their sender may be many.
