@@ -21,7 +21,7 @@ use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::xaes::{self, Broken, HALF_BYTES, Half, KeyBytes, TAG_BYTES};
-use super::{Field, Fields, Sealed};
+use super::{Field, Fields};
 use crate::row::Value;
 
 /// Values that one first half of a nonce serves.
@@ -116,33 +116,43 @@ pub(crate) struct CallSeal<'s> {
 }
 
 impl CallSeal<'_> {
-    /// Seals a value, if its column is one that is sealed.
-    pub(crate) fn value<'a>(&mut self, index: usize, value: Value<'a>) -> Value<'a> {
-        let Some(field) = self.sealing.fields.of_call(index) else { return value };
+    /// How a frame's column is sealed, if it is.
+    pub(crate) fn field(&self, index: usize) -> Option<Field> {
+        self.sealing.fields.of_call(index)
+    }
+
+    /// Seals the value of a column. `None` stands for no value.
+    pub(crate) fn value(&mut self, field: Field, value: &Value<'_>) -> Option<Bytes<'_>> {
         match value {
-            Value::Text(text) | Value::Json(text) => {
-                self.seal(field, 0, &text).map_or(Value::Null, Value::Personal)
-            }
+            Value::Text(text) | Value::Json(text) => self.seal(field, 0, text),
+            Value::Null => None,
             // Nothing in clear may pass: a number in a sealed column is a mistake of the table.
-            Value::Null | Value::Personal(_) => value,
-            Value::Int(_) | Value::Uuid(_) => Value::Null,
+            Value::Personal(_) | Value::Int(_) | Value::Uuid(_) => {
+                self.sealing.failed = true;
+                None
+            }
         }
     }
 
     /// Seals an action's object, if objects are sealed.
     pub(crate) fn object<'a>(&mut self, index: usize, object: Cow<'a, str>) -> Cow<'a, str> {
         let Some(field) = self.sealing.fields.object else { return object };
-        let sealed = self.seal(field, index, &object);
-        sealed.map_or(Cow::Borrowed(""), |sealed| sealed.0)
+        let mut text = Vec::new();
+        if let Some(sealed) = self.seal(field, index, &object) {
+            sealed.put(&mut text);
+        }
+        Cow::Owned(String::from_utf8(text).unwrap_or_default())
     }
 
-    fn seal(&mut self, field: Field, action: usize, text: &str) -> Option<Sealed<'static>> {
-        let done = self.try_seal(field, action, text);
-        self.sealing.failed |= done.is_err();
-        done.ok()
+    fn seal(&mut self, field: Field, action: usize, text: &str) -> Option<Bytes<'_>> {
+        if self.try_seal(field, action, text).is_err() {
+            self.sealing.failed = true;
+            return None;
+        }
+        Some(Bytes { kind: self.key.kind, json: field.json, bytes: &self.sealing.buffer })
     }
 
-    fn try_seal(&mut self, field: Field, action: usize, text: &str) -> Result<Sealed<'static>, Broken> {
+    fn try_seal(&mut self, field: Field, action: usize, text: &str) -> Result<(), Broken> {
         let Sealing { aad, buffer, counter, first, .. } = &mut *self.sealing;
         aad.truncate(self.base);
         put_place(aad, field.name, action);
@@ -156,22 +166,38 @@ impl CallSeal<'_> {
         buffer.extend_from_slice(&count);
         let from = buffer.len();
         buffer.extend_from_slice(text.as_bytes());
-        xaes::seal_under(&self.key.derived, second_half(count), aad, buffer, from)?;
-        Ok(Sealed(Cow::Owned(spell(self.key.kind, field.json, buffer))))
+        xaes::seal_under(&self.key.derived, second_half(count), aad, buffer, from)
     }
 }
 
-fn spell(kind: Kind, json: bool, bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4 + MARK_CHARS + 2);
-    if json {
-        text.push('"');
+/// A value that is sealed, before it is spelled as text.
+pub(crate) struct Bytes<'s> {
+    kind: Kind,
+    json: bool,
+    bytes: &'s [u8],
+}
+
+impl Bytes<'_> {
+    /// How long the text is.
+    pub(crate) fn len(&self) -> usize {
+        let quotes = if self.json { 2 } else { 0 };
+        // Base64 without padding.
+        quotes + MARK_CHARS + (self.bytes.len() * 4).div_ceil(3)
     }
-    text.push_str(kind.mark());
-    URL_SAFE_NO_PAD.encode_string(bytes, &mut text);
-    if json {
-        text.push('"');
+
+    /// Appends the text.
+    pub(crate) fn put(&self, out: &mut Vec<u8>) {
+        let end = out.len() + self.len();
+        if self.json {
+            out.push(b'"');
+        }
+        out.extend_from_slice(self.kind.mark().as_bytes());
+        let from = out.len();
+        out.resize(end, b'"');
+        let room = out.get_mut(from..).unwrap_or_default();
+        // The room is as long as the text, or longer by the quote.
+        let _ = URL_SAFE_NO_PAD.encode_slice(self.bytes, room);
     }
-    text
 }
 
 fn second_half(count: [u8; COUNTER_BYTES]) -> Half {

@@ -109,7 +109,8 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 fn nowhere(folder: &Path, wanted: &[&[u8]]) {
     let mut searched = 0;
     for file in files(folder) {
-        let bytes = std::fs::read(&file).unwrap();
+        // A running gateway renames and removes files of its own.
+        let bytes = std::fs::read(&file).unwrap_or_default();
         searched += bytes.len();
         for wanted in wanted {
             assert!(
@@ -139,7 +140,9 @@ fn what_is_kept_of_a_person_tells_nothing_without_the_keys() {
     let id = Opener::open(&config).unwrap().find(&subject("ann")).unwrap()[0].id;
     let (wrapped, key) = key_of(&config, id);
     nowhere(dir.path(), &[&key]);
-    assert!(files(dir.path()).iter().any(|file| contains(&std::fs::read(file).unwrap(), &wrapped)));
+    assert!(
+        files(dir.path()).iter().any(|file| contains(&std::fs::read(file).unwrap_or_default(), &wrapped))
+    );
     stop(audit);
     nowhere(dir.path(), &[b"corp.example", b"agent-of", b"203.0.113.77", b"select of", b"The Name of"]);
 
@@ -292,12 +295,15 @@ fn nonces_do_not_repeat() {
         let index = (0..).find(|index| Fields::with(&[]).of_call(*index).is_some()).unwrap();
         for number in 0..500_u128 {
             let mut call = sealing.call(&ready, Uuid::from_u128(number).as_bytes());
-            let Value::Personal(sealed) = call.value(index, Value::Text("x".into())) else { panic!() };
-            assert!(seen.insert(sealed.as_stored()[..27].to_owned()), "a nonce came twice");
+            let field = call.field(index).unwrap();
+            let mut sealed = Vec::new();
+            call.value(field, &Value::Text("x".into())).unwrap().put(&mut sealed);
+            let sealed = String::from_utf8(sealed).unwrap();
+            assert!(seen.insert(sealed[..27].to_owned()), "a nonce came twice");
             let column = Fields::with(&[]).of_call(index).unwrap().name;
             let (subject_id, access_id) = (Uuid::from_u128(1), Uuid::from_u128(number));
             let place = Place { subject_id, access_id, column, action: 0 };
-            let parsed = Parsed::read(sealed.as_stored()).unwrap();
+            let parsed = Parsed::read(&sealed).unwrap();
             let derived = xaes::derive(&key, &parsed.first).unwrap();
             assert_eq!(parsed.open(&derived, &place).unwrap(), "x");
         }

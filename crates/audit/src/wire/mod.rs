@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use crate::columns::CALL_COLUMNS;
 use crate::personal::Sealed;
-use crate::personal::seal::CallSeal;
+use crate::personal::seal::{Bytes, CallSeal};
 use crate::row::{Input, OBJECT_MAX, TEXT_MAX, Value, bounded};
 
 /// The version of this format.
@@ -158,7 +158,10 @@ pub(crate) fn put_access(
         out.extend_from_slice(input.record.access_id.as_bytes());
         put_length(out, CALL_COLUMNS.len());
         for (index, (_, value)) in CALL_COLUMNS.iter().enumerate() {
-            put_value(out, &seal.value(index, value(input)));
+            match seal.field(index) {
+                None => put_value(out, &value(input)),
+                Some(field) => put_sealed(out, seal.value(field, &value(input))),
+            }
         }
         let actions = input.record.actions.as_ref().map_or(&[][..], |actions| actions.as_slice());
         put_length(out, actions.len());
@@ -308,6 +311,17 @@ fn put_value(out: &mut Vec<u8>, value: &Value<'_>) {
         }
         Value::Json(text) => put_tagged(out, JSON, text),
         Value::Personal(sealed) => put_tagged(out, PERSONAL, sealed.as_stored()),
+    }
+}
+
+fn put_sealed(out: &mut Vec<u8>, sealed: Option<Bytes<'_>>) {
+    match sealed {
+        None => out.push(NULL),
+        Some(sealed) => {
+            out.push(PERSONAL);
+            put_length(out, sealed.len());
+            sealed.put(out);
+        }
     }
 }
 
