@@ -87,7 +87,13 @@ fn stop(audit: Audit) {
 
 /// Keeps these calls with a gateway that then stops.
 fn kept(config: &AuditConfig, calls: Vec<Box<AccessRecord>>) -> Vec<Row> {
-    let audit = Audit::open(config).unwrap();
+    let audit = loop {
+        match Audit::open(config) {
+            // A process that another test is starting holds the lock until it has become another program.
+            Err(AuditError::InUse(_)) => std::thread::park_timeout(Duration::from_millis(10)),
+            other => break other.unwrap(),
+        }
+    };
     for call in calls {
         keep(&audit, call);
     }
