@@ -11,6 +11,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly CACHE="$PWD/.cache"
 readonly CARGO_DENY_VERSION=0.20.2
+readonly TLOG_CHECKER_VERSION=0.2.1
+readonly TLOG_CRYPTOGRAPHY_VERSION=50.0.2
 # oidc-provider needs a newer Node.js than some Debian releases carry; npm carries its binary.
 readonly NODE_MAJOR_MIN=20
 readonly ENVOY_VERSION=1.40.0
@@ -153,6 +155,20 @@ need_log_clients() {
   printf '%s\n' "$wanted" >"$CACHE/clients/.installed"
 }
 
+# Another implementation of the transparency log's formats, which checks ours.
+need_tlog_checker() {
+  [[ $(cat "$CACHE/tlog/.installed" 2>/dev/null || true) == "$TLOG_CHECKER_VERSION" ]] && return
+  if ! have python3 || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    apt_install python3 python3-venv
+  fi
+  say "installing aics-tlog $TLOG_CHECKER_VERSION into .cache/tlog"
+  python3 -m venv "$CACHE/tlog"
+  # It asks for Python 3.12; what is used of it runs under 3.11 as well, which Debian 12 has.
+  "$CACHE/tlog/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
+    --ignore-requires-python "aics-tlog==$TLOG_CHECKER_VERSION" "cryptography==$TLOG_CRYPTOGRAPHY_VERSION"
+  printf '%s\n' "$TLOG_CHECKER_VERSION" >"$CACHE/tlog/.installed"
+}
+
 need_bench_tools() {
   have wrk || apt_install wrk
 }
@@ -161,7 +177,7 @@ need_bench_tools() {
 for group in "$@"; do
   case $group in
     demo) need_rust; need_postgres; need_node ;;
-    test) need_rust; need_postgres; need_timescale; need_node; need_log_clients; need_deny ;;
+    test) need_rust; need_postgres; need_timescale; need_node; need_log_clients; need_tlog_checker; need_deny ;;
     bench) need_rust; need_postgres; need_timescale; need_node; need_bench_tools ;;
     lint) need_rust; need_deny ;;
     *) die "no such group: $group (there are demo, test, bench and lint)" ;;

@@ -16,7 +16,7 @@ use crate::table::{Table, Target, median};
 const IN_FLIGHT: u32 = 512;
 /// Records that each of them writes, one after another.
 const EACH: u32 = 800;
-const RECORDS: u32 = IN_FLIGHT * EACH;
+pub(crate) const RECORDS: u32 = IN_FLIGHT * EACH;
 const ROUNDS: usize = 3;
 const DRAIN_MAX: Duration = Duration::from_secs(120);
 
@@ -89,7 +89,7 @@ fn write(leave: bool) -> Result<Written> {
     Ok(written)
 }
 
-async fn produce(recorder: &Arc<dyn Recorder>, record: &AccessRecord) {
+pub(crate) async fn produce(recorder: &Arc<dyn Recorder>, record: &AccessRecord) {
     let mut producers = Vec::new();
     for _ in 0..IN_FLIGHT {
         let (recorder, record) = (recorder.clone(), record.clone());

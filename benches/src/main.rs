@@ -8,11 +8,12 @@ mod floor;
 mod process;
 mod rest;
 mod table;
+mod tlog;
 
 use anyhow::{Result, bail};
 use table::Table;
 
-const GROUPS: &[&str] = &["core", "audit", "rest"];
+const GROUPS: &[&str] = &["core", "audit", "tlog", "rest"];
 
 fn main() -> Result<()> {
     let mut only: Option<String> = None;
@@ -37,6 +38,9 @@ fn main() -> Result<()> {
     if wanted("audit") {
         audit::run(&table)?;
         dashboards::run(&table)?;
+    }
+    if wanted("tlog") {
+        tlog::run(&table)?;
     }
     if wanted("rest") {
         rest::run(&table)?;

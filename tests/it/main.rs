@@ -19,4 +19,6 @@ mod observe;
 mod road;
 mod secrets;
 mod spool_faults;
+mod tamper;
 mod timeline_pg;
+mod witness;

@@ -48,6 +48,7 @@ pub use spool::{inspect, repair};
 use imports::Window;
 use log::Log;
 use log::logger::{Logger, Signing};
+use log::publish::{Cosigner, Published, Publisher};
 use personal::pending::Pending;
 use personal::service::Told;
 use shipper::{Progress, Shipper};
@@ -158,6 +159,8 @@ pub struct Audit {
     /// What sinks read from, when there are any.
     source: Option<Source>,
     sinks: RwLock<Sinks>,
+    /// The same for the publisher, once the last checkpoint is signed.
+    publishing: Arc<AtomicBool>,
     threads: Mutex<Threads>,
     /// Unlocked by the operating system when the process ends, however it ends.
     _lock: File,
@@ -167,6 +170,7 @@ pub struct Audit {
 struct Threads {
     writer: Option<JoinHandle<()>>,
     logger: Option<JoinHandle<()>>,
+    publisher: Option<JoinHandle<()>>,
     shipper: Option<JoinHandle<()>>,
     keys: Option<JoinHandle<()>>,
 }
@@ -223,8 +227,11 @@ impl Audit {
         let mut writer = Writer::new(shared.clone(), keys.keyring);
         writer.prove().map_err(|cause| AuditError::Spool { dir: dir.display().to_string(), cause })?;
         let progress = Arc::new(Progress::default());
-        let log = Arc::new(Log::new(shared.files.clone(), false));
-        let logging = Arc::new(AtomicBool::new(true));
+        let checkpoints = &config.checkpoints;
+        let alone = checkpoints.to.is_empty() && checkpoints.witnesses.is_empty();
+        let publishes = !config.drain_disabled && !alone;
+        let log = Arc::new(Log::new(shared.files.clone(), publishes));
+        let (logging, publishing) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
         let mut threads =
             Threads { writer: Some(spawn("audit-writer", move || writer.run())?), ..Threads::default() };
         threads.keys = Some(keys.thread);
@@ -233,6 +240,12 @@ impl Audit {
             let logger = Logger::new(shared.clone(), log.clone(), Signing { signer, interval, count });
             let going = logging.clone();
             threads.logger = Some(spawn("audit-log", move || logger.run(&going))?);
+            if publishes {
+                let gateway_id = shared.settings.gateway_id.clone();
+                let publisher = Publisher::new(log.clone(), gateway_id, checkpoints);
+                let going = publishing.clone();
+                threads.publisher = Some(spawn("audit-publisher", move || publisher.run(&going))?);
+            }
             let shipper = Shipper::new(
                 shared.clone(),
                 log.clone(),
@@ -244,7 +257,19 @@ impl Audit {
         }
         let (pending, told, threads) = (keys.pending, keys.told, Mutex::new(threads));
         let sinks = RwLock::default();
-        Ok(Self { shared, progress, pending, told, log, logging, source, sinks, threads, _lock: lock })
+        Ok(Self {
+            shared,
+            progress,
+            pending,
+            told,
+            log,
+            logging,
+            publishing,
+            source,
+            sinks,
+            threads,
+            _lock: lock,
+        })
     }
 
     /// Starts the sinks that the configuration names; [`Audit::open`] was given the same. Reads their secrets:
@@ -258,6 +283,17 @@ impl Audit {
     /// Where the road sends records.
     pub fn recorder(&self) -> Arc<dyn Recorder> {
         Arc::new(SpoolRecorder(self.shared.clone()))
+    }
+
+    /// Lets checkpoints be cosigned by the configured witnesses. Once is enough.
+    pub fn speak_to_witnesses(&self, cosigner: Arc<dyn Cosigner>) {
+        // A second one would say the same.
+        let _ = self.log.cosigner.set(cosigner);
+    }
+
+    /// How checkpoints fare outside the store. Cheap.
+    pub fn published(&self) -> Published {
+        self.log.publishing.lock().clone()
     }
 
     /// How it goes. Cheap.
@@ -306,6 +342,8 @@ impl Audit {
         self.logging.store(false, Ordering::Relaxed);
         self.shared.committed.notify_all();
         join(threads.logger.take());
+        self.publishing.store(false, Ordering::Relaxed);
+        self.log.signed.notify_all();
         self.progress.stop();
         self.log.moved.notify_all();
         if let Some(shipper) = threads.shipper.take() {
@@ -316,6 +354,7 @@ impl Audit {
             join(Some(shipper));
         }
         self.sinks.read().stop(deadline);
+        join(threads.publisher.take());
         self.shared.segments.lock().is_empty()
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use doorward_audit::log::publish::Cosigner;
 use doorward_audit::sinks::transport::{Answer, Transport};
 use doorward_core::{BoxFuture, Secret};
 use doorward_http::{Caps, Client, ClientOptions};
@@ -109,5 +110,30 @@ impl Transport for Outbound {
         body: Vec<u8>,
     ) -> BoxFuture<'a, Result<Answer, String>> {
         Box::pin(self.send(Method::PUT, url, headers, body, PUT_SPAN_MAX))
+    }
+}
+
+/// Speaks to witnesses from a thread of its own, over the runtime's client.
+pub(crate) struct Witnesses {
+    outbound: Arc<Outbound>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Witnesses {
+    /// Over this client; called on the runtime.
+    pub(crate) fn new(outbound: Arc<Outbound>) -> Self {
+        Self { outbound, runtime: tokio::runtime::Handle::current() }
+    }
+}
+
+impl Cosigner for Witnesses {
+    fn post(&self, url: &str, body: String, dangerous_plaintext: bool) -> Result<(u16, String), String> {
+        let caps = Caps { bytes_max: POST_BYTES_MAX, span_max: POST_SPAN_MAX, dangerous_plaintext };
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        let sent = self.outbound.0.send(Method::POST, url, headers, body.into(), caps);
+        let reply = self.runtime.block_on(sent).map_err(|error| error.to_string())?;
+        let text = String::from_utf8(reply.body.to_vec()).map_err(|_| "its answer is not text".to_owned())?;
+        Ok((reply.status.as_u16(), text))
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Root;
-use crate::fetch::Outbound;
+use crate::fetch::{Outbound, Witnesses};
 use crate::metrics::Metrics;
 use crate::state::State;
 use crate::wiring::{Wired, Wiring, blocking};
@@ -53,6 +53,7 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
     // Records first: without a place for them nothing is served.
     let audit_config = AuditConfig { drain_disabled: options.leave_records_in_spool, ..config.root.audit() };
     let audit = Arc::new(open_audit(audit_config, outbound.clone()).await?);
+    audit.speak_to_witnesses(Arc::new(Witnesses::new(outbound.clone())));
     let metrics = Arc::new(Metrics::default());
     let observer = observer(&config.root, metrics.clone(), outbound).await?;
     let state = Arc::new(State::new(metrics, audit.clone()));

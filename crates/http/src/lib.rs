@@ -32,6 +32,6 @@ pub use client::{Caps, Client, ClientError, ClientOptions, Reply};
 pub use config::{ClientCertificates, Limits, LimitsConfig, Network, TlsConfig};
 pub use front::{Admitted, Front, HttpDoor, Inbound, Peer};
 pub use listener::{Connections, Listener, bind};
-pub use plain::{PlainHandler, serve_plain};
+pub use plain::{PlainHandler, PostHandler, serve_plain, serve_posts};
 pub use problem::{dress_answer, dress_refusal, problem, status_of};
 pub use tls::{TlsError, client_config, server_config};

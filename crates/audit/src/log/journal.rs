@@ -260,7 +260,7 @@ impl Journal {
             self.tree.push(entry.hash, |tile| self.full.push(tile));
         }
         self.keep_tiles(files)?;
-        if self.tree.size() % LEAVES_PER_FILE == 0 {
+        if self.tree.size().is_multiple_of(LEAVES_PER_FILE) {
             return self.put_tree(files);
         }
         self.file = Some(files.append(&name)?);
@@ -283,7 +283,7 @@ impl Journal {
         self.count(entry.seq);
         let full = &mut self.full;
         self.tree.push(entry.hash, |tile| full.push(tile));
-        if self.tree.size() % LEAVES_PER_FILE == 0 {
+        if self.tree.size().is_multiple_of(LEAVES_PER_FILE) {
             self.sync(files)?;
             self.put_tree(files)?;
             self.file = None;

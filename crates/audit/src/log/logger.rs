@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use doorward_core::{Clock, SystemClock};
 use doorward_tlog::checkpoint::Checkpoint;
 use doorward_tlog::note::{Note, Signer};
+use doorward_tlog::tile::Tile;
 
 use super::journal::{self, Entry, Journal};
 use super::{Final, Frontier, Log, Signed};
@@ -30,7 +31,7 @@ const GATHER: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The kind of the first note of each epoch.
-pub const EPOCH_NOTE: &str = "epoch";
+pub(crate) const EPOCH_NOTE: &str = "epoch";
 /// The kind of a note that tells of damaged frames.
 pub(crate) const GAP_NOTE: &str = "gap";
 
@@ -276,7 +277,9 @@ impl Logger {
             for (over, _) in epochs.iter().filter(|(_, over)| *over) {
                 let (signed_us, note) = journal::read_final(&*files, *over)?;
                 if let Some(size) = size_of(&note) {
-                    self.log.over(*over, SignedCheckpoint { size, signed_us, note });
+                    let closed = journal::is_closed(&epochs, &*files, *over)?;
+                    let edge = if closed { Vec::new() } else { self.edge_of(*over)? };
+                    self.log.over(*over, SignedCheckpoint { size, signed_us, note }, edge, closed);
                 }
             }
             let current = self.shared.settings.epoch;
@@ -301,6 +304,10 @@ impl Logger {
         Ok(())
     }
 
+    fn edge_of(&self, epoch: u64) -> io::Result<Vec<Tile>> {
+        Ok(Journal::open(&*self.log.files, epoch)?.tree.edge().collect())
+    }
+
     fn finish(&mut self, journal: &Journal) -> io::Result<()> {
         let signed = self.checkpoint(journal);
         journal::put_final(
@@ -309,7 +316,7 @@ impl Logger {
             signed.checkpoint.signed_us,
             &signed.checkpoint.note,
         )?;
-        self.log.over(journal.epoch, signed.checkpoint);
+        self.log.over(journal.epoch, signed.checkpoint, signed.edge, false);
         if let Some(open) = &mut self.unfinished {
             open.remove(&journal.epoch);
         }
@@ -346,7 +353,7 @@ impl Logger {
 }
 
 /// The origin of an epoch's checkpoints.
-pub fn origin(key_name: &str, epoch: u64) -> String {
+pub(crate) fn origin(key_name: &str, epoch: u64) -> String {
     format!("{key_name}/{epoch}")
 }
 
@@ -372,13 +379,9 @@ impl Writing<'_> {
         match event {
             Event::Header | Event::Intent(..) => Ok(()),
             Event::Completion(access) => self.rows(journal, seq, access, there),
-            Event::Gap(_) | Event::Note(_) | Event::Damage(_) if there > 0 => Ok(()),
+            Event::Gap(_) | Event::Damage(_) if there > 0 => Ok(()),
             Event::Gap(gap) => {
                 let hash = self.hasher.gap(gateway_id, epoch, seq, gap);
-                journal.append(self.files, Entry { hash, seq })
-            }
-            Event::Note(note) => {
-                let hash = self.hasher.note(gateway_id, epoch, &note.kind, &note.body);
                 journal.append(self.files, Entry { hash, seq })
             }
             Event::Damage(lost) => {

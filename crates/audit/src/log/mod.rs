@@ -15,11 +15,14 @@ pub mod config;
 pub(crate) mod journal;
 pub mod key;
 pub(crate) mod logger;
+pub mod publish;
+pub mod verify;
+pub mod witness;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use doorward_tlog::tile::{TILE, Tile};
 use doorward_tlog::{Hash, tile};
@@ -29,6 +32,7 @@ use crate::spool::SegmentInfo;
 use crate::spool::files::Files;
 use crate::store::{HashTile, SignedCheckpoint};
 use journal::{Entry, LEAVES_PER_FILE};
+use publish::{Cosigner, Published};
 
 /// Checkpoints that wait for the store at one time; between them the older ones are left out.
 const CHECKPOINTS_MAX: usize = 256;
@@ -50,6 +54,8 @@ pub(crate) struct Frontier {
 #[derive(Clone, Debug)]
 pub(crate) struct Final {
     pub(crate) checkpoint: SignedCheckpoint,
+    /// The last tiles of its levels, those that are not full.
+    pub(crate) edge: Vec<Tile>,
     /// Whether the store has it, with all that it counts.
     pub(crate) stored: bool,
     /// Whether each place outside has it.
@@ -82,6 +88,9 @@ pub(crate) struct Log {
     stored: Mutex<u64>,
     published: Mutex<u64>,
     pub(crate) error: Mutex<Option<String>>,
+    /// Who speaks to witnesses, once there is somebody.
+    pub(crate) cosigner: OnceLock<Arc<dyn Cosigner>>,
+    pub(crate) publishing: Mutex<Published>,
 }
 
 impl Log {
@@ -98,6 +107,8 @@ impl Log {
             stored: Mutex::new(0),
             published: Mutex::new(if publishes { 0 } else { u64::MAX }),
             error: Mutex::default(),
+            cosigner: OnceLock::new(),
+            publishing: Mutex::default(),
         }
     }
 
@@ -198,9 +209,10 @@ impl Log {
         self.finals.lock().clone()
     }
 
-    fn over(&self, epoch: u64, checkpoint: SignedCheckpoint) {
-        let published = *self.published.lock() == u64::MAX;
-        self.finals.lock().insert(epoch, Final { checkpoint, stored: false, published });
+    /// An epoch is over. `kept`: places outside have its last checkpoint already.
+    fn over(&self, epoch: u64, checkpoint: SignedCheckpoint, edge: Vec<Tile>, kept: bool) {
+        let published = kept || *self.published.lock() == u64::MAX;
+        self.finals.lock().insert(epoch, Final { checkpoint, edge, stored: false, published });
     }
 
     /// The last checkpoint of an epoch came to the store, or to all places outside. When both have it, the

@@ -125,12 +125,6 @@ impl<'a, 'p> Reading<'a, 'p> {
                 };
                 self.batch.gaps.push(LoggedGap { seq, gap, leaf });
             }
-            Event::Note(note) => {
-                let Logged::At(index, hashes) = self.leaves_of(seq, 1)? else { return Ok(()) };
-                let (kind, body) = (note.kind.into_owned(), note.body.into_owned());
-                let leaf_hash = hashes.first().copied().unwrap_or_default();
-                self.batch.notes.push(LogNote { index, kind, body, leaf_hash });
-            }
         }
         Ok(())
     }

@@ -77,14 +77,12 @@ pub struct Frames {
     pub completions: u64,
     /// Records that could not be kept.
     pub gaps: u64,
-    /// What the log says about itself.
-    pub notes: u64,
 }
 
 impl Frames {
     /// All of them.
     pub const fn total(&self) -> u64 {
-        self.headers + self.intents + self.completions + self.gaps + self.notes
+        self.headers + self.intents + self.completions + self.gaps
     }
 }
 
@@ -239,7 +237,6 @@ impl Walk {
                 segment.frames.headers += 1;
             }
             Frame::Gap(_) => segment.frames.gaps += 1,
-            Frame::Note(_) => segment.frames.notes += 1,
             Frame::Intent(access) => {
                 segment.frames.intents += 1;
                 self.time(&access.values, segment);

@@ -42,7 +42,7 @@ pub(crate) use writer::Writer;
 
 use crate::imports::{Seen, Ticket, Window};
 use crate::sinks::retained::Retained;
-use crate::wire::{Access, Note};
+use crate::wire::Access;
 use files::Files;
 use pressure::{Level, Pressure};
 pub(crate) use recovery::SmallFile;
@@ -110,8 +110,6 @@ pub(crate) enum Content {
     Completion(Box<AccessRecord>),
     /// The completion of a call that ended with an earlier start of the gateway, made of its intent.
     Unknown(Access<'static>),
-    /// Something that the log takes up.
-    Note(Note<'static>),
 }
 
 impl Content {
@@ -119,7 +117,7 @@ impl Content {
     fn record(&self) -> Option<&AccessRecord> {
         match self {
             Self::Intent(record) | Self::Completion(record) => Some(record),
-            Self::Unknown(_) | Self::Note(_) => None,
+            Self::Unknown(_) => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::SegmentInfo;
 use super::segment::{Chunk, Cursor, Found, parse_name};
 use crate::columns::CALL_COLUMNS;
 use crate::row::Value;
-use crate::wire::{self, Access, Frame, Gap, Note};
+use crate::wire::{self, Access, Frame, Gap};
 
 /// A segment was written by a version that knows more columns or frames than this one.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +33,6 @@ pub(crate) enum Event<'a> {
     Completion(Access<'a>),
     /// Records that could not be kept.
     Gap(Gap<'a>),
-    /// Something that the log takes up beside records.
-    Note(Note<'a>),
     /// Frames that cannot be read; how many, when a good one follows in the segment.
     Damage(Option<u64>),
 }
@@ -107,7 +105,6 @@ impl Reader {
             Frame::Intent(access) => Event::Intent(access, payload),
             Frame::Completion(access) => Event::Completion(in_our_columns(access, &self.columns)),
             Frame::Gap(gap) => Event::Gap(gap),
-            Frame::Note(note) => Event::Note(note),
         };
         self.go_to(file_end);
         Ok((seq, event))

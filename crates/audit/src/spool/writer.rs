@@ -240,7 +240,6 @@ impl Writer {
                 }
                 // Its personal values are sealed already.
                 Content::Unknown(access) => wire::put_unknown(&mut self.buffer, salt, *seq, access),
-                Content::Note(note) => wire::put_note(&mut self.buffer, salt, *seq, note),
             }
             *seq += 1;
             taken += 1;

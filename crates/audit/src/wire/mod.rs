@@ -5,7 +5,6 @@
 //! payload := kind u8 · seq u64 LE · body
 //! header  := format u16 · salt u64 · epoch u64 · gateway text · columns varint, text…
 //! access  := access id 16 bytes · values varint, value… · actions varint, (verb, resource, object texts)…
-//! note    := kind text · body text
 //! gap     := lost u64 · from µs i64 · until µs i64 · reason text
 //! ```
 //!
@@ -39,7 +38,6 @@ const HEADER: u8 = 1;
 const INTENT: u8 = 2;
 const COMPLETION: u8 = 3;
 const GAP: u8 = 4;
-const NOTE: u8 = 5;
 
 /// Why bytes are no frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,8 +67,6 @@ pub enum Frame<'a> {
     Completion(Access<'a>),
     /// Records that could not be kept.
     Gap(Gap<'a>),
-    /// Something that the log takes up beside records.
-    Note(Note<'a>),
 }
 
 /// What a segment says of itself.
@@ -119,15 +115,6 @@ pub struct Gap<'a> {
     pub until_us: i64,
     /// Why.
     pub reason: Cow<'a, str>,
-}
-
-/// Something that the log takes up beside records: a checkpoint of another gateway's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note<'a> {
-    /// What it is.
-    pub kind: Cow<'a, str>,
-    /// What it says.
-    pub body: Cow<'a, str>,
 }
 
 /// Appends the header frame of a segment. Its own checksum has no salt.
@@ -190,14 +177,6 @@ pub fn put_unknown(out: &mut Vec<u8>, salt: u64, seq: u64, access: &Access<'_>) 
     });
 }
 
-/// Appends a note.
-pub fn put_note(out: &mut Vec<u8>, salt: u64, seq: u64, note: &Note<'_>) {
-    put_frame(out, salt, NOTE, seq, |out| {
-        put_text(out, &note.kind);
-        put_text(out, &note.body);
-    });
-}
-
 /// Appends a gap.
 pub fn put_gap(out: &mut Vec<u8>, salt: u64, seq: u64, gap: &Gap<'_>) {
     put_frame(out, salt, GAP, seq, |out| {
@@ -230,7 +209,7 @@ pub fn peek_seq(bytes: &[u8]) -> Option<(usize, u64)> {
     let size = usize::try_from(u32::from_le_bytes(*length)).ok()?;
     let kind = *rest.get(4)?;
     let seq = rest.get(5..)?.first_chunk::<8>()?;
-    let plausible = (PAYLOAD_MIN..=PAYLOAD_MAX).contains(&size) && (HEADER..=NOTE).contains(&kind);
+    let plausible = (PAYLOAD_MIN..=PAYLOAD_MAX).contains(&size) && (HEADER..=GAP).contains(&kind);
     plausible.then(|| (size, u64::from_le_bytes(*seq)))
 }
 
@@ -249,7 +228,6 @@ pub fn decode(payload: &[u8]) -> Result<(u64, Frame<'_>), Malformed> {
             until_us: i64::from_le_bytes(input.array()?),
             reason: input.text()?,
         }),
-        NOTE => Frame::Note(Note { kind: input.text()?, body: input.text()? }),
         _ => return Err(Malformed::Payload),
     };
     if input.0.is_empty() { Ok((seq, frame)) } else { Err(Malformed::Payload) }

@@ -10,7 +10,10 @@ use doorward_audit::query::{Filter, GapRow, Row, Timeline};
 use doorward_audit::{render, time};
 use doorward_core::{Clock, Outcome, SystemClock, Verb};
 
-use super::{EXIT_NOTHING, Source, audit_erase, audit_export, audit_hold, audit_stats, note, out};
+use super::{
+    EXIT_NOTHING, Source, audit_erase, audit_export, audit_hold, audit_prove, audit_stats, audit_verify,
+    note, out,
+};
 use crate::config::Config;
 
 /// How often a follower looks for new rows; the gateway ships them within 250 ms.
@@ -46,6 +49,15 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Checks the timeline against its transparency log: what was changed, taken away, moved or put in is named.
+    /// Exits with 6 when anything is.
+    Verify(audit_verify::Args),
+    /// Proves a record: a bundle that is checked without the store, by `audit verify --bundle`.
+    Prove(audit_prove::Args),
+    /// Whether two checkpoints are of one log that only grew.
+    Consistency(audit_verify::ConsistencyArgs),
+    /// Prints the public key that this gateway's checkpoints are signed by; keep it elsewhere.
+    Key,
     /// Erases a person: destroys the key to all that the timeline says of them. Says what it would do, unless
     /// --yes is given.
     Erase(audit_erase::Args),
@@ -171,6 +183,10 @@ pub(super) fn run(source: &Source, command: &Command) -> anyhow::Result<ExitCode
             let (timeline, mut reader) = open(&config)?;
             trace(&timeline, &mut reader, *id, *json)
         }
+        Command::Verify(args) => audit_verify::run(&config, args),
+        Command::Prove(args) => audit_prove::run(&config, &connect(&config)?, args),
+        Command::Consistency(args) => audit_verify::consistency(&config, args),
+        Command::Key => audit_verify::key(&config),
         Command::Erase(args) => audit_erase::run(&config, args),
         Command::Export(args) => audit_export::run(&config, args),
         Command::Hold(command) => audit_hold::run(&config, command),

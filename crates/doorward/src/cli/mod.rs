@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 `explain` says no, 4 nothing found, 5 the spool is damaged.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 `explain` says no, 4 nothing found, 5 the spool is damaged,
+//! 6 `audit verify` found something.
 
 mod api_key;
 mod audit;
@@ -8,7 +9,9 @@ mod audit_erase;
 mod audit_export;
 mod audit_hold;
 mod audit_person;
+mod audit_prove;
 mod audit_stats;
+mod audit_verify;
 mod check;
 mod doctor;
 mod explain;
@@ -17,6 +20,7 @@ mod serve;
 mod spool;
 mod store;
 mod who_can;
+mod witness;
 
 use std::io::{ErrorKind, Write, stdout};
 use std::path::PathBuf;
@@ -76,6 +80,8 @@ enum Command {
     /// Looks after the store in PostgreSQL, as its administrator.
     #[command(subcommand)]
     Store(store::Command),
+    /// Cosigns checkpoints of gateways' logs, as a witness on another machine.
+    Witness(witness::Args),
     /// Makes an API key: prints it once, and the line to store.
     ApiKey(api_key::Args),
     /// Prints a completion script for a shell.
@@ -99,6 +105,7 @@ impl Cli {
             Command::Spool(command) => spool::run(&source, &command),
             Command::Doctor(args) => doctor::run(&source, &args),
             Command::Store(command) => store::run(&source, &command),
+            Command::Witness(args) => witness::run(&args),
             Command::ApiKey(args) => api_key::run(&args),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "doorward", &mut std::io::stdout());
@@ -114,6 +121,8 @@ pub const EXIT_DENIED: u8 = 3;
 pub const EXIT_NOTHING: u8 = 4;
 /// The exit code of a look into a spool that is damaged.
 pub const EXIT_DAMAGED: u8 = 5;
+/// The exit code of `audit verify` when the timeline is not what was logged.
+pub const EXIT_TAMPERED: u8 = 6;
 
 /// Prints to standard output; a reader that has gone away (`| head`) ends the program quietly.
 fn out(text: &str) -> anyhow::Result<()> {

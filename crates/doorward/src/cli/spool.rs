@@ -122,7 +122,7 @@ fn segment_value(segment: &Segment) -> Value {
         "newer": segment.newer,
         "frames": {
             "headers": frames.headers, "intents": frames.intents, "completions": frames.completions,
-            "gaps": frames.gaps, "notes": frames.notes,
+            "gaps": frames.gaps,
         },
         "first_seq": segment.first_seq,
         "last_seq": segment.last_seq,

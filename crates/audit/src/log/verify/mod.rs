@@ -1,0 +1,443 @@
+//! Whether the timeline is what was logged: each finding by its name.
+//!
+//! [`check`] makes the leaves again from what the store has now, in the order of their places, and compares them
+//! with the tiles, and the tree over them with every signed checkpoint that it is given: the store's own, those
+//! kept elsewhere, and those that later epochs have committed. Where a checkpoint holds, the tiles below it are
+//! proved, and so a row that differs is named; where none holds, the range is.
+//!
+//! Constraints: reads the rows once, in a stream; memory is bounded by 32 bytes a leaf of one epoch, by
+//! [`FINDINGS_MAX`] and by the epoch's gaps, notes and dead letters. What is missing because retention removed it is no finding, up to the horizon that the
+//! store recorded, and [`SLACK_US`] after it: a call may be logged that much later than it began.
+
+mod bundle;
+mod postgres;
+mod report;
+mod sqlite;
+mod walk;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use doorward_tlog::Hash;
+use doorward_tlog::checkpoint::Checkpoint;
+use doorward_tlog::note::{NOTE_MAX, Note, NoteError, Vkey};
+use uuid::Uuid;
+
+pub use bundle::{BundleError, Proved, prove, verify_bundle};
+pub use postgres::PostgresEvidence;
+pub use report::{Finding, Kind, Report, Summary};
+pub use sqlite::SqliteEvidence;
+
+use super::logger::{EPOCH_NOTE, origin};
+
+/// The most findings that are kept; the rest is counted.
+pub const FINDINGS_MAX: usize = 10_000;
+/// The most gaps, notes and dead letters of one epoch.
+pub const EXTRAS_MAX: usize = 1_000_000;
+/// A record may come to the log this long after its call began: within it, the horizon of retention is taken
+/// generously. An attacker gains a day of rows that were to go anyway.
+const SLACK_US: i64 = 24 * 60 * 60 * 1_000_000;
+/// The newest rows may be without a checkpoint for this long.
+const UNSIGNED_US: i64 = 60 * 1_000_000;
+
+/// Why evidence cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// There is no store.
+    #[error("there is no timeline at {0}")]
+    Missing(String),
+    /// SQLite says no.
+    #[error("the timeline cannot be read: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// PostgreSQL says no.
+    #[error("the timeline cannot be read: {0}")]
+    Client(#[from] doorward_pgclient::blocking::ClientError),
+    /// The reader's password cannot be read.
+    #[error("the store's login: {0}")]
+    Login(String),
+    /// The login does not see everything.
+    #[error(
+        "the login {0} does not see every record, and those that it does not see would count as missing: give it the scope of all environments and groups"
+    )]
+    Scope(String),
+    /// A file cannot be read.
+    #[error("{path}: {cause}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A note or a key is not one.
+    #[error("{0}: {1}")]
+    Note(String, NoteError),
+    /// There is more than can be held.
+    #[error("epoch {0} has more than {EXTRAS_MAX} gaps, notes and dead letters")]
+    TooMany(u64),
+}
+
+/// What the store has at one place of the log, its leaf made anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its place; `None` when it says none.
+    pub index: Option<u64>,
+    /// The leaf that the store says it has.
+    pub stored: Option<Hash>,
+    /// The leaf of what is there now; `None` when it cannot be made (a value is not of its column's type).
+    pub leaf: Option<Hash>,
+    /// What it is.
+    pub what: What,
+}
+
+/// What stands at a place of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A row of a call.
+    Row {
+        /// The call.
+        access_id: Option<Uuid>,
+        /// When it began, microseconds.
+        ts: Option<i64>,
+        /// Whether it was kept by the version that had no log.
+        before_log: bool,
+    },
+    /// A record that the store refused.
+    DeadLetter,
+    /// Records that could not be kept.
+    Gap,
+    /// Something that the log says about itself.
+    Note {
+        /// What it is.
+        kind: String,
+        /// What it says.
+        body: String,
+    },
+}
+
+/// One log.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogId {
+    /// The gateway.
+    pub gateway_id: String,
+    /// Its start.
+    pub epoch: u64,
+}
+
+/// What a store has.
+pub trait Evidence {
+    /// The logs that it knows of.
+    fn logs(&mut self) -> Result<Vec<LogId>, VerifyError>;
+    /// Everything of one log, in the order of places; what has none comes first.
+    fn items(&mut self, log: &LogId, each: &mut dyn FnMut(Item)) -> Result<(), VerifyError>;
+    /// What is at the first place of one log, as far as it is no row.
+    fn items_from_start(&mut self, log: &LogId, each: &mut dyn FnMut(Item)) -> Result<(), VerifyError>;
+    /// Checkpoints of one log: when each was signed, and its note.
+    fn checkpoints(&mut self, log: &LogId) -> Result<Vec<(i64, String)>, VerifyError>;
+    /// The leaf hashes of one tile, as far as they are kept.
+    fn tile(&mut self, log: &LogId, index: u64) -> Result<Vec<Hash>, VerifyError>;
+    /// Up to when retention has removed rows, microseconds.
+    fn horizon(&mut self) -> Result<Option<i64>, VerifyError>;
+}
+
+/// What to look at.
+#[derive(Clone, Debug, Default)]
+pub struct Scope {
+    /// One gateway alone.
+    pub gateway_id: Option<String>,
+    /// One of its starts alone.
+    pub epoch: Option<u64>,
+    /// Findings of rows that began before are left out, and logs that were over by then.
+    pub since_us: Option<i64>,
+    /// Findings of rows that began later are left out.
+    pub until_us: Option<i64>,
+    /// Directories with checkpoints and tiles that were kept outside the store.
+    pub outside: Vec<PathBuf>,
+    /// The keys that checkpoints must be signed by. Without any, the key that each log names in its first leaf
+    /// is taken, which whoever rewrote the whole store has chosen.
+    pub keys: Vec<Vkey>,
+    /// Now, microseconds.
+    pub now_us: i64,
+}
+
+/// A checkpoint that was checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) size: u64,
+    pub(crate) root: Hash,
+    /// Microseconds; `None` when only others tell of it.
+    pub(crate) signed_us: Option<i64>,
+    /// Where it is from.
+    pub(crate) from: String,
+}
+
+/// Checks everything in the scope.
+pub fn check(evidence: &mut dyn Evidence, scope: &Scope) -> Result<Report, VerifyError> {
+    let mut report = Report::default();
+    let mut logs = evidence.logs()?;
+    for log in outside_logs(&scope.outside)? {
+        if !logs.contains(&log) {
+            logs.push(log);
+        }
+    }
+    logs.sort();
+    logs.retain(|log| scope.gateway_id.as_ref().is_none_or(|gateway| *gateway == log.gateway_id));
+    let horizon = evidence.horizon()?;
+    let mut committed: BTreeMap<LogId, Known> = BTreeMap::new();
+    // The newest first: each commits the last checkpoint of the one before.
+    for (place, log) in logs.iter().enumerate().rev() {
+        let older = place.checked_sub(1).and_then(|place| logs.get(place));
+        let newest = logs.get(place + 1).is_none_or(|next| next.gateway_id != log.gateway_id);
+        let older = older.filter(|older| older.gateway_id == log.gateway_id);
+        let notes = first_note(evidence, log)?;
+        if let Some(start) = &notes {
+            chain(log, older, start, &mut committed, &mut report);
+        }
+        if scope.epoch.is_some_and(|epoch| epoch != log.epoch) {
+            continue;
+        }
+        let keys = keys_of(scope, notes.as_ref());
+        let mut known = checkpoints(evidence, log, scope, &keys, &mut report)?;
+        if scope
+            .since_us
+            .is_some_and(|since| known.iter().all(|known| known.signed_us.is_some_and(|at| at < since)))
+            && !newest
+        {
+            continue;
+        }
+        known.extend(committed.remove(log));
+        forks(log, &mut known, &mut report);
+        walk::walk(evidence, log, walk::With { known, newest, horizon, scope }, &mut report)?;
+        if notes.is_none() && report.had_items {
+            report.add(Finding::of(
+                log,
+                Kind::ChainBroken,
+                "the first leaf, which tells whose log it is, is not there",
+            ));
+        }
+    }
+    // What later epochs have committed, and the store knows nothing of.
+    for (log, known) in committed {
+        if scope.epoch.is_none_or(|epoch| epoch == log.epoch) {
+            let text = format!("the whole epoch is gone: {} rows and notes, by {}", known.size, known.from);
+            report.add(Finding::of(&log, Kind::EpochMissing, &text));
+        }
+    }
+    Ok(report)
+}
+
+/// What the first leaf of a log says.
+pub(crate) struct Start {
+    key: Option<Vkey>,
+    previous: Option<(u64, Checkpoint)>,
+}
+
+fn first_note(evidence: &mut dyn Evidence, log: &LogId) -> Result<Option<Start>, VerifyError> {
+    let mut found = None;
+    evidence.items_from_start(log, &mut |item| {
+        if let (Some(0), What::Note { kind, body }) = (item.index, item.what)
+            && kind == EPOCH_NOTE
+        {
+            found = parse_start(log, &body);
+        }
+    })?;
+    Ok(found)
+}
+
+fn parse_start(log: &LogId, body: &str) -> Option<Start> {
+    let mut lines = body.splitn(6, '\n');
+    let head = [lines.next()?, lines.next()?, lines.next()?];
+    let (gateway, epoch) = (format!("gateway {}", log.gateway_id), format!("epoch {}", log.epoch));
+    if head != ["doorward-log-epoch/v1", &gateway, &epoch] {
+        return None;
+    }
+    let key = lines.next()?.strip_prefix("key ").and_then(|key| Vkey::parse(key).ok());
+    let previous = lines.next()?.strip_prefix("previous ")?;
+    let previous = match previous.parse() {
+        Ok(epoch) => Some((epoch, Checkpoint::parse(lines.next()?).ok()?)),
+        Err(_) => None,
+    };
+    Some(Start { key, previous })
+}
+
+/// Whether a log goes on from the one before.
+fn chain(
+    log: &LogId,
+    older: Option<&LogId>,
+    start: &Start,
+    committed: &mut BTreeMap<LogId, Known>,
+    report: &mut Report,
+) {
+    match (&start.previous, older) {
+        (Some((epoch, checkpoint)), _) => {
+            let before = LogId { gateway_id: log.gateway_id.clone(), epoch: *epoch };
+            if older.is_some_and(|older| older.epoch > *epoch) {
+                let text = format!("it commits epoch {epoch}, and there is a later one between them");
+                report.add(Finding::of(log, Kind::ChainBroken, &text));
+            }
+            let from = format!("the first leaf of epoch {}", log.epoch);
+            let (size, root) = (checkpoint.size, checkpoint.root);
+            committed.insert(before, Known { size, root, signed_us: None, from });
+        }
+        (None, Some(older)) => {
+            let text = format!(
+                "it does not commit epoch {}, which was before it: was the spool's directory new?",
+                older.epoch
+            );
+            report.add(Finding::of(log, Kind::ChainBroken, &text));
+        }
+        (None, None) => {}
+    }
+}
+
+fn keys_of(scope: &Scope, start: Option<&Start>) -> Vec<Vkey> {
+    match scope.keys.is_empty() {
+        false => scope.keys.clone(),
+        true => start.and_then(|start| start.key.clone()).into_iter().collect(),
+    }
+}
+
+/// The checkpoints of a log whose signatures hold.
+fn checkpoints(
+    evidence: &mut dyn Evidence,
+    log: &LogId,
+    scope: &Scope,
+    keys: &[Vkey],
+    report: &mut Report,
+) -> Result<Vec<Known>, VerifyError> {
+    let mut notes: Vec<(Option<i64>, String, String)> = evidence
+        .checkpoints(log)?
+        .into_iter()
+        .map(|(signed_us, note)| (Some(signed_us), note, "the store".to_owned()))
+        .collect();
+    for dir in &scope.outside {
+        let path = log_dir(dir, log).join("checkpoint");
+        if let Some(note) = read_text(&path)? {
+            notes.push((None, note, path.display().to_string()));
+        }
+    }
+    let mut known = Vec::new();
+    for (signed_us, note, from) in notes {
+        match signed_by(&note, keys, log.epoch) {
+            Ok(checkpoint) => {
+                let Checkpoint { size, root, .. } = checkpoint;
+                known.push(Known { size, root, signed_us, from });
+            }
+            Err(text) => {
+                report.add(Finding::of(log, Kind::BadSignature, &format!("a checkpoint from {from}: {text}")))
+            }
+        }
+    }
+    report.summary.checkpoints += known.len() as u64;
+    Ok(known)
+}
+
+/// The checkpoint of a note that one of the keys has signed.
+fn signed_by(note: &str, keys: &[Vkey], epoch: u64) -> Result<Checkpoint, String> {
+    let note = Note::parse(note).map_err(|error| error.to_string())?;
+    let mut last = "no key is known to check it by".to_owned();
+    for key in keys {
+        match key.verify(&note) {
+            Ok(_) => {
+                let checkpoint = Checkpoint::parse(&note.text).map_err(|error| error.to_string())?;
+                let expected = origin(key.name(), epoch);
+                if checkpoint.origin != expected {
+                    return Err(format!("it is of the log {:?} and not of {expected:?}", checkpoint.origin));
+                }
+                return Ok(checkpoint);
+            }
+            Err(NoteError::Unsigned) => {
+                let by: Vec<&str> = note.signatures.iter().map(|signature| &*signature.name).collect();
+                last = format!("it is not signed by {}, but by {}", key.name(), by.join(", "));
+                if by.contains(&key.name()) {
+                    last = format!("it is signed by another key of the name {}", key.name());
+                }
+            }
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(last)
+}
+
+/// Two checkpoints of one size must have one root.
+fn forks(log: &LogId, known: &mut [Known], report: &mut Report) {
+    known.sort_by_key(|known| known.size);
+    let mut forked = Vec::new();
+    for (one, other) in known.iter().zip(known.iter().skip(1)) {
+        if one.size == other.size && one.root != other.root {
+            forked.push(format!(
+                "two checkpoints of {} leaves differ: from {} and from {}",
+                one.size, one.from, other.from
+            ));
+        }
+    }
+    for text in forked {
+        report.add(Finding::of(log, Kind::Forked, &text));
+    }
+}
+
+/// The directory of a log below a place outside.
+pub(crate) fn log_dir(dir: &Path, log: &LogId) -> PathBuf {
+    dir.join(&log.gateway_id).join(log.epoch.to_string())
+}
+
+/// The logs that places outside have.
+fn outside_logs(dirs: &[PathBuf]) -> Result<Vec<LogId>, VerifyError> {
+    let mut logs = Vec::new();
+    for dir in dirs {
+        for gateway in entries(dir)? {
+            let gateway_id = name(&gateway);
+            let epochs = entries(&gateway)?.into_iter().filter(|path| path.join("checkpoint").is_file());
+            let epochs = epochs.filter_map(|path| name(&path).parse().ok());
+            logs.extend(epochs.map(|epoch| LogId { gateway_id: gateway_id.clone(), epoch }));
+        }
+    }
+    Ok(logs)
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, VerifyError> {
+    let failed = |cause| VerifyError::File { path: dir.display().to_string(), cause };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// A small text; `None` when there is no such file.
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>, VerifyError> {
+    let failed = |cause| VerifyError::File { path: path.display().to_string(), cause };
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+        Ok(found) if found.len() > NOTE_MAX as u64 => {
+            return Err(failed(std::io::Error::other("it is too long for a checkpoint")));
+        }
+        Ok(_) => {}
+    }
+    std::fs::read_to_string(path).map(Some).map_err(failed)
+}
+
+/// Whether two checkpoints are of one log that only grew: both roots are made again from what is kept.
+pub fn consistency(
+    evidence: &mut dyn Evidence,
+    log: &LogId,
+    outside: &[PathBuf],
+    checkpoints: [&Checkpoint; 2],
+) -> Result<[bool; 2], VerifyError> {
+    let mut holds = [false; 2];
+    let largest = checkpoints.iter().map(|checkpoint| checkpoint.size).max().unwrap_or(0);
+    walk::roots(evidence, log, outside, largest, &mut |size, root| {
+        for (hold, checkpoint) in holds.iter_mut().zip(checkpoints) {
+            *hold |= checkpoint.size == size && checkpoint.root == root();
+        }
+    })?;
+    Ok(holds)
+}

@@ -1,0 +1,365 @@
+//! One log, place by place.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use doorward_tlog::Hash;
+use doorward_tlog::tile::{self, TILE};
+use doorward_tlog::tree::Tree;
+use uuid::Uuid;
+
+use super::{
+    Evidence, FINDINGS_MAX, Finding, Item, Kind, Known, LogId, Report, SLACK_US, Scope, UNSIGNED_US,
+    VerifyError, What, log_dir,
+};
+
+/// What a log is compared with.
+pub(super) struct With<'a> {
+    /// Checkpoints in the order of their sizes.
+    pub(super) known: Vec<Known>,
+    /// Whether it is its gateway's newest.
+    pub(super) newest: bool,
+    pub(super) horizon: Option<i64>,
+    pub(super) scope: &'a Scope,
+}
+
+pub(super) fn walk(
+    evidence: &mut dyn Evidence,
+    log: &LogId,
+    with: With<'_>,
+    report: &mut Report,
+) -> Result<(), VerifyError> {
+    let largest = with.known.last().map_or(0, |known| known.size);
+    let tiles = Tiles::read(evidence, log, &with.scope.outside, largest)?;
+    let mut walk = Walk {
+        log,
+        with,
+        report,
+        tiles,
+        tree: Tree::default(),
+        proved: 0,
+        items: 0,
+        last_ts: None,
+        missing: Vec::new(),
+        differing: Vec::new(),
+    };
+    evidence.items(log, &mut |item| walk.item(item))?;
+    walk.end();
+    Ok(())
+}
+
+/// Goes through a log's leaves as they are kept, and tells the root at each size up to `largest`.
+pub(super) fn roots(
+    evidence: &mut dyn Evidence,
+    log: &LogId,
+    outside: &[PathBuf],
+    largest: u64,
+    each: &mut dyn FnMut(u64, &dyn Fn() -> Hash),
+) -> Result<(), VerifyError> {
+    let tiles = Tiles::read(evidence, log, outside, largest)?;
+    let mut tree = Tree::default();
+    each(0, &|| tree.root());
+    let push = |tree: &mut Tree, leaf: Hash, each: &mut dyn FnMut(u64, &dyn Fn() -> Hash)| {
+        tree.push(leaf, |_| ());
+        each(tree.size(), &|| tree.root());
+    };
+    evidence.items(log, &mut |item| {
+        let Some(index) = item.index else { return };
+        while tree.size() < index
+            && let Some(leaf) = tiles.leaf(tree.size())
+        {
+            push(&mut tree, leaf, each);
+        }
+        let leaf = tiles.leaf(index).or(item.stored).or(item.leaf);
+        if index == tree.size()
+            && let Some(leaf) = leaf
+        {
+            push(&mut tree, leaf, each);
+        }
+    })?;
+    while tree.size() < largest
+        && let Some(leaf) = tiles.leaf(tree.size())
+    {
+        push(&mut tree, leaf, each);
+    }
+    Ok(())
+}
+
+/// The tiles of level 0 of one log: those kept outside before the store's own.
+pub(super) struct Tiles {
+    leaves: HashMap<u64, Vec<Hash>>,
+}
+
+impl Tiles {
+    pub(super) fn read(
+        evidence: &mut dyn Evidence,
+        log: &LogId,
+        outside: &[PathBuf],
+        largest: u64,
+    ) -> Result<Self, VerifyError> {
+        let mut leaves = HashMap::new();
+        for index in 0..largest.div_ceil(256) {
+            let width = tile::width(largest, 0, index);
+            let mut hashes = outside_tile(outside, log, index);
+            if hashes.len() < width {
+                let stored = evidence.tile(log, index)?;
+                if stored.len() > hashes.len() {
+                    hashes = stored;
+                }
+            }
+            if !hashes.is_empty() {
+                leaves.insert(index, hashes);
+            }
+        }
+        Ok(Self { leaves })
+    }
+
+    pub(super) fn leaf(&self, index: u64) -> Option<Hash> {
+        self.leaves.get(&(index / 256))?.get(usize::try_from(index % 256).ok()?).copied()
+    }
+}
+
+/// The widest of the tiles that places outside have.
+fn outside_tile(outside: &[PathBuf], log: &LogId, index: u64) -> Vec<Hash> {
+    let mut widest = Vec::new();
+    for dir in outside {
+        let path = log_dir(dir, log).join(tile::path(0, index, TILE));
+        let partial = path.with_extension("p");
+        let widths = std::fs::read_dir(&partial).into_iter().flatten().flatten();
+        let widths = widths.filter_map(|entry| entry.file_name().to_str()?.parse::<usize>().ok());
+        let candidates = widths.max().map(|width| partial.join(width.to_string()));
+        for path in [Some(path), candidates].into_iter().flatten() {
+            if let Ok(bytes) = std::fs::read(path)
+                && let Some(hashes) = tile::hashes(&bytes)
+                && hashes.len() > widest.len()
+            {
+                widest = hashes;
+            }
+        }
+    }
+    widest
+}
+
+/// A row whose leaf is not the one at its place.
+struct Differing {
+    index: u64,
+    is: Option<Hash>,
+    should: Hash,
+    access_id: Option<Uuid>,
+    ts: Option<i64>,
+}
+
+struct Walk<'a, 'w> {
+    log: &'a LogId,
+    with: With<'w>,
+    report: &'a mut Report,
+    tiles: Tiles,
+    /// Over the leaves as they were logged: of tiles, or as the rows say themselves.
+    tree: Tree,
+    /// Leaves below the largest checkpoint that holds.
+    proved: u64,
+    items: u64,
+    last_ts: Option<i64>,
+    /// First and last place, and the times of the rows around.
+    missing: Vec<(u64, u64, Option<i64>, Option<i64>)>,
+    differing: Vec<Differing>,
+}
+
+impl Walk<'_, '_> {
+    fn item(&mut self, item: Item) {
+        self.items += 1;
+        let (access_id, ts) = match &item.what {
+            What::Row { access_id, ts, .. } => {
+                self.report.summary.rows += 1;
+                (*access_id, *ts)
+            }
+            What::DeadLetter => {
+                self.report.summary.dead_letters += 1;
+                (None, None)
+            }
+            What::Gap => {
+                self.report.summary.gaps += 1;
+                (None, None)
+            }
+            What::Note { .. } => (None, None),
+        };
+        let Some(index) = item.index else {
+            if matches!(item.what, What::Row { before_log: true, .. }) {
+                self.report.summary.before_log += 1;
+            } else if matches!(item.what, What::Row { .. }) {
+                self.found(Kind::Inserted, None, access_id, (ts, ts), "a row without a place in the log");
+            }
+            return;
+        };
+        if index < self.tree.size() {
+            let text = format!("a second row says that its place is {index}");
+            return self.found(Kind::Duplicated, Some((index, index)), access_id, (ts, ts), &text);
+        }
+        if index > self.tree.size() {
+            self.skip_to(index, ts);
+        }
+        let logged = self.tiles.leaf(index).or(item.stored).or(item.leaf);
+        if let Some(should) = logged {
+            if (item.leaf != Some(should) || item.stored.is_some_and(|stored| stored != should))
+                && self.differing.len() < FINDINGS_MAX
+            {
+                self.differing.push(Differing { index, is: item.leaf, should, access_id, ts });
+            }
+            self.push(should);
+        } else {
+            self.found(
+                Kind::Changed,
+                Some((index, index)),
+                access_id,
+                (ts, ts),
+                "it cannot be read as a row any more",
+            );
+            self.push([0; 32]);
+        }
+        if ts.is_some() {
+            self.last_ts = ts;
+        }
+    }
+
+    fn push(&mut self, leaf: Hash) {
+        self.tree.push(leaf, |_| ());
+        self.compare();
+    }
+
+    /// Compares the tree with the checkpoints of its size.
+    fn compare(&mut self) {
+        let size = self.tree.size();
+        let from = self.with.known.partition_point(|known| known.size < size);
+        let mut roots = self.with.known.iter().skip(from).take_while(|known| known.size == size).peekable();
+        if roots.peek().is_none() {
+            return;
+        }
+        let root = self.tree.root();
+        let wrong: Vec<String> =
+            roots.filter(|known| known.root != root).map(|known| known.from.clone()).collect();
+        if wrong.is_empty() {
+            self.proved = size;
+            return;
+        }
+        let text = format!(
+            "a checkpoint over {size} leaves (from {}) was signed for others: values and leaves from place {} on were rewritten",
+            wrong.join(", "),
+            self.proved
+        );
+        self.found(
+            Kind::RootMismatch,
+            Some((self.proved, size.saturating_sub(1))),
+            None,
+            (None, None),
+            &text,
+        );
+        // Each later one differs as well; one finding is enough.
+        self.with.known.retain(|known| known.size <= size);
+    }
+
+    /// Passes over places that have no row, by their tiles.
+    fn skip_to(&mut self, index: u64, next_ts: Option<i64>) {
+        let first = self.tree.size();
+        while self.tree.size() < index {
+            match self.tiles.leaf(self.tree.size()) {
+                Some(leaf) => self.push(leaf),
+                None => self.push([0; 32]),
+            }
+        }
+        self.missing.push((first, index - 1, self.last_ts, next_ts));
+    }
+
+    fn end(&mut self) {
+        self.report.had_items = self.items > 0;
+        self.report.summary.logs += 1;
+        let stored = self.tree.size();
+        if self.items == 0 && !self.with.known.is_empty() {
+            let known = self.with.known.last();
+            let text = known.map(|known| {
+                format!("the whole epoch is gone: {} rows and notes, by {}", known.size, known.from)
+            });
+            return self.found(Kind::EpochMissing, None, None, (None, None), &text.unwrap_or_default());
+        }
+        let largest = self.with.known.last().map_or(0, |known| known.size);
+        if largest > stored {
+            self.skip_to(largest, None);
+        }
+        for (first, last, before, after) in std::mem::take(&mut self.missing) {
+            self.lost(first, last, (before, after), stored);
+        }
+        self.differ();
+        let signed = self.with.known.iter().filter_map(|known| known.signed_us).max();
+        let uncounted = stored.saturating_sub(largest);
+        let late = signed.is_none_or(|at| at.saturating_add(UNSIGNED_US) < self.with.scope.now_us);
+        if uncounted > 0 && (!self.with.newest || late) {
+            let text = format!(
+                "{uncounted} rows after the last checkpoint: no checkpoint counts them (when the gateway was killed, its next start signs them)"
+            );
+            self.found(Kind::Inserted, Some((largest, stored - 1)), None, (None, None), &text);
+        } else {
+            self.report.summary.unsigned += uncounted;
+        }
+        self.report.summary.proved += self.proved.min(stored);
+    }
+
+    /// Places without a row: removed by retention, or taken away.
+    fn lost(&mut self, first: u64, last: u64, between: (Option<i64>, Option<i64>), stored: u64) {
+        let horizon = self.with.horizon.map(|horizon| horizon.saturating_add(SLACK_US));
+        let mut from = first;
+        while from <= last {
+            // The leaves up to the next checkpoint were logged after the last one before.
+            let place = self.with.known.partition_point(|known| known.size <= from);
+            let to = self.with.known.get(place).map_or(last, |next| (next.size - 1).clamp(from, last));
+            let earlier = self.with.known.iter().take(place).rev();
+            let logged_after = earlier.filter_map(|known| known.signed_us).next().unwrap_or(i64::MIN);
+            if horizon.is_some_and(|horizon| logged_after < horizon) {
+                self.report.summary.expired += to - from + 1;
+                from = to + 1;
+                continue;
+            }
+            // The rest of the range is younger still.
+            let (kind, text) = match from >= stored {
+                true => (Kind::Truncated, "the newest rows were taken away"),
+                false => (Kind::Missing, "rows were taken away"),
+            };
+            let text = format!("{text}: {} of them", last - from + 1);
+            self.found(kind, Some((from, last)), None, between, &text);
+            return;
+        }
+    }
+
+    /// Rows that are not what was logged at their places.
+    fn differ(&mut self) {
+        let differing = std::mem::take(&mut self.differing);
+        let places: HashMap<Hash, u64> = differing.iter().map(|one| (one.should, one.index)).collect();
+        for one in &differing {
+            let home = one.is.and_then(|leaf| places.get(&leaf)).filter(|home| **home != one.index);
+            let (kind, text) = match home {
+                Some(home) => {
+                    (Kind::Reordered, format!("the row at place {} was logged at {home}", one.index))
+                }
+                None => (Kind::Changed, "the row is not the one that was logged".to_owned()),
+            };
+            self.found(kind, Some((one.index, one.index)), one.access_id, (one.ts, one.ts), &text);
+        }
+    }
+
+    fn found(
+        &mut self,
+        kind: Kind,
+        places: Option<(u64, u64)>,
+        access_id: Option<Uuid>,
+        between_us: (Option<i64>, Option<i64>),
+        text: &str,
+    ) {
+        let scope = self.with.scope;
+        let early = scope.since_us.is_some_and(|since| between_us.1.is_some_and(|ts| ts < since));
+        let late = scope.until_us.is_some_and(|until| between_us.0.is_some_and(|ts| ts >= until));
+        if early || late {
+            return;
+        }
+        let mut finding = Finding::of(self.log, kind, text);
+        (finding.places, finding.access_id, finding.between_us) = (places, access_id, between_us);
+        self.report.add(finding);
+    }
+}

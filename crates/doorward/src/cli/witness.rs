@@ -1,0 +1,77 @@
+//! `doorward witness`: cosigns the checkpoints of gateways, on a machine that is not theirs.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use doorward_audit::log::witness::Witness;
+use doorward_core::{Clock, SystemClock};
+use doorward_http::{Body, bind, full, serve_posts};
+use doorward_tlog::note::Vkey;
+use doorward_tlog::witness::REQUEST_MAX;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Response, StatusCode};
+use serde_json::json;
+
+use super::out;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The address, ADDRESS:PORT; port 0 takes a free one. Put a TLS proxy in front where others can listen in.
+    #[arg(long, default_value = "127.0.0.1:8091")]
+    listen: SocketAddr,
+    /// The directory for what it has seen. Losing it is losing the witness: it would cosign another history.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// The file of its private key, which is made when there is none.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Its name, as a new key has it: a host name and a path, without a scheme.
+    #[arg(long, default_value = "doorward-witness")]
+    name: String,
+    /// The public key of a log that it cosigns for (`doorward audit key`); may be given again.
+    #[arg(long, required = true, value_parser = vkey)]
+    log: Vec<Vkey>,
+}
+
+fn vkey(text: &str) -> Result<Vkey, String> {
+    Vkey::parse(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let witness = Arc::new(Witness::open(&args.state, &args.key, &args.name, args.log.clone())?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = bind(args.listen).await.with_context(|| args.listen.to_string())?;
+        let address = listener.local_addr()?;
+        out(&format!(
+            "{}\n",
+            json!({ "listening": address.to_string(), "vkey": witness.vkey().to_string() })
+        ))?;
+        let handler =
+            Arc::new(move |method: &Method, path: &str, body: &[u8]| answer(&witness, method, path, body));
+        serve_posts(listener, handler, REQUEST_MAX).await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn answer(witness: &Witness, method: &Method, path: &str, body: &[u8]) -> Response<Body> {
+    if path != "/add-checkpoint" {
+        return page(404, "text/plain; charset=utf-8", "there is /add-checkpoint\n".to_owned());
+    }
+    if method != Method::POST {
+        return page(405, "text/plain; charset=utf-8", "POST only\n".to_owned());
+    }
+    let now = u64::try_from(SystemClock.now().seconds()).unwrap_or(0);
+    let answer = witness.add_checkpoint(body, now);
+    page(answer.status, answer.content_type, answer.text)
+}
+
+fn page(status: u16, kind: &'static str, text: String) -> Response<Body> {
+    let mut response = Response::new(full(text));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
