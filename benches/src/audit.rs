@@ -9,6 +9,7 @@ use doorward_audit::config::{AuditConfig, SpoolConfig, StoreUrl};
 use doorward_core::{AccessRecord, Recorder};
 use doorward_testkit::records::read_record;
 
+use crate::audit_pg;
 use crate::process::cpu_nanos;
 use crate::table::{Table, Target, median};
 
@@ -18,7 +19,7 @@ const IN_FLIGHT: u32 = 512;
 const EACH: u32 = 800;
 pub(crate) const RECORDS: u32 = IN_FLIGHT * EACH;
 const ROUNDS: usize = 3;
-const DRAIN_MAX: Duration = Duration::from_secs(120);
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(120);
 
 pub fn run(table: &Table) -> Result<()> {
     table.heading("audit: records of about 512 bytes, CRC32C, fdatasync");
@@ -38,7 +39,7 @@ pub fn run(table: &Table) -> Result<()> {
     let drained = write(false)?;
     table.judge("shipping to SQLite, sustained", drained.drain_rate, "rec/s", Target::AtLeast(50_000.0));
     table.tell("CPU a record of shipping", drained.drain_cpu_micros, "us");
-    Ok(())
+    audit_pg::run(table)
 }
 
 struct Written {

@@ -2,6 +2,7 @@
 //! line. Nothing here is a test: a figure that misses its bound says so, and the program ends well.
 
 mod audit;
+mod audit_pg;
 mod core;
 mod dashboards;
 mod floor;

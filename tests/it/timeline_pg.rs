@@ -275,6 +275,24 @@ fn both_versions_of_postgres_keep_and_show_the_timeline() -> Result<()> {
             "{rows} shown of {kept}: {}",
             String::from_utf8_lossy(&shown.stderr)
         );
+        // Another role is let in, to what its scope says.
+        cluster.ensure_role("team", &format!("login password '{READER_PASSWORD}'"))?;
+        let admit = ["store", "reader", "team", "--environment", "elsewhere"];
+        let admitted = timeline.gateway().run(&admit)?;
+        ensure!(admitted.status.success(), "{}", String::from_utf8_lossy(&admitted.stderr));
+        let seen = "select count(*) from timeline.access_event";
+        ensure!(
+            cluster.sql_as("team", READER_PASSWORD, timeline.store.name(), seen)? == "0",
+            "too much is seen"
+        );
+        let doctor = timeline.gateway().run(&["doctor"])?;
+        let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        ensure!(doctor.status.success() && !said.contains("warn"), "{said}");
+        for words in
+            ["PostgreSQL without TimescaleDB", "store schema", "dw_reader has 1 scopes", "issuer idp"]
+        {
+            ensure!(said.contains(words), "no {words:?} in {said}");
+        }
         let default = "select count(*) from doorward.access_event_default";
         ensure!(timeline.store.sql(default)? == "0", "records are in the default partition");
     }

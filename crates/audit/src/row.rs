@@ -161,8 +161,12 @@ pub(crate) fn hex_text(bytes: &[u8]) -> String {
     text
 }
 
-/// Cuts a text to `max` bytes and says so in its end.
+/// Cuts a text to `max` bytes and says so in its end. A zero byte, which PostgreSQL's texts cannot hold, becomes
+/// the symbol for it here, before anything is hashed: so each store keeps the same values.
 pub(crate) fn bounded(text: &str, max: usize) -> Cow<'_, str> {
+    if text.contains('\0') {
+        return Cow::Owned(bounded(&text.replace('\0', "\u{2400}"), max).into_owned());
+    }
     if text.len() <= max {
         return Cow::Borrowed(text);
     }
@@ -191,4 +195,19 @@ fn actor(actor: &doorward_core::Actor) -> Json {
     }
     link.insert("sub".to_owned(), Json::from(&**actor.subject.reveal()));
     Json::Object(link)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_bounded_and_hold_nothing_that_a_store_refuses() {
+        assert!(matches!(bounded("short", 5), Cow::Borrowed("short")));
+        assert_eq!(bounded("a\0b\0", 20), "a\u{2400}b\u{2400}");
+        for text in ["\0".repeat(100), "ü".repeat(100)] {
+            let cut = bounded(&text, 50);
+            assert!(cut.len() <= 50 && !cut.contains('\0') && cut.ends_with("bytes in all]"), "{cut}");
+        }
+    }
 }

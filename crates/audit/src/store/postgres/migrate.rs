@@ -295,7 +295,14 @@ impl Migrator {
             };
             // The server gets a verifier, so that its log cannot hold the password.
             let verifier = scram_sha_256(login.password.expose().as_bytes());
-            sql = format!("CREATE ROLE {user} LOGIN PASSWORD {};\n", literal(&verifier));
+            // Another database's run may have made it meanwhile: roles are the whole cluster's.
+            sql = format!(
+                "DO $create$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = {}) THEN
+  CREATE ROLE {user} LOGIN PASSWORD {};
+END IF; END $create$;\n",
+                literal(&grantee.user),
+                literal(&verifier)
+            );
         }
         sql.push_str(&format!("GRANT {role} TO {user};\n{more}"));
         Ok(Step::new(format!("{} is a {}", grantee.user, role.trim_start_matches("doorward_")), sql))
@@ -427,11 +434,14 @@ CREATE SCHEMA IF NOT EXISTS timeline AUTHORIZATION doorward_owner",
 }
 
 fn is_role_race(error: &ClientError) -> bool {
-    // "tuple concurrently updated", and a role that another run has just made.
-    matches!(error.sqlstate(), Some("XX000" | "23505" | "42710"))
-        && error.server().is_some_and(|server| {
-            server.message.contains("concurrently") || server.message.contains("pg_auth")
-        })
+    let said = |words: &str| error.server().is_some_and(|server| server.message.contains(words));
+    match error.sqlstate() {
+        Some("XX000") => said("concurrently"),
+        Some("23505") => said("pg_auth"),
+        // A role or a membership that another run has just made: the next try finds it.
+        Some("42710") => true,
+        _ => false,
+    }
 }
 
 fn identifier(name: &str) -> String {
