@@ -13,6 +13,7 @@ pub const TARGETS: &[Target] = &[
     ("backend", backend),
     ("rest", rest),
     ("http", http),
+    ("redact", redact),
     ("ingest_records", ingest_records),
     ("ingest_otlp", ingest_otlp),
     ("ingest_syslog", ingest_syslog),
@@ -87,6 +88,19 @@ pub fn http(bytes: &[u8]) {
     let whole = through_gate(&bytes, bytes.len());
     assert!(whole.0 <= bytes.len(), "what passes was sent");
     assert_eq!(whole, through_gate(&bytes, PIECE_BYTES), "the cuts of the stream change its meaning");
+}
+
+/// A text on its way into a record, taken for each kind of text: what is left is its own redaction, and keeps to
+/// its bound.
+pub fn redact(bytes: &[u8]) {
+    use doorward_core::Form;
+    let text = String::from_utf8_lossy(bytes);
+    let redactor = doorward_redact::Redactor::default();
+    for form in [Form::Text, Form::Template, Form::Path, Form::Url, Form::Sql] {
+        let once = redactor.redact(form, &text, usize::MAX);
+        assert_eq!(redactor.redact(form, &once, usize::MAX), once, "twice is as once");
+        assert!(redactor.redact(form, &text, 64).len() <= 64, "a bound is kept");
+    }
 }
 
 /// Sends bytes through the gate's framing in pieces: how many pass, and what stops the others.

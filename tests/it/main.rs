@@ -18,6 +18,7 @@ mod kill9;
 mod observe;
 mod road;
 mod secrets;
+mod sinks;
 mod spool_faults;
 mod tamper;
 mod timeline_pg;

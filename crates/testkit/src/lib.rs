@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod grafana;
 pub mod http;
 pub mod issuer;
+pub mod object_store;
 pub mod oidc_provider;
 pub mod organs;
 pub mod postgres;

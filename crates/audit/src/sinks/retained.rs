@@ -66,6 +66,15 @@ impl Retained {
         Ok(())
     }
 
+    /// Says where all sinks are, at once: between two of them nothing is deleted that the second one needs.
+    pub(crate) fn begin(&self, sinks: impl Iterator<Item = (String, String, u64)>) {
+        let mut state = self.state.lock();
+        for (sink, segment, lag_max) in sinks {
+            state.needs.insert(sink, Need { segment, lag_max });
+        }
+        self.sweep(&mut state);
+    }
+
     /// Says that a sink is in a segment, and how far it may be behind.
     pub(crate) fn need(&self, sink: &str, segment: &str, lag_max: u64) {
         let mut state = self.state.lock();

@@ -101,9 +101,12 @@ impl Source {
     ) -> io::Result<Self> {
         let folder: Arc<dyn Files> = Arc::new(Directory::open(&spool.join(FOLDER))?);
         let source = Self { shared, retained, folder };
-        for (name, lag_max) in sinks {
-            source.retained.need(&name, &source.position(&name)?.segment, lag_max);
-        }
+        let needs = sinks.map(|(name, lag_max)| {
+            let position = source.position(&name)?;
+            Ok((name, position.segment, lag_max))
+        });
+        let needs = needs.collect::<io::Result<Vec<_>>>()?;
+        source.retained.begin(needs.into_iter());
         Ok(source)
     }
 

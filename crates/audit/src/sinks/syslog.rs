@@ -139,6 +139,10 @@ fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     tcp.set_read_timeout(Some(SPAN_MAX))?;
     tcp.set_write_timeout(Some(SPAN_MAX))?;
     tcp.set_nodelay(true)?;
+    // While nobody listens on a port of the local range, the kernel may connect it to itself.
+    if tcp.local_addr()? == tcp.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
     Ok(tcp)
 }
 

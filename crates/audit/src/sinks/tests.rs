@@ -187,6 +187,34 @@ fn a_collector_that_comes_and_goes_gets_each_record_and_nothing_personal() {
 }
 
 #[test]
+fn what_one_sink_has_is_kept_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Arc::new(Collector::default());
+    collector.status.store(200, Ordering::Relaxed);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    // By name the one that takes records comes first.
+    let sinks = json!({"a": {"otlp": {"endpoint": "http://collector"}},
+        "b": {"syslog": {"address": format!("tcp://{address}")}}});
+    let mut wanted = BTreeSet::new();
+    for _ in 0..3 {
+        let bench = Bench::start(dir.path(), sinks.clone(), &collector);
+        wanted.extend(bench.keep(4, "select 1"));
+        bench.until(|status| status.lag_bytes == 0 && status.sent_total == 4);
+        assert!(bench.audit.shutdown(Duration::from_secs(5)));
+    }
+    let listener = TcpListener::bind(address).unwrap();
+    let bench = Bench::start(dir.path(), sinks, &collector);
+    let (mut stream, _) = listener.accept().unwrap();
+    let seen = read_messages(&mut stream, 12);
+    let ids: BTreeSet<String> =
+        seen.iter().map(|(_, body)| body["access_id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids, wanted);
+    drop(bench);
+}
+
+#[test]
 fn a_record_that_is_refused_holds_up_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Arc::new(Collector::default());
