@@ -1,5 +1,6 @@
 //! The record's way: from a reserved place to a durable frame, and from the spool to the store.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,9 @@ use doorward_audit::config::{AuditConfig, SpoolConfig, StoreUrl};
 use doorward_core::{AccessRecord, Recorder};
 use doorward_testkit::records::read_record;
 
-use crate::audit_pg;
 use crate::process::cpu_nanos;
 use crate::table::{Table, Target, median};
+use crate::{audit_pg, latency};
 
 /// Calls in flight at once; each waits for its own record.
 const IN_FLIGHT: u32 = 512;
@@ -39,6 +40,8 @@ pub fn run(table: &Table) -> Result<()> {
     let drained = write(false)?;
     table.judge("shipping to SQLite, sustained", drained.drain_rate, "rec/s", Target::AtLeast(50_000.0));
     table.tell("CPU a record of shipping", drained.drain_cpu_micros, "us");
+    let folder = tempfile::tempdir()?;
+    latency::run(table, &config(folder.path(), true))?;
     audit_pg::run(table)
 }
 
@@ -53,13 +56,7 @@ struct Written {
 /// Writes all records into a fresh spool, waiting for each; then, if asked, ships them by a second start.
 fn write(leave: bool) -> Result<Written> {
     let folder = tempfile::tempdir()?;
-    let config = |drain_disabled| AuditConfig {
-        store: StoreUrl::sqlite(folder.path().join("audit.db")),
-        spool: SpoolConfig { dir: folder.path().join("spool"), ..SpoolConfig::default() },
-        drain_disabled,
-        ..AuditConfig::default()
-    };
-    let audit = Audit::open(&config(true))?;
+    let audit = Audit::open(&config(folder.path(), true))?;
     let recorder = audit.recorder();
     let me = std::process::id();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -79,7 +76,7 @@ fn write(leave: bool) -> Result<Written> {
     };
     if !leave {
         let (start, cpu) = (Instant::now(), cpu_nanos(me)?);
-        let audit = Audit::open(&config(false))?;
+        let audit = Audit::open(&config(folder.path(), false))?;
         while audit.status().shipped_total < u64::from(RECORDS) {
             ensure!(start.elapsed() < DRAIN_MAX, "the spool does not drain: {:?}", audit.status());
             std::thread::park_timeout(Duration::from_millis(2));
@@ -88,6 +85,15 @@ fn write(leave: bool) -> Result<Written> {
         written.drain_cpu_micros = micros(cpu_nanos(me)? - cpu);
     }
     Ok(written)
+}
+
+fn config(folder: &Path, drain_disabled: bool) -> AuditConfig {
+    AuditConfig {
+        store: StoreUrl::sqlite(folder.join("audit.db")),
+        spool: SpoolConfig { dir: folder.join("spool"), ..SpoolConfig::default() },
+        drain_disabled,
+        ..AuditConfig::default()
+    }
 }
 
 pub(crate) async fn produce(recorder: &Arc<dyn Recorder>, record: &AccessRecord) {

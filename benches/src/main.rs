@@ -6,6 +6,7 @@ mod audit_pg;
 mod core;
 mod dashboards;
 mod floor;
+mod latency;
 mod process;
 mod rest;
 mod table;

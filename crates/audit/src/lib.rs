@@ -129,6 +129,8 @@ pub struct Status {
     pub shipped_total: u64,
     /// Frames that are durable and not yet in the store.
     pub backlog: u64,
+    /// Whether calls that earlier starts left open have their frames by now, with outcome `unknown`.
+    pub settled: bool,
     /// Segment files; more than one is a sign that the store is behind.
     pub segments: usize,
     /// Records that could not be kept since the start.
@@ -317,6 +319,7 @@ impl Audit {
             shipped_total: self.progress.shipped_total.load(Ordering::Relaxed),
             backlog: committed_seq.saturating_sub(shipped_seq),
             segments,
+            settled: self.progress.settled.load(Ordering::Relaxed),
             lost_total: shared.lost_total(),
             damaged_total: self.progress.damaged_total.load(Ordering::Relaxed),
             spool_error: shared.trouble(),

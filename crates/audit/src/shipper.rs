@@ -50,6 +50,8 @@ pub(crate) struct Progress {
     pub(crate) shipped_total: AtomicU64,
     pub(crate) damaged_total: AtomicU64,
     pub(crate) error: Mutex<Option<String>>,
+    /// Whether calls that earlier starts left open have a frame of their own by now.
+    pub(crate) settled: AtomicBool,
     /// Failures since the last success.
     failures: AtomicU32,
     /// Ends the thread when everything is shipped.

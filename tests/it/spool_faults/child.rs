@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use doorward_audit::Audit;
-use doorward_audit::config::{AuditConfig, Retention, SpoolConfig, StoreUrl};
+use doorward_audit::config::{AuditConfig, Retention, SpoolConfig};
 use doorward_core::{AccessId, AccessRecord, Personal, Recorder, Timestamp};
-use doorward_settings::ByteSize;
+use doorward_settings::{ByteSize, Document};
 use doorward_testkit::records::read_record;
 use doorward_testkit::{pause, wait_until};
 
@@ -31,7 +31,8 @@ const PADDING: usize = 6 << 10;
 #[derive(Clone, Debug)]
 pub(super) struct Orders {
     pub(super) seed: u64,
-    pub(super) store: String,
+    /// The configuration, in one line.
+    pub(super) config: String,
     pub(super) spool: PathBuf,
     /// How long callers call; then the gateway stops.
     pub(super) calls: Duration,
@@ -45,16 +46,16 @@ impl Orders {
     pub(super) fn encode(&self) -> String {
         let ballast = self.ballast.as_deref().unwrap_or(Path::new(""));
         let (spool, millis) = (self.spool.display(), self.calls.as_millis());
-        let Self { seed, store, troubles, .. } = self;
-        format!("{seed}\n{store}\n{spool}\n{millis}\n{troubles}\n{}", ballast.display())
+        let Self { seed, config, troubles, .. } = self;
+        format!("{seed}\n{config}\n{spool}\n{millis}\n{troubles}\n{}", ballast.display())
     }
 
     fn decode(text: &str) -> Result<Self> {
-        let [seed, store, spool, millis, troubles, ballast] =
+        let [seed, config, spool, millis, troubles, ballast] =
             text.splitn(6, '\n').collect::<Vec<_>>().try_into().ok().context("six orders")?;
         Ok(Self {
             seed: seed.parse()?,
-            store: store.to_owned(),
+            config: config.to_owned(),
             spool: spool.into(),
             calls: Duration::from_millis(millis.parse()?),
             troubles: troubles.parse()?,
@@ -64,9 +65,9 @@ impl Orders {
 }
 
 /// The configuration of every life.
-pub(super) fn config(store: &str, spool: &Path) -> Result<AuditConfig> {
+pub(super) fn config(sections: &str, spool: &Path) -> Result<AuditConfig> {
+    let document = Document::parse("doorward.yaml", sections)?;
     Ok(AuditConfig {
-        store: StoreUrl::parse(store).map_err(anyhow::Error::msg)?,
         spool: SpoolConfig {
             dir: spool.to_owned(),
             size_max: ByteSize::new(SPOOL_SIZE),
@@ -75,14 +76,14 @@ pub(super) fn config(store: &str, spool: &Path) -> Result<AuditConfig> {
         },
         // Clocks jump by years here.
         retention: Retention { age: None, size: None, ..Retention::default() },
-        ..AuditConfig::default()
+        ..document.root().deserialize()?
     })
 }
 
 /// Lives.
 pub(super) fn live(orders: &str) -> Result<()> {
     let orders = Orders::decode(orders)?;
-    let config = config(&orders.store, &orders.spool)?;
+    let config = config(&orders.config, &orders.spool)?;
     let plan = Plan::new();
     let audit = Audit::open_with_store(&config, opener(config.store.clone(), plan.clone()))?;
     println!("alive");
@@ -127,7 +128,7 @@ fn trouble(orders: &Orders, plan: &Plan, over: &AtomicBool) -> Result<()> {
 }
 
 /// Takes all that the disk has.
-fn fill(ballast: &Path) -> Result<()> {
+pub(super) fn fill(ballast: &Path) -> Result<()> {
     use std::io::Write;
     let mut file = std::fs::File::create(ballast)?;
     let block = vec![0x55; 64 << 10];

@@ -6,6 +6,7 @@
 //! looks for open intents again. When a write failed and the frame may or may not be on disk, the rest of the
 //! settling waits for the next start, which knows.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use doorward_core::{Clock, NotDurable, Outcome, SystemClock};
@@ -65,6 +66,8 @@ impl Shipper {
             }
             Settling::Waiting(waiting) => self.append(waiting.listen()),
         };
+        let settled = matches!(self.settling, Settling::Done);
+        self.progress.settled.store(settled, Ordering::Relaxed);
         Ok(())
     }
 

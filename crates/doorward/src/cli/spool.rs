@@ -79,11 +79,12 @@ fn place(source: &Source, where_: &Where) -> anyhow::Result<(PathBuf, Option<Sto
 
 fn show(source: &Source, where_: &Where, as_json: bool) -> anyhow::Result<ExitCode> {
     let (dir, url) = place(source, where_)?;
-    // A file that is not there is not made.
-    let url = url.filter(|url| !matches!(url, StoreUrl::Sqlite(path) if !path.exists()));
-    let mut store = url.and_then(|url| store::open(&url).ok());
-    let mut shipped = |gateway_id: &str, epoch: u64| {
-        store.as_mut().and_then(|store| store.high_water(gateway_id, epoch).ok()).map(|mark| mark.last_seq)
+    // A file that is not there holds nothing, and is not made.
+    let none = matches!(&url, Some(StoreUrl::Sqlite(path)) if !path.exists());
+    let mut store = url.filter(|_| !none).and_then(|url| store::open(&url).ok());
+    let mut shipped = |gateway_id: &str, epoch: u64| match &mut store {
+        Some(store) => store.high_water(gateway_id, epoch).ok().map(|mark| mark.last_seq),
+        None => none.then_some(0),
     };
     let found = match inspect::inspect(&dir, &mut shipped) {
         Ok(found) => found,
@@ -220,10 +221,7 @@ fn drain(source: &Source, timeout: Duration) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let audit = Audit::open(&config.root.audit())?;
     // Settling calls that an earlier gateway left open makes frames of its own, which are shipped too.
-    while audit.status().backlog > 0 || audit.status().segments > 1 {
-        if started.elapsed() > timeout {
-            break;
-        }
+    while !audit.status().settled && started.elapsed() < timeout {
         std::thread::park_timeout(LOOK_EVERY);
     }
     let all = audit.shutdown(timeout.saturating_sub(started.elapsed()));
