@@ -22,7 +22,12 @@ const SHIPPED_WITHIN: Duration = Duration::from_secs(120);
 pub fn run(table: &Table) -> Result<()> {
     table.heading("tlog: SHA-256, RFC 6962, verified from SQLite");
     let mut rates: Vec<f64> = (0..ROUNDS).map(|_| hash()).collect();
-    table.judge("leaves hashed into the tree, one core", median(&mut rates), "leaves/s", Target::AtLeast(1e6));
+    table.judge(
+        "leaves hashed into the tree, one core",
+        median(&mut rates),
+        "leaves/s",
+        Target::AtLeast(1e6),
+    );
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("audit.db");
     fill(&AuditConfig {

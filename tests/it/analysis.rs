@@ -80,7 +80,7 @@ fn call(number: u64, template: &AccessRecord) -> AccessRecord {
     let mut record = template.clone();
     record.access_id = AccessId::from(uuid::Uuid::from_u128(u128::from(number)));
     record.ts = Timestamp::from_seconds(START + (number.cast_signed() - 1) * 30);
-    record.principal = (number % 5 != 0).then(|| {
+    record.principal = (!number.is_multiple_of(5)).then(|| {
         Arc::new(Principal {
             issuer: IssuerName::new("idp"),
             subject: Personal::from(format!("u-{}", number % 3)),
@@ -89,7 +89,7 @@ fn call(number: u64, template: &AccessRecord) -> AccessRecord {
             ..Principal::public()
         })
     });
-    let resource = ResourceName::new(if number % 4 == 0 { "ledger" } else { "shop" });
+    let resource = ResourceName::new(if number.is_multiple_of(4) { "ledger" } else { "shop" });
     let action = |table| Action {
         verb: Verb::Read,
         resource: resource.clone(),
@@ -115,11 +115,11 @@ fn call(number: u64, template: &AccessRecord) -> AccessRecord {
         cause: None,
     });
     record.limit_remaining = Some(100 - number % 50);
-    record.cache_status = Some(if number % 2 == 0 { "hit" } else { "miss" }.into());
+    record.cache_status = Some(if number.is_multiple_of(2) { "hit" } else { "miss" }.into());
     record.rows = Some(number);
     record.bytes_out = number * 100;
     record.duration_us = 1_000 + number * 10;
-    record.task = (number % 8 == 0).then(|| {
+    record.task = number.is_multiple_of(8).then(|| {
         Box::new(TaskRef {
             dag_id: Some("nightly".into()),
             task_id: Some("load".into()),

@@ -153,7 +153,7 @@ store:
 
 /// TimescaleDB where it can be had, PostgreSQL 15 otherwise.
 fn best() -> Result<Cluster> {
-    Ok(Cluster::timescale_if_possible()?.map_or_else(Cluster::debian, Ok)?)
+    Cluster::timescale_if_possible()?.map_or_else(Cluster::debian, Ok)
 }
 
 #[test]

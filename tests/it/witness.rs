@@ -65,9 +65,8 @@ fn a_witness_cosigns_what_the_gateway_logs() -> Result<()> {
     );
     let bed = Bed::start_with(Cluster::shared()?, SHOP, |_, config| Setup::new(&format!("{config}{more}")))?;
     let client = bed.client("ann", &["readers"])?;
-    let call = || -> Result<String> {
-        block_on(async { id_of(&client.get("/shop/orders?limit=1").await?) })?
-    };
+    let call =
+        || -> Result<String> { block_on(async { id_of(&client.get("/shop/orders?limit=1").await?) })? };
     let first = call()?;
     records(&bed.gateway, std::slice::from_ref(&first))?;
     let mut cosigned = 0;
@@ -75,7 +74,8 @@ fn a_witness_cosigns_what_the_gateway_logs() -> Result<()> {
         call()?;
         let before = cosigned;
         wait_until(SOON, || {
-            cosigned = newest(&outside).filter(|note| is_cosigned(note, &log.vkey(), &witness.vkey)).map_or(0, size);
+            cosigned =
+                newest(&outside).filter(|note| is_cosigned(note, &log.vkey(), &witness.vkey)).map_or(0, size);
             cosigned > before
         });
         ensure!(cosigned > before, "no cosigned checkpoint came: {}", bed.gateway.log());
