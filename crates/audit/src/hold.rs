@@ -304,7 +304,7 @@ mod tests {
         let mut expected = vec![case.clone(), shop.clone()];
         expected.sort_by_key(|hold| hold.id.to_string());
         assert_eq!(holds.list(false).unwrap(), expected);
-        assert_eq!(holds.covering(&[bob, ann]).unwrap(), [case.clone()]);
+        assert_eq!(holds.covering(&[bob, ann]).unwrap(), std::slice::from_ref(&case));
         // There are no records of Bob in the shop.
         assert_eq!(holds.covering(&[bob]).unwrap(), []);
         assert!(!unknown_callers_held(store)().is_ok_and(|held| !held));

@@ -86,7 +86,7 @@ fn stop(audit: Audit) {
 }
 
 /// Keeps these calls with a gateway that then stops.
-fn kept(config: &AuditConfig, calls: Vec<Box<AccessRecord>>) -> Vec<Row> {
+fn kept(config: &AuditConfig, calls: impl IntoIterator<Item = Box<AccessRecord>>) -> Vec<Row> {
     let audit = loop {
         match Audit::open(config) {
             // A process that another test is starting holds the lock until it has become another program.
@@ -234,7 +234,7 @@ fn key_of(config: &AuditConfig, id: Uuid) -> (Vec<u8>, [u8; 32]) {
 fn a_value_that_was_moved_or_changed_does_not_open() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    let rows = kept(&config, vec![call_of("ann"), call_of("ann"), call_of("bob")]);
+    let rows = kept(&config, [call_of("ann"), call_of("ann"), call_of("bob")]);
     let mut reader = Reader::new(&config);
     let place = |name: &str| COLUMNS.iter().position(|column| column.name == name).unwrap();
     let mut swapped = |name: &str, row: usize, from: (usize, &str)| {
@@ -269,7 +269,7 @@ fn an_operator_may_have_more_columns_sealed() {
     config.personal.fields = ["object", "user_agent", "groups"].map(str::to_owned).into();
     let mut call = call_of("ann");
     call.user_agent = Some("agent-of-ann/1".into());
-    let rows = kept(&config, vec![call]);
+    let rows = kept(&config, [call]);
     nowhere(dir.path(), &[b"agent-of-ann/1", b"public/orders", b"analysts"]);
     let opened = Reader::new(&config).rows(&rows);
     assert_eq!(opened[0].text("object"), Some("public/orders"));
@@ -331,7 +331,7 @@ fn two_gateways_agree_on_whose_id_is_whose() {
     let names: Vec<String> = (0..40).map(|number| format!("person-{number}")).collect();
     std::thread::scope(|scope| {
         for config in &gateways {
-            scope.spawn(|| kept(config, names.iter().map(|name| call_of(name)).collect()));
+            scope.spawn(|| kept(config, names.iter().map(|name| call_of(name))));
         }
     });
     let ids = |config: &AuditConfig| -> Vec<String> {
@@ -353,7 +353,7 @@ fn two_gateways_agree_on_whose_id_is_whose() {
 fn the_wrong_master_key_is_no_master_key() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    kept(&config, vec![call_of("ann")]);
+    kept(&config, [call_of("ann")]);
     let file = dir.path().join("data/master.key");
     let right = std::fs::read_to_string(&file).unwrap();
     let refused = |expected: &str| {
@@ -371,14 +371,14 @@ fn the_wrong_master_key_is_no_master_key() {
     assert!(Audit::open(&config).unwrap_err().to_string().contains("restore it from its backup"));
     assert!(!file.exists(), "another key was made in its place");
     std::fs::write(&file, &right).unwrap();
-    assert_eq!(kept(&config, vec![call_of("ann")]).len(), 2);
+    assert_eq!(kept(&config, [call_of("ann")]).len(), 2);
 }
 
 #[test]
 fn a_master_key_is_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
-    kept(&config, vec![call_of("ann")]);
+    kept(&config, [call_of("ann")]);
     let (old, new) = (dir.path().join("old"), dir.path().join("new"));
     std::fs::rename(dir.path().join("data/master.key"), &old).unwrap();
     std::fs::write(&new, MasterKey::generate().unwrap().as_bytes()).unwrap();
@@ -390,12 +390,12 @@ fn a_master_key_is_replaced() {
     let document = Document::parse("doorward.yaml", &text).unwrap();
     config.personal = document.root().deserialize::<AuditConfig>().unwrap().personal;
     // Both gateways that have the old one and those that have the new one work, until the end.
-    kept(&config, vec![call_of("bob")]);
+    kept(&config, [call_of("bob")]);
     Opener::open(&config).unwrap().rewrap(true).unwrap();
-    kept(&config, vec![call_of("ann")]);
+    kept(&config, [call_of("ann")]);
     let id = Opener::open(&config).unwrap().rewrap(false).unwrap();
     config.personal.old_master_keys.clear();
-    let rows = kept(&config, vec![call_of("ann")]);
+    let rows = kept(&config, [call_of("ann")]);
     let opened = Reader::new(&config).rows(&rows);
     let names: Vec<_> = opened.iter().map(|row| row.text("principal_subject").unwrap()).collect();
     assert_eq!(names, ["ann", "bob", "ann", "ann"]);
@@ -423,7 +423,7 @@ fn the_mapping_of_the_first_version_is_sealed_in_place() {
         file.execute("INSERT INTO subject VALUES ('corp', ?1, ?2)", [name, &id.to_string()]).unwrap();
     }
     drop(file);
-    let rows = kept(&config, vec![call_of("ann")]);
+    let rows = kept(&config, [call_of("ann")]);
     assert_eq!(rows[0].text("subject_id"), Some(id.to_string().as_str()));
     nowhere(&dir.path().join("data"), &[b"person-of-before"]);
     let mut opener = Opener::open(&config).unwrap();
@@ -642,14 +642,14 @@ fn who_was_erased_is_not_brought_back_by_a_gateway_that_was_cut_off() {
 fn a_mapping_whose_frame_was_lost_is_used_by_the_next_start() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
-    kept(&config, vec![call_of("bob")]);
+    kept(&config, [call_of("bob")]);
     // The power fails between the two commits: the mapping is there, and no frame uses it.
     let masters = super::start::masters(&config, false).unwrap();
     let mut opened = Opened::new(super::start::opener(&config)().unwrap(), &masters).unwrap();
     let who = Who::Person { issuer: "corp".into(), subject: "ann".into(), email: None };
     let id = opened.resolve(&[who]).unwrap()[0].id;
     drop(opened);
-    let rows = kept(&config, vec![call_of("ann")]);
+    let rows = kept(&config, [call_of("ann")]);
     assert_eq!(rows[1].text("subject_id"), Some(id.to_string().as_str()));
     assert_eq!(Opener::open(&config).unwrap().find(&subject("ann")).unwrap().len(), 1);
 }
@@ -690,7 +690,7 @@ fn keys_of_past_days_are_destroyed_unless_a_hold_covers_them() {
 fn callers_who_are_not_known_are_sealed_by_the_day() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
-    let rows = kept(&config, vec![nobodys_call()]);
+    let rows = kept(&config, [nobodys_call()]);
     assert_eq!(rows[0].text("subject_id"), None);
     assert!(rows[0].text("source_ip").unwrap().starts_with("d1."));
     assert_eq!(Reader::new(&config).rows(&rows)[0].text("source_ip"), Some("203.0.113.77"));
@@ -818,7 +818,7 @@ fn gateways_share_a_database_of_keys_and_outlive_its_restart() {
             config
         })
         .collect();
-    let first = kept(&gateways[0], vec![call_of("ann")]);
+    let first = kept(&gateways[0], [call_of("ann")]);
     let audit = Audit::open(&gateways[1]).unwrap();
     keep(&audit, call_of("ann"));
     cluster.stop().unwrap();
