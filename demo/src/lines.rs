@@ -7,6 +7,8 @@ use std::process::Command;
 use anyhow::Result;
 use doorward_testkit::issuer::PEOPLE;
 
+use crate::STORE_OVERLAY;
+
 /// The file that the lines read their variables from.
 pub(crate) const ENVIRONMENT: &str = "env";
 
@@ -95,6 +97,54 @@ const LINES: &[Line] = &[
         promises: &["authorize", "decode", "authorize.no-grant"],
         excludes: &["no record"],
     },
+    Line {
+        title: "The same timeline by SQL, as a role that may only read it",
+        command: r#"psql "$TIMELINE" -c 'select coalesce("grant", fault_code) as grant_or_fault, outcome, count(*) as calls, sum(rows) as rows from timeline.access_event group by 1, 2 order by 3 desc'"#,
+        promises: &["analysts", "daily-load", "denied", "limited"],
+        excludes: &["ERROR"],
+    },
+    Line {
+        title: "… its sums by the minute, with latencies, from which dashboards are drawn",
+        command: r#"psql "$TIMELINE" -c "select time, endpoint, outcome, sum(calls) as calls, round(timeline.quantile(timeline.sketch_merge(duration_sketch), 0.99)::numeric / 1000, 1) as p99_ms from timeline.traffic_1m group by 1, 2, 3 order by 4 desc limit 5""#,
+        promises: &["p99_ms", "GET /air/{table}"],
+        excludes: &["ERROR"],
+    },
+    Line {
+        title: "… and on the terminal",
+        command: r#"$DOORWARD audit stats --since 1h"#,
+        promises: &["calls", "analysts"],
+        excludes: &["error:"],
+    },
+    Line {
+        title: "That role changes nothing",
+        command: r#"psql "$TIMELINE" -c 'delete from timeline.access_event' || true; psql "$TIMELINE" -c 'truncate doorward.access_event' || true"#,
+        promises: &["permission denied for view access_event", "permission denied for table access_event"],
+        excludes: &["DELETE ", "TRUNCATE"],
+    },
+    Line {
+        title: "Nor does the superuser, by plain SQL",
+        command: r#"psql "$SUPERUSER" -c 'delete from doorward.access_event' || true"#,
+        promises: &["records are never changed"],
+        excludes: &["DELETE 1"],
+    },
+    Line {
+        title: "Each record is a leaf of a signed Merkle log: nothing is changed or missing",
+        command: r#"sleep 3; $DOORWARD audit verify --vkey "$($DOORWARD audit key)""#,
+        promises: &["verified: "],
+        excludes: &["finding", "not yet under a checkpoint"],
+    },
+    Line {
+        title: "A superuser who switches the triggers off makes a refusal look allowed: it is found, and named",
+        command: r#"psql "$SUPERUSER" -c "set session_replication_role = replica; update doorward.access_event set outcome = 'allowed' where access_id = (select min(access_id::text)::uuid from doorward.access_event where outcome = 'denied')"; $DOORWARD audit verify || true"#,
+        promises: &["UPDATE 1", "changed"],
+        excludes: &["missing"],
+    },
+    Line {
+        title: "… and deletes the pipeline's record: that is found as well",
+        command: r#"psql "$SUPERUSER" -c "set session_replication_role = replica; delete from doorward.access_event where \"grant\" = 'daily-load'"; $DOORWARD audit verify || true"#,
+        promises: &["DELETE 1", "changed", "missing"],
+        excludes: &[],
+    },
 ];
 
 /// The variables that the lines use, as shell text.
@@ -107,7 +157,10 @@ pub(crate) fn environment(http: &str, admin: &str, binary: &Path, folder: &Path)
         let _ = writeln!(text, "export {name}=$(cat '{folder}/{}.token')", person.name);
     }
     let _ = writeln!(text, "export DOORWARD='{}'", binary.display());
-    let _ = writeln!(text, "export DOORWARD_CONFIG='{folder}/doorward.yaml:{folder}/ports.yaml'");
+    let _ = writeln!(
+        text,
+        "export DOORWARD_CONFIG='{folder}/doorward.yaml:{folder}/ports.yaml:{folder}/{STORE_OVERLAY}'"
+    );
     let _ = writeln!(text, "cd '{folder}'");
     text
 }

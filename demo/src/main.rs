@@ -1,8 +1,10 @@
 //! The demo: a private PostgreSQL with airports and flights, an identity provider with four people, the
-//! gateway, and lines to paste. Ctrl-C ends all of it and leaves nothing behind. With `--check` it runs
-//! the lines itself, prints what came back, and fails when one is not as promised.
+//! gateway with its timeline in TimescaleDB or PostgreSQL, and lines to paste. Ctrl-C ends all of it and
+//! leaves nothing behind. With `--check` it runs the lines itself, prints what came back, and fails when one
+//! is not as promised.
 
 mod lines;
+mod store;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,16 +15,21 @@ use doorward_testkit::gateway::{Running, Setup, binary};
 use doorward_testkit::issuer::{Issuer, PEOPLE};
 use doorward_testkit::postgres::{Cluster, Durability, Installation};
 
+use crate::store::Store;
+
 /// How long the people's tokens last.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(8 * 60 * 60);
 const DATABASE: &str = "air";
 /// The gateway's login at the database; the cluster lives as long as the demo does.
 const LOGIN_PASSWORD: &str = "AIR_PASSWORD";
+/// What is laid over the configuration for the timeline.
+const STORE_OVERLAY: &str = "store.yaml";
 
 /// What runs while the demo does. Dropped, it stops, last started first.
 struct Demo {
     gateway: Running,
     _issuer: Issuer,
+    _store: Store,
     _cluster: Cluster,
 }
 
@@ -54,6 +61,8 @@ fn start() -> Result<Demo> {
         .script(DATABASE, &root.join("demo/load.sql"), &[("authenticator_password", password)], &data)
         .context("the data cannot be loaded")?;
 
+    let store = Store::start(&cluster)?;
+
     println!("Starting an identity provider with four people …");
     let issuer = Issuer::start()?;
 
@@ -69,15 +78,16 @@ fn start() -> Result<Demo> {
     let mut setup = Setup::new(&example)?
         .file("ports.yaml", overlay)?
         .env(LOGIN_PASSWORD, password)
-        .arg("--config=ports.yaml");
+        .arg("--config=ports.yaml")
+        .arg(&format!("--config={STORE_OVERLAY}"));
     for person in &PEOPLE {
         setup = setup.file(&format!("{}.token", person.name), person.token(&issuer, TOKEN_LIFETIME)?)?;
     }
-    let gateway = setup.start()?;
+    let gateway = store.prepare(setup, STORE_OVERLAY)?.start()?;
     let environment =
         lines::environment(&gateway.url()?, &gateway.admin_url()?, &binary()?, gateway.folder());
-    gateway.write(lines::ENVIRONMENT, environment)?;
-    Ok(Demo { gateway, _issuer: issuer, _cluster: cluster })
+    gateway.write(lines::ENVIRONMENT, environment + &store.environment())?;
+    Ok(Demo { gateway, _issuer: issuer, _store: store, _cluster: cluster })
 }
 
 /// The checkout that the demo runs in: its data and its configuration are there.
