@@ -18,6 +18,7 @@ pub mod organs;
 pub mod postgres;
 pub mod proxy;
 pub mod records;
+pub mod timescale_community;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -11,13 +11,13 @@
 
 use std::fmt::Write as _;
 
-use doorward_pgclient::blocking::{Client, ClientError};
+use doorward_pgclient::blocking::{Client, ClientError, Param};
 
 use super::sketch::GROWTH;
 use super::tables::{DimensionType, Fold, Level, TABLES, TRAFFIC, Table};
 use super::views::VIEWS;
 use super::{Cell, Rollups};
-use crate::config::{MINUTE_DAYS_MIN, QUARTER_DAYS_MIN};
+use crate::config::{MINUTE_DAYS_MIN, QUARTER_DAYS_MIN, RollupRetention};
 
 /// Functions on sketches and levels.
 const FUNCTIONS: &str = include_str!("functions.sql");
@@ -65,9 +65,10 @@ pub fn plain_levels() -> String {
 }
 
 /// The levels above a minute as continuous aggregates, refreshed by policies; one statement each, to be run outside
-/// of a transaction. `extension` is the schema of TimescaleDB's functions, `keep_days` how long minutes and quarters
-/// stay: a refresh never reaches what retention has taken, or it would take it from the level above.
-pub fn continuous_levels(extension: &str, keep_days: (u32, u32)) -> Vec<String> {
+/// of a transaction. `extension` is the schema of TimescaleDB's functions. A refresh reaches back as far as the level
+/// below is kept, for late records, and no further, or it would take from the level above what retention has taken
+/// below; so a gateway cannot remove what is younger than `keep` says.
+pub fn continuous_levels(extension: &str, keep: &RollupRetention) -> Vec<String> {
     let ext = quoted(extension);
     let mut statements = Vec::new();
     for table in TABLES {
@@ -76,9 +77,9 @@ pub fn continuous_levels(extension: &str, keep_days: (u32, u32)) -> Vec<String> 
             "SELECT {ext}.create_hypertable('doorward.{minute}'::regclass, \
              {ext}.by_range('bucket', INTERVAL '1 day'), if_not_exists => true, migrate_data => true)"
         ));
-        for (level, below, width, keep, every) in [
-            (Level::Quarter, minute.clone(), "15 minutes", keep_days.0, "5 minutes"),
-            (Level::Day, table.level(Level::Quarter), "1 day", keep_days.1, "1 hour"),
+        for (level, below, width, every) in [
+            (Level::Quarter, Level::Minute, "15 minutes", "5 minutes"),
+            (Level::Day, Level::Quarter, "1 day", "1 hour"),
         ] {
             let name = table.level(level);
             let (dimensions, sums) = (plain_dimensions(table), aggregates(table));
@@ -86,19 +87,34 @@ pub fn continuous_levels(extension: &str, keep_days: (u32, u32)) -> Vec<String> 
                 "CREATE MATERIALIZED VIEW IF NOT EXISTS doorward.{name} \
                  WITH (timescaledb.continuous, timescaledb.materialized_only = false) AS \
                  SELECT {ext}.time_bucket(INTERVAL '{width}', bucket) AS bucket, {dimensions}, {sums} \
-                 FROM doorward.{below} GROUP BY 1, {dimensions} WITH NO DATA"
+                 FROM doorward.{} GROUP BY 1, {dimensions} WITH NO DATA",
+                table.level(below)
             ));
+            // Chunks of a day go when they are older as a whole.
+            let reach = kept_days(keep, below)
+                .map_or("NULL".to_owned(), |days| format!("INTERVAL '{} days'", days.saturating_sub(1)));
+            // Made anew, because how long levels are kept may have changed.
             statements.push(format!(
-                "SELECT {ext}.add_continuous_aggregate_policy('doorward.{name}'::regclass, \
-                 start_offset => INTERVAL '{} days', end_offset => INTERVAL '{width}', \
-                 schedule_interval => INTERVAL '{every}', if_not_exists => true)",
-                keep.saturating_sub(1).max(3)
+                "DO $policy$ BEGIN
+                   PERFORM {ext}.remove_continuous_aggregate_policy('doorward.{name}'::regclass, if_exists => true);
+                   PERFORM {ext}.add_continuous_aggregate_policy('doorward.{name}'::regclass,
+                     start_offset => {reach}, end_offset => INTERVAL '{width}',
+                     schedule_interval => INTERVAL '{every}');
+                 END $policy$"
             ));
         }
     }
     statements.push(fold_function(&[Level::Minute]));
-    statements.push(expire_function(Some(&ext)));
+    statements.push(expire_function(Some((&ext, keep))));
     statements
+}
+
+/// Whether the levels above a minute are tables, which `fold_rollups` keeps.
+pub fn is_folded(client: &mut Client) -> Result<bool, ClientError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+               WHERE n.nspname = 'doorward' AND c.relname = $1 AND c.relkind = 'r')";
+    let reply = client.query(sql, &[Param::Text(&TRAFFIC.level(Level::Quarter))])?;
+    Ok(reply.first().and_then(|row| row.bool(0)) == Some(true))
 }
 
 /// The views, for those who read. They come last: each edition's levels are there by then. `visible` is the
@@ -225,23 +241,32 @@ fn fold_function(levels: &[Level]) -> String {
     )
 }
 
-/// Removes a level's rows from before a time, within the bounds that late records need; with continuous aggregates,
-/// whole chunks.
-fn expire_function(extension: Option<&str>) -> String {
+/// How many days a level is kept at least; nothing when it is kept for ever.
+fn kept_days(keep: &RollupRetention, level: Level) -> Option<u64> {
+    let (span, least) = match level {
+        Level::Minute => (keep.minute, MINUTE_DAYS_MIN),
+        Level::Quarter => (keep.quarter, QUARTER_DAYS_MIN),
+        Level::Day => (keep.day, QUARTER_DAYS_MIN),
+    };
+    Some(span?.get().as_secs().div_ceil(24 * 60 * 60).max(least))
+}
+
+/// Removes a level's rows from before a time, within the bounds that late records need; with continuous aggregates
+/// (the schema of TimescaleDB's functions, and how long levels are kept), whole chunks.
+fn expire_function(continuous: Option<(&str, &RollupRetention)>) -> String {
     let mut body = String::new();
     for level in Level::ALL {
-        let (label, least) = match level {
-            Level::Minute => ("1m", MINUTE_DAYS_MIN),
-            Level::Quarter => ("15m", QUARTER_DAYS_MIN),
-            Level::Day => ("1d", QUARTER_DAYS_MIN),
+        let label = level.as_str();
+        let bound = match (continuous, level) {
+            (Some((_, keep)), _) => kept_days(keep, level),
+            (None, Level::Minute) => Some(MINUTE_DAYS_MIN),
+            (None, Level::Quarter | Level::Day) => Some(QUARTER_DAYS_MIN),
         };
-        let _ = write!(
-            body,
-            "IF level = '{label}' THEN reach := least(before, now() - INTERVAL '{least} days');"
-        );
+        let bound = bound.map_or("'-infinity'".to_owned(), |days| format!("now() - INTERVAL '{days} days'"));
+        let _ = write!(body, "IF level = '{label}' THEN reach := least(before, {bound});");
         for name in TABLES.map(|table| table.level(level)) {
-            let _ = match extension {
-                Some(ext) => write!(
+            let _ = match continuous {
+                Some((ext, _)) => write!(
                     body,
                     " PERFORM {ext}.drop_chunks('doorward.{name}'::regclass, older_than => reach);"
                 ),

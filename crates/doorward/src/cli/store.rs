@@ -118,6 +118,9 @@ fn reader(server: &Server, args: &Reader) -> anyhow::Result<ExitCode> {
 }
 
 fn apply(migrator: &mut Migrator, migration: &Migration, dry_run: bool) -> anyhow::Result<()> {
+    if !dry_run && let Some(step) = migrator.extension(migration)? {
+        migrator.run(&step).with_context(|| step.title.clone())?;
+    }
     for step in migrator.plan(migration)? {
         if dry_run {
             out(&format!(

@@ -37,8 +37,9 @@ pub const HASH_PARTITIONS_MAX: u16 = 16;
 /// Records older than this are put in columns, where the edition has them.
 const COLUMNSTORE_AFTER: &str = "2 days";
 
-/// How long minutes and quarters of an hour are taken to be kept, in days; a refresh reaches no further back.
-const KEEP_DAYS: (u32, u32) = (4, 7);
+/// TimescaleDB runs jobs only for an owner that may log in. This one has no password, and no connection but those of
+/// background workers, which are not counted.
+const JOBS_OWNER: &str = "ALTER ROLE doorward_owner LOGIN PASSWORD NULL CONNECTION LIMIT 0";
 /// Whether a reader may see a row of a rollup. Groups are no dimension, so a reader of one group sees none.
 const VISIBLE: &str =
     "((SELECT EXISTS (SELECT 1 FROM doorward.own_scope WHERE environment = '*' AND \"group\" = '*'))
@@ -177,6 +178,13 @@ impl Migrator {
         Ok(())
     }
 
+    /// The step that is run before a plan is made: TimescaleDB's extension, where the server has loaded it and no
+    /// layout is chosen yet. Only with it does the server say which edition it is.
+    pub fn extension(&mut self, migration: &Migration) -> Result<Option<Step>, StoreError> {
+        let from = self.version()?;
+        Ok(self.layout(from, migration)?.create_extension.then(extension_step))
+    }
+
     /// What has to be run, in order. Reads only.
     pub fn plan(&mut self, migration: &Migration) -> Result<Vec<Step>, StoreError> {
         let from = self.version()?;
@@ -189,8 +197,7 @@ impl Migrator {
         let layout = self.layout(from, migration)?;
         let mut steps = vec![Step::new("roles and schemas", roles())];
         if from == 0 && layout.create_extension {
-            let sql = "CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA public";
-            steps.push(Step::new("TimescaleDB's extension", sql));
+            steps.push(extension_step());
         }
         for (version, (title, sql)) in (1u32..).zip(VERSIONS) {
             if version > from && version <= to {
@@ -202,8 +209,12 @@ impl Migrator {
         if to >= 2 {
             steps.push(Step::new("partitions of the next days", "SELECT doorward.maintain()"));
         }
+        if layout.community() {
+            steps.push(Step::new("owner of background jobs", JOBS_OWNER));
+        }
         if to >= 3 {
-            steps.extend(layout.analysis());
+            let usual = Retention::default();
+            steps.extend(layout.analysis(migration.retention.as_ref().unwrap_or(&usual)));
             if let Some(keep) = &migration.retention {
                 let sql = format!("SET LOCAL ROLE doorward_owner; {}", retention::bounds(keep));
                 steps.push(Step::new("bounds of retention", sql));
@@ -267,7 +278,8 @@ impl Migrator {
             let reply = self.client.query("SELECT value FROM doorward.setting WHERE name = 'layout'", &[])?;
             let hypertable = reply.first().and_then(|row| row.text(0)) == Some("hypertable");
             let schema = extension_schema(&mut self.client)?;
-            return Ok(Layout { hypertable, schema, edition, create_extension: false });
+            let folded = rollup::is_folded(&mut self.client)?;
+            return Ok(Layout { hypertable, schema, edition, create_extension: false, folded });
         }
         let available = "SELECT EXISTS (SELECT 1 FROM pg_available_extensions WHERE name = 'timescaledb')
                          AND current_setting('shared_preload_libraries') LIKE '%timescaledb%'";
@@ -277,7 +289,8 @@ impl Migrator {
             there || self.client.query(available, &[])?.first().and_then(|row| row.bool(0)) == Some(true);
         let hypertable = can && !migration.plain;
         let schema = extension_schema(&mut self.client)?;
-        Ok(Layout { hypertable, schema, edition, create_extension: hypertable && !there })
+        let create_extension = hypertable && !there;
+        Ok(Layout { hypertable, schema, edition, create_extension, folded: false })
     }
 
     /// The step that makes a login a member of a role, and the login if it is missing.
@@ -321,6 +334,8 @@ struct Layout {
     schema: String,
     edition: Edition,
     create_extension: bool,
+    /// There are levels of rollups that are tables.
+    folded: bool,
 }
 
 impl Layout {
@@ -351,11 +366,11 @@ impl Layout {
 
     /// What is added up of records, and the views on it. Applied with each run, because it follows the
     /// program's own tables of dimensions and measures; it changes nothing that holds data.
-    fn analysis(&self) -> [Step; 2] {
+    fn analysis(&self, keep: &Retention) -> [Step; 2] {
         let sql = format!("SET LOCAL ROLE doorward_owner;\n{}\n{}", rollup::schema(), retention::SCHEMA);
         let mut tables = Step::new("rollups and retention by class", sql);
         if self.continuous() {
-            tables.afterwards = rollup::continuous_levels(&self.schema, KEEP_DAYS);
+            tables.afterwards = rollup::continuous_levels(&self.schema, &keep.rollups);
         } else {
             tables.sql.push_str(&rollup::plain_levels());
         }
@@ -366,13 +381,20 @@ impl Layout {
         [tables, Step::new("views of rollups", sql)]
     }
 
-    fn continuous(&self) -> bool {
+    /// Whether there are the community edition's features to use.
+    fn community(&self) -> bool {
         self.hypertable && matches!(self.edition, Edition::Community(_))
+    }
+
+    /// Whether the levels of rollups above a minute are continuous aggregates. Levels that were made as tables, when
+    /// the edition was another one, stay what they are.
+    fn continuous(&self) -> bool {
+        self.community() && !self.folded
     }
 
     /// Puts older records in columns; the edition may have changed since the last run. Idempotent.
     fn columnstore(&self) -> Option<String> {
-        if !self.continuous() {
+        if !self.community() {
             return None;
         }
         let ts = identifier(&self.schema);
@@ -388,6 +410,10 @@ END $$;
 SELECT {ts}.add_compression_policy('doorward.access_event', INTERVAL '{COLUMNSTORE_AFTER}', if_not_exists => true)"
         ))
     }
+}
+
+fn extension_step() -> Step {
+    Step::new("TimescaleDB's extension", "CREATE EXTENSION IF NOT EXISTS timescaledb SCHEMA public")
 }
 
 /// Which edition a database uses.

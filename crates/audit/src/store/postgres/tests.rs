@@ -1,5 +1,7 @@
 //! The store against real servers: PostgreSQL 15 and 18, and TimescaleDB.
 
+mod community;
+
 use std::sync::{Arc, OnceLock};
 
 use doorward_core::{Login, Secret};
@@ -55,6 +57,9 @@ fn usual() -> Migration {
 fn migrate(database: &Database<'_>, migration: &Migration) -> Vec<String> {
     let mut migrator = migrator(database);
     migrator.lock().unwrap();
+    if let Some(step) = migrator.extension(migration).unwrap() {
+        migrator.run(&step).unwrap();
+    }
     let steps = migrator.plan(migration).unwrap();
     for step in &steps {
         migrator.run(step).unwrap_or_else(|error| panic!("{}: {error}", step.title));
@@ -425,4 +430,59 @@ fn a_row_that_is_refused_is_told_apart_from_a_schema_that_has_changed() {
             database.sql(undo).unwrap();
         }
     }
+}
+
+#[test]
+fn records_from_any_time_are_kept_until_retention_takes_them() {
+    const DAY_US: i64 = 86_400_000_000;
+    for cluster in clusters() {
+        let database = cluster.database().unwrap();
+        migrate(&database, &usual());
+        let mut store = open(&database);
+        let now = SystemClock.now().micros();
+        let at = |id: u128, days: i64| access(id, |set| set("ts", Value::Int(now + days * DAY_US)));
+        store.write(&batch(0, 0, vec![at(1, 0)])).unwrap();
+        // From before the first day that is laid out, and from after the last one; in one batch with today's.
+        store.write(&batch(1, 1, vec![at(2, -400), at(3, 0), at(4, -12), at(5, 90)])).unwrap();
+        assert_eq!(count(&database, "timeline.access_event"), 5);
+        let ids = "select string_agg(right(access_id::text, 1), '' order by ts) from timeline.access_event
+                   where leaf_hash is not null";
+        assert_eq!(database.sql(ids).unwrap(), "24135");
+        assert_eq!(database.sql("select sum(calls) from timeline.traffic_1m").unwrap(), "5");
+        store.retain(&Retention::default(), now).unwrap();
+        assert_eq!(database.sql("select sum(calls) from timeline.traffic_1d").unwrap(), "5");
+        // A month is kept: what is a year old went, and whoever verifies is told up to when.
+        assert_eq!(database.sql(ids).unwrap(), "4135");
+        let told = format!("select max(before_us) > {} from doorward.retention_horizon", now - 400 * DAY_US);
+        assert_eq!(database.sql(&told).unwrap(), "t");
+        // Later ones of a day that went are taken as well.
+        store.write(&batch(5, 5, vec![at(6, -400)])).unwrap();
+        assert_eq!(database.sql(ids).unwrap(), "64135");
+    }
+}
+
+#[test]
+fn days_are_split_by_endpoint_where_it_is_asked_for() {
+    let Some(cluster) = clusters().get(2) else { return };
+    let database = cluster.database().unwrap();
+    migrate(&database, &Migration { hash_partitions: Some(4), ..usual() });
+    let partitions = "select num_partitions from timescaledb_information.dimensions
+        where hypertable_name = 'access_event' and column_name = 'endpoint'";
+    assert_eq!(database.sql(partitions).unwrap(), "4");
+    let mut store = open(&database);
+    // What failed before it had an endpoint has none.
+    let mut calls = vec![plain(1)];
+    calls.extend(
+        (2..40).map(|id| access(id, |set| set("endpoint", Value::Text(format!("GET /{id}").into())))),
+    );
+    store.write(&batch(0, 0, calls)).unwrap();
+    assert_eq!(count(&database, "timeline.access_event"), 39);
+    assert_eq!(count(&database, "timeline.access_event where endpoint is null"), 1);
+    let chunks = count(&database, "timescaledb_information.chunks where hypertable_name = 'access_event'");
+    assert!(chunks >= 4, "{chunks}");
+    // All chunks of a day go together.
+    let removed = "update doorward.setting set value = '-3 days' where name = 'retention_floor';
+        update doorward.retention set keep = '-3 days'; select doorward.remove_days('infinity')";
+    database.sql(removed).unwrap();
+    assert_eq!(count(&database, "timeline.access_event"), 0);
 }
