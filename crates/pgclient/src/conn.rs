@@ -81,6 +81,8 @@ pub(crate) struct Conn {
     heard: bool,
     /// Frames of the current answer that were taken.
     frames: u32,
+    /// Whether the last answer that ended came beyond its reset.
+    begun: bool,
     /// Whether a notification came that asks for a new catalogue.
     pub(crate) notified: bool,
 }
@@ -104,6 +106,7 @@ impl Conn {
             broken: false,
             heard: false,
             frames: 0,
+            begun: true,
             notified: false,
         }
     }
@@ -126,6 +129,12 @@ impl Conn {
     /// Whether the server's error was the first that it said to the last request.
     pub(crate) fn is_first_word(&self) -> bool {
         self.frames == 0
+    }
+
+    /// Whether the last request failed before its own settings were set: in what an earlier one left in the
+    /// session, for which it is not to blame. Nothing of it has run.
+    pub(crate) fn is_unbegun(&self) -> bool {
+        !self.begun
     }
 
     /// Whether the server has answered nothing to the last request.
@@ -406,6 +415,7 @@ impl Conn {
                 self.owed -= 1;
                 self.broken |= status != b'I';
                 self.busy = false;
+                self.begun = gather.completed > 0;
                 return gather.error.take().map_or(Ok(()), |error| Err(Failure::Server(error)));
             }
         }

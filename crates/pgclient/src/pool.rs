@@ -385,6 +385,9 @@ fn may_repeat(failure: &Failure, conn: &Conn, read_only: bool) -> Repeat {
     match failure {
         // Refused before it ran: the statement must be prepared anew.
         Failure::Server(error) if is_stale_plan(error) => Repeat::SameConnection,
+        // What an earlier request left in the session, such as a timeout of a millisecond, ended this one
+        // within its reset.
+        Failure::Server(_) if conn.is_unbegun() => Repeat::Fresh,
         // The server ended the session before it answered anything: nothing was begun.
         Failure::Fatal(error) if error.is_shutdown() && (read_only || conn.is_first_word()) => Repeat::Fresh,
         Failure::Io(_) if read_only && conn.is_unheard() => Repeat::Fresh,

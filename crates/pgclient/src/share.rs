@@ -79,7 +79,7 @@ impl Queue {
 enum Left {
     /// On the same connection, once it has been discarded.
     Stale(Vec<Asked>),
-    /// On a fresh connection.
+    /// On a fresh connection: this one is lost, or spoilt by what was left in its session.
     Fresh(Vec<Asked>),
 }
 
@@ -222,7 +222,7 @@ impl Inner {
             return Left::Fresh(after_failure(None, under_way, &failure));
         }
         let mut patience = pin!(sleep(PATIENCE));
-        let mut stale = Vec::new();
+        let (mut stale, mut spoilt) = (Vec::new(), false);
         while let Some((mut asked, mut gather)) = under_way.pop_front() {
             conn.next_answer();
             let end = self.head(conn, &mut asked, &mut gather, &mut under_way, patience.as_mut()).await;
@@ -230,6 +230,10 @@ impl Inner {
                 End::Whole(Ok(())) => asked.tell(Ok(gather.into_reply())),
                 End::Whole(Err(Failure::Server(error))) if !asked.again && is_stale_plan(&error) => {
                     asked.again = true;
+                    stale.push(asked);
+                }
+                End::Whole(Err(Failure::Server(_))) if !asked.again && conn.is_unbegun() => {
+                    (asked.again, spoilt) = (true, true);
                     stale.push(asked);
                 }
                 End::Whole(Err(failure @ Failure::Server(_))) => asked.tell(Err(failure.run_error(true))),
@@ -261,7 +265,7 @@ impl Inner {
             self.give_back(stale.into_iter());
             return Left::Stale(Vec::new());
         }
-        Left::Stale(stale)
+        if spoilt { Left::Fresh(stale) } else { Left::Stale(stale) }
     }
 
     /// Encodes as many as can go in one write: a statement that the connection must prepare goes first.

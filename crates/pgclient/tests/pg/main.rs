@@ -8,6 +8,7 @@ mod catalog;
 mod clean;
 mod pool;
 mod share;
+mod spoilt;
 mod statements;
 mod support;
 mod tls;
