@@ -162,7 +162,7 @@ pub(crate) fn records(gateway: &Running, ids: &[String]) -> Result<HashMap<Strin
     let mut found: HashMap<String, Vec<Value>> = HashMap::new();
     wait_until(SOON, || {
         found.clear();
-        let Ok(output) = gateway.run(&["audit", "query", "--json", "--limit", "1000000"]) else {
+        let Ok(output) = gateway.run(&["audit", "query", "--json", "--limit", "100000"]) else {
             return false;
         };
         for line in String::from_utf8_lossy(&output.stdout).lines() {

@@ -125,6 +125,14 @@ fn an_erased_person_is_gone_and_the_timeline_stays_whole() -> Result<()> {
     let again = said(gateway, &["audit", "erase", "--subject-id", &subject_id, "--yes"])?;
     ensure!(again.contains("was erased at"), "{again}");
 
+    // The commands sign a log of their own; its key is among those that are kept elsewhere.
+    let keys = said(gateway, &["audit", "key"])?;
+    ensure!(keys.lines().count() == 2, "{keys}");
+    said(gateway, &["audit", "verify", "--vkey", keys.trim()])?;
+    let first = keys.lines().next().context("no key")?;
+    let found = gateway.run(&["audit", "verify", "--vkey", first])?;
+    ensure!(found.status.code() == Some(6) && text(&found).contains("bad-signature"), "{}", text(&found));
+
     // What administrators did stands in the timeline, by whom, and without a name of the person.
     let admin: Vec<&Value> = all.iter().filter(|row| row["class"] == "admin").collect();
     let deeds: Vec<String> = admin

@@ -385,7 +385,7 @@ fn a_second_gateway_on_one_spool_does_not_start() -> Result<()> {
     let second = Setup::new(&format!("{config}spool: {{ dir: \"{}\" }}\n", spool.display()))?;
     let started = second.env("SHOP_PASSWORD", crate::bed::PASSWORD).start();
     let error = format!("{:#}", started.err().context("two gateways share a spool")?);
-    ensure!(error.contains("in use by another gateway") && error.contains("spool.dir"), "{error}");
+    ensure!(error.contains("in use by a running gateway") && error.contains("spool.dir"), "{error}");
     block_on(async {
         let answer = bed.client("rea", &["readers"])?.get("/shop/orders").await?;
         ensure!(answer.status == 200, "{}", answer.text());

@@ -363,6 +363,12 @@ fn requests_that_are_not_understood_are_refused() -> Result<()> {
                 "{method} {path} {headers:?}: {}: {text}",
                 answer.status
             );
+            if path == "records" {
+                ensure!(
+                    answer.json()?["status"] == status,
+                    "{method} {path}: the body says another status: {text}"
+                );
+            }
         }
         let nobody = StrictClient::new(ingest.gateway.url()?);
         let anyone = ingest.issuer.token("reader").claim("groups", ["readers"]).sign()?;

@@ -114,7 +114,7 @@ async fn step(client: &StrictClient, seen: &Seen) -> Result<()> {
 
 /// The outcomes in the store, by access id. A call of several actions has a row for each; they count once.
 fn outcomes(bed: &Bed) -> Result<HashMap<String, Vec<String>>> {
-    let output = bed.gateway.run(&["audit", "query", "--json", "--limit", "1000000"])?;
+    let output = bed.gateway.run(&["audit", "query", "--json", "--limit", "100000"])?;
     let mut outcomes: HashMap<String, Vec<String>> = HashMap::new();
     for line in String::from_utf8(output.stdout)?.lines() {
         let row: Value = serde_json::from_str(line)?;

@@ -6,6 +6,7 @@ mod attacks;
 mod bed;
 mod bounds;
 mod clients;
+mod command_line;
 mod dashboards;
 mod demo_data;
 mod erasure;

@@ -211,7 +211,7 @@ fn own_name(name: &str, bytes_max: usize) -> String {
 }
 
 /// The same store and keys, and a spool beside the gateway's. Removing old records is the gateways' work.
-fn spool_of_its_own(config: &AuditConfig) -> AuditConfig {
+pub(crate) fn spool_of_its_own(config: &AuditConfig) -> AuditConfig {
     let mut config = config.clone();
     config.spool.dir.push(FOLDER);
     let known = config.spool.dir.join("gateway-id").exists();

@@ -41,7 +41,7 @@ pub enum HoldError {
     #[error("there is no store at {0}")]
     Missing(String),
     /// There is no such hold in force.
-    #[error("there is no hold {0} in force")]
+    #[error("there is no hold {0} in force; `doorward audit hold list` shows those that are")]
     Unknown(String),
 }
 

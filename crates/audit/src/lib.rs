@@ -79,7 +79,7 @@ pub enum AuditError {
     },
     /// Another gateway has the spool.
     #[error(
-        "the spool {0} is in use by another gateway; give each gateway a directory of its own (`spool.dir`)"
+        "the spool {0} is in use by a running gateway; stop that one, or give each a directory of its own (`spool.dir`)"
     )]
     InUse(String),
     /// The spool cannot be used.

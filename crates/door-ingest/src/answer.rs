@@ -57,13 +57,16 @@ pub(crate) fn logs_refusal(encoding: Encoding, fault: &Fault) -> Response<Bytes>
     let hint = fault.hint_text().map(|hint| format!(". {hint}")).unwrap_or_default();
     let text = format!("{} ({}){hint}", fault.public(), fault.code().name);
     let mut response = with_type(otlp::media_type(encoding), otlp::status(encoding, code, &text));
-    *response.status_mut() = status(fault.code()).unwrap_or_else(|| doorward_http::status_of(fault.code()));
+    *response.status_mut() = status(fault.code());
     response
 }
 
-/// The status of those of this door's codes that have one of their own.
-pub(crate) fn status(code: &Code) -> Option<StatusCode> {
-    (code.name == codes::MEDIA_TYPE.name).then_some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+/// The status of a refusal; one code of this door has a status of its own.
+pub(crate) fn status(code: &Code) -> StatusCode {
+    match code.name == codes::MEDIA_TYPE.name {
+        true => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        false => doorward_http::status_of(code),
+    }
 }
 
 /// Says what would have been read instead.

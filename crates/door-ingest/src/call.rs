@@ -17,7 +17,9 @@ use doorward_core::{
     Access, Action, Actions, Call, Caller, Completion, Fault, NotDurable, Object, Pass, Principal, RECORDS,
     Refusal, Resource, Shaped, Timestamp, Verb,
 };
-use doorward_http::{Body, Inbound, RequestBody, dress_answer, dress_refusal, full, problem, read_body};
+use doorward_http::{
+    Body, Inbound, RequestBody, dress_answer, dress_refusal, full, problem_with_status, read_body,
+};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, Response};
 use http_body_util::BodyExt;
@@ -167,11 +169,8 @@ impl Call for IngestCall<'_> {
 
     fn refuse(&mut self, refusal: &Refusal<'_>) -> (Response<Body>, Completion) {
         let Some(encoding) = self.logs_encoding() else {
-            let (mut response, mut completion) = problem(refusal);
-            if let Some(status) = answer::status(refusal.fault.code()) {
-                *response.status_mut() = status;
-                completion.status = Some(status.as_u16());
-            }
+            let (mut response, completion) =
+                problem_with_status(refusal, answer::status(refusal.fault.code()));
             answer::put_hints(&mut response);
             return (response, completion);
         };

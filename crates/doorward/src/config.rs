@@ -227,8 +227,7 @@ impl Config {
             problems.append(doorward_identity::Plan::check(&root.identity()));
             problems.append(crate::syslog::check(root, node));
             if let Some((key, text)) = root.audit().problem() {
-                let section = key.split('.').next().unwrap_or(key);
-                problems.push(node.get(section).unwrap_or(node).problem(format!("{key}: {text}")));
+                problems.push(placed(node, key, &text));
             }
         }
         let redactor = root.as_ref().map(|root| compile_redactor(&root.redact, node));
@@ -253,6 +252,32 @@ impl Config {
             }
             _ => Err(problems),
         }
+    }
+}
+
+/// A problem at the innermost key that it names: first `key` (`a.b[0].c`), then each `NAME: ` at the text's start.
+fn placed(root: &Node, key: &str, text: &str) -> Problem {
+    let step = |node: &'_ Node, name: &str| -> Option<Node> {
+        let Some((name, index)) = name.strip_suffix(']').and_then(|name| name.split_once('[')) else {
+            return node.get(name).cloned();
+        };
+        node.get(name)?.items().get(index.parse::<usize>().ok()?).cloned()
+    };
+    let (mut node, mut rest, mut text) = (root.clone(), Vec::new(), text);
+    for name in key.split('.') {
+        match step(&node, name).filter(|_| rest.is_empty()) {
+            Some(inner) => node = inner,
+            None => rest.push(name),
+        }
+    }
+    while let Some((inner, more)) =
+        text.split_once(": ").and_then(|(name, more)| Some((node.get(name)?.clone(), more)))
+    {
+        (node, text) = (inner, more);
+    }
+    match rest.is_empty() {
+        true => node.problem(text),
+        false => node.problem(format!("{}: {text}", rest.join("."))),
     }
 }
 
@@ -294,9 +319,9 @@ impl Config {
 
 fn compile_redactor(config: &RedactConfig, root: &Node) -> Result<Redactor, Problem> {
     Redactor::new(config).map_err(|error: RedactError| {
-        let section = root.get("redact");
-        let at = section.and_then(|section| section.get(error.section()));
-        at.or(section).unwrap_or(root).problem(error.to_string())
+        let text = error.to_string();
+        let (key, text) = text.split_once(": ").unwrap_or(("redact", &text));
+        placed(root, key, text)
     })
 }
 

@@ -48,6 +48,8 @@ pub struct Opened {
     pub resource: Resource,
     /// Says why it cannot answer now, for readiness; `None` when it can.
     pub trouble: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// What is known of it when nothing troubles it, for `doctor`.
+    pub well: &'static str,
 }
 
 /// The doors.
@@ -126,6 +128,6 @@ mod rest {
         let trouble = move || watched.trouble();
         let resource =
             Resource { name, door: doorward_door_rest::DOOR, audit: AuditMode::from(config.audit), backend };
-        Ok(Opened { resource, trouble: Arc::new(trouble) })
+        Ok(Opened { resource, trouble: Arc::new(trouble), well: "its login is accepted, and safe" })
     }
 }

@@ -33,5 +33,5 @@ pub use config::{ClientCertificates, Limits, LimitsConfig, Network, TlsConfig};
 pub use front::{Admitted, Front, HttpDoor, Inbound, Peer};
 pub use listener::{Connections, Listener, bind};
 pub use plain::{PlainHandler, PostHandler, serve_plain, serve_posts};
-pub use problem::{dress_answer, dress_refusal, problem, status_of};
+pub use problem::{dress_answer, dress_refusal, problem, problem_with_status, status_of};
 pub use tls::{TlsError, client_config, server_config};

@@ -45,8 +45,12 @@ pub fn status_of(code: &Code) -> StatusCode {
 
 /// A refusal as `application/problem+json`, dressed, with its completion for the record.
 pub fn problem(refusal: &Refusal<'_>) -> (Response<Body>, Completion) {
+    problem_with_status(refusal, status_of(refusal.fault.code()))
+}
+
+/// The same with a status that the door gives, for a code whose kind does not say it exactly.
+pub fn problem_with_status(refusal: &Refusal<'_>, status: StatusCode) -> (Response<Body>, Completion) {
     let fault = refusal.fault;
-    let status = status_of(fault.code());
     let body = wire::Problem {
         kind: format!("urn:doorward:fault:{}", fault.code().name),
         title: fault.code().title,

@@ -59,8 +59,19 @@ fn own_key(files: &dyn Files) -> std::io::Result<Option<Secret>> {
     }
 }
 
-/// The public key of a gateway's log, for `doorward audit key`; makes the key when there is none.
-pub fn public_key(config: &crate::AuditConfig) -> Result<Vkey, AuditError> {
+/// The public keys of a gateway's logs, for `doorward audit key`: its own, and that of the processes that administer
+/// the timeline, which write through a spool of their own. Makes the keys that are missing, so that those kept
+/// elsewhere before anything happened are the ones that are used.
+pub fn public_keys(config: &crate::AuditConfig) -> Result<Vec<Vkey>, AuditError> {
+    let mut keys = vec![public_key(config)?];
+    let administration = public_key(&crate::admin::spool_of_its_own(config))?;
+    if !keys.contains(&administration) {
+        keys.push(administration);
+    }
+    Ok(keys)
+}
+
+fn public_key(config: &crate::AuditConfig) -> Result<Vkey, AuditError> {
     let dir = &config.spool.dir;
     let failed = |error: std::io::Error| AuditError::Spool {
         dir: dir.display().to_string(),

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use doorward_settings::{HumanDuration, SecretRef};
+use doorward_settings::{HumanDuration, SecretRef, suggest};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Fields;
+use crate::columns::COLUMNS;
 use crate::store::config::StoreUrl;
 
 /// Personal data: sealed under a key for each person, and erased by destroying that key.
@@ -41,7 +42,11 @@ impl PersonalConfig {
         let bad = self.fields.iter().find(|name| !Fields::sealable(name))?;
         let text = match crate::columns::position(bad) {
             Some(_) => format!("`{bad}` cannot be sealed: records are found, grouped or kept by it"),
-            None => format!("there is no column `{bad}`"),
+            None => {
+                let known = COLUMNS.iter().map(|column| column.name).filter(|name| Fields::sealable(name));
+                let hint = suggest(bad, known).map(|hint| format!("; {hint}")).unwrap_or_default();
+                format!("there is no column `{bad}`{hint}")
+            }
         };
         Some(("personal.fields", text))
     }

@@ -12,6 +12,7 @@ pub const VERSION: &str = "1.5.0";
 const API_ACTIVITY: u64 = 6003;
 const DATASTORE_ACTIVITY: u64 = 6005;
 const APPLICATION_CATEGORY: u64 = 6;
+const UNKNOWN: u64 = 0;
 const OTHER: u64 = 99;
 
 /// The event of one row, columns by name.
@@ -174,6 +175,8 @@ fn api_activity(verb: &str) -> u64 {
         "write" | "tag" | "manage" => 3,
         "trigger" => 1,
         "delete" => 4,
+        // Refused before it was known what the call would do.
+        "" => UNKNOWN,
         _ => OTHER,
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use doorward_audit::personal::open::Reader;
-use doorward_audit::query::{Filter, GapRow, Row, Timeline};
-use doorward_audit::{render, time};
-use doorward_core::{Clock, Outcome, SystemClock, Verb};
+use doorward_audit::query::{Filter, GapRow, LIMIT_MAX, Row, Timeline};
+use doorward_audit::render;
+use doorward_core::{Outcome, Timestamp, Verb};
 
 use super::{
     EXIT_NOTHING, Source, audit_erase, audit_export, audit_hold, audit_prove, audit_stats, audit_verify,
-    note, out,
+    moment, note, one_of, out,
 };
 use crate::config::Config;
 
@@ -56,7 +56,8 @@ pub(super) enum Command {
     Prove(audit_prove::Args),
     /// Whether two checkpoints are of one log that only grew.
     Consistency(audit_verify::ConsistencyArgs),
-    /// Prints the public key that this gateway's checkpoints are signed by; keep it elsewhere.
+    /// Prints the public keys of this gateway's logs, one a line: its own, and that of the `audit` commands that do
+    /// something. Keep them elsewhere.
     Key,
     /// Erases a person: destroys the key to all that the timeline says of them. Says what it would do, unless
     /// --yes is given.
@@ -72,12 +73,12 @@ pub(super) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Which {
-    /// Not before: RFC 3339, or a span back from now such as 15m, 24h, 7d.
-    #[arg(long)]
-    since: Option<String>,
-    /// Before: RFC 3339, or a span back from now.
-    #[arg(long)]
-    until: Option<String>,
+    /// Not before: RFC 3339, a date, or a span back from now such as 15m, 24h, 7d.
+    #[arg(long, value_parser = moment)]
+    since: Option<Timestamp>,
+    /// Before: RFC 3339, a date, or a span back from now.
+    #[arg(long, value_parser = moment)]
+    until: Option<Timestamp>,
     /// Subject, e-mail address, client id or subject id.
     #[arg(long, visible_alias = "user")]
     principal: Option<String>,
@@ -94,16 +95,16 @@ pub(super) struct Which {
     #[arg(long)]
     resource: Option<String>,
     /// read, list, write, delete, execute …
-    #[arg(long, value_parser = verb)]
-    verb: Option<String>,
+    #[arg(long, value_parser = one_of(&Verb::ALL, Verb::as_str), hide_possible_values = true)]
+    verb: Option<Verb>,
     /// allowed, denied, limited, failed, abandoned or unknown.
-    #[arg(long, value_parser = outcome)]
-    outcome: Option<String>,
+    #[arg(long, value_parser = one_of(&Outcome::ALL, Outcome::as_str), hide_possible_values = true)]
+    outcome: Option<Outcome>,
     /// The door's name.
     #[arg(long)]
     door: Option<String>,
-    /// The most rows, the newest of those that match.
-    #[arg(long)]
+    /// The most rows, the newest of those that match; at most 100,000. The default is 100, of `tail` 20.
+    #[arg(long, value_parser = limit)]
     limit: Option<usize>,
     /// One JSON object a line, keyed by the record's column names: the same as --format jsonl.
     #[arg(long, conflicts_with = "format")]
@@ -123,15 +124,9 @@ enum Format {
     Csv,
 }
 
-fn verb(text: &str) -> Result<String, String> {
-    let known = || Verb::ALL.map(Verb::as_str).join(", ");
-    Verb::parse(text).map(|verb| verb.as_str().to_owned()).ok_or_else(|| format!("one of {}", known()))
-}
-
-fn outcome(text: &str) -> Result<String, String> {
-    let known = Outcome::ALL.map(Outcome::as_str);
-    let found = known.into_iter().find(|known| *known == text);
-    found.map(str::to_owned).ok_or_else(|| format!("one of {}", known.join(", ")))
+fn limit(text: &str) -> Result<usize, String> {
+    let rows = text.parse().ok().filter(|rows| (1..=LIMIT_MAX).contains(rows));
+    rows.ok_or_else(|| format!("1 to {LIMIT_MAX} is expected; `audit query --all` shows every record"))
 }
 
 impl Which {
@@ -140,24 +135,16 @@ impl Which {
     }
 
     fn filter(&self, reader: &mut Reader) -> anyhow::Result<Filter> {
-        let moment =
-            |text: &Option<String>| -> anyhow::Result<_> {
-                let Some(text) = text else { return Ok(None) };
-                let moment = time::parse(text, SystemClock.now());
-                Ok(Some(moment.with_context(|| {
-                    format!("{text:?} is neither a time (RFC 3339) nor a span such as 15m")
-                })?))
-            };
         let filter = Filter {
-            since: moment(&self.since)?,
-            until: moment(&self.until)?,
+            since: self.since,
+            until: self.until,
             principal: self.principal.clone(),
             source: self.source.clone(),
             class: self.class.clone(),
             grant: self.grant.clone(),
             resource: self.resource.clone(),
-            verb: self.verb.clone(),
-            outcome: self.outcome.clone(),
+            verb: self.verb.map(|verb| verb.as_str().to_owned()),
+            outcome: self.outcome.map(|outcome| outcome.as_str().to_owned()),
             door: self.door.clone(),
             limit: self.limit,
             ..Filter::default()

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use doorward_audit::admin::Deed;
 use doorward_audit::hold::{Hold, Holds};
 use doorward_audit::time;
@@ -12,7 +12,7 @@ use serde_json::{Map, json};
 use uuid::Uuid;
 
 use super::audit_person::{WhomArgs, deeds, keys, operator};
-use super::out;
+use super::{moment, note, out};
 use crate::config::Config;
 
 #[derive(Debug, clap::Subcommand)]
@@ -45,12 +45,12 @@ pub(super) struct AddArgs {
     /// Records of this resource.
     #[arg(long)]
     resource: Option<String>,
-    /// Records not before this: RFC 3339, or a span back from now.
-    #[arg(long)]
-    from: Option<String>,
+    /// Records not before this: RFC 3339, a date, or a span back from now.
+    #[arg(long, value_parser = moment)]
+    from: Option<Timestamp>,
     /// Records before this.
-    #[arg(long)]
-    until: Option<String>,
+    #[arg(long, value_parser = moment)]
+    until: Option<Timestamp>,
 }
 
 /// The longest name.
@@ -88,14 +88,23 @@ fn add(config: &Config, holds: &mut Holds, args: &AddArgs) -> anyhow::Result<Exi
                 name: args.name.clone(),
                 subject_id,
                 resource: args.resource.clone(),
-                from: moment(args.from.as_deref())?,
-                until: moment(args.until.as_deref())?,
+                from: args.from,
+                until: args.until,
                 created: SystemClock.now(),
                 created_by: operator(),
                 released: None,
             })
         })
         .collect::<anyhow::Result<_>>()?;
+    if let Some(name) = args
+        .resource
+        .as_deref()
+        .filter(|name| !config.resources.iter().any(|entry| entry.name.as_str() == *name))
+    {
+        note(&format!(
+            "the configuration has no resource {name}; the hold covers records that have this name\n"
+        ));
+    }
     let deeds = deeds(config)?;
     let begun = deeds.begin(&deed("audit hold add", Verb::Write, &new))?;
     let done: Result<(), _> = new.iter().try_for_each(|hold| holds.add(hold));
@@ -132,14 +141,6 @@ fn list(holds: &mut Holds, released: bool, as_json: bool) -> anyhow::Result<Exit
 fn deed(endpoint: &'static str, verb: Verb, holds: &[Hold]) -> Deed {
     let objects = holds.iter().map(|hold| vec!["holds".to_owned(), hold.id.to_string()]).collect();
     Deed { endpoint, verb, objects, ext: Map::new() }
-}
-
-fn moment(text: Option<&str>) -> anyhow::Result<Option<Timestamp>> {
-    text.map(|text| {
-        time::parse(text, SystemClock.now())
-            .with_context(|| format!("{text:?} is neither a time (RFC 3339) nor a span such as 30d"))
-    })
-    .transpose()
 }
 
 fn line(hold: &Hold) -> String {

@@ -2,24 +2,24 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use doorward_audit::query::Timeline;
 use doorward_audit::query::stats::{By, LIST_MAX, Question};
-use doorward_audit::{render, time};
-use doorward_core::{Clock, SystemClock};
+use doorward_audit::render;
+use doorward_core::{Clock, SystemClock, Timestamp};
 
-use super::{EXIT_NOTHING, out};
+use super::{EXIT_NOTHING, moment, one_of, out};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// From when: RFC 3339, or a span back from now such as 15m, 24h, 7d.
-    #[arg(long, default_value = "24h")]
-    since: String,
-    /// Until when: RFC 3339, or a span back from now. The default is now.
-    #[arg(long)]
-    until: Option<String>,
+    /// From when: RFC 3339, a date, or a span back from now such as 15m, 24h, 7d.
+    #[arg(long, default_value = "24h", value_parser = moment)]
+    since: Timestamp,
+    /// Until when: RFC 3339, a date, or a span back from now. The default is now.
+    #[arg(long, value_parser = moment)]
+    until: Option<Timestamp>,
     /// What calls are told apart by: endpoint, resource, principal, door, api_version, config or source.
-    #[arg(long, default_value = "endpoint", value_parser = by)]
+    #[arg(long, default_value = "endpoint", value_parser = one_of(&By::ALL, By::as_str), hide_possible_values = true)]
     by: By,
     /// The most rows of each list.
     #[arg(long, default_value_t = 10)]
@@ -29,21 +29,10 @@ pub(super) struct Args {
     json: bool,
 }
 
-fn by(text: &str) -> Result<By, String> {
-    let found = By::ALL.into_iter().find(|by| by.as_str() == text);
-    found.ok_or_else(|| format!("one of {}", By::ALL.map(By::as_str).join(", ")))
-}
-
 pub(super) fn run(timeline: &Timeline, args: &Args) -> anyhow::Result<ExitCode> {
-    let now = SystemClock.now();
-    let moment = |text: &str| {
-        let moment = time::parse(text, now);
-        moment.with_context(|| format!("{text:?} is neither a time (RFC 3339) nor a span such as 15m"))
-    };
-    let since = moment(&args.since)?;
-    let until = args.until.as_deref().map_or(Ok(now), moment)?;
+    let (since, until) = (args.since, args.until.unwrap_or_else(|| SystemClock.now()));
     if since >= until {
-        bail!("--since {} is not before --until: there is no time between them", args.since);
+        bail!("--since is not before --until: there is no time between them");
     }
     let question = Question { since, until, by: args.by, limit: args.limit.clamp(1, LIST_MAX) };
     let stats = timeline.stats(&question)?;

@@ -19,12 +19,12 @@ use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Leaves out findings of rows before: RFC 3339, or a span back from now such as 15m, 24h, 7d.
-    #[arg(long)]
-    since: Option<String>,
+    /// Leaves out findings of rows before: RFC 3339, a date, or a span back from now such as 15m, 24h, 7d.
+    #[arg(long, value_parser = super::moment)]
+    since: Option<Timestamp>,
     /// Leaves out findings of rows from then on.
-    #[arg(long)]
-    until: Option<String>,
+    #[arg(long, value_parser = super::moment)]
+    until: Option<Timestamp>,
     /// One gateway alone.
     #[arg(long)]
     gateway: Option<String>,
@@ -35,9 +35,9 @@ pub(super) struct Args {
     /// given again.
     #[arg(long, value_name = "DIR")]
     checkpoints: Vec<PathBuf>,
-    /// The public key of a log (`doorward audit key`); may be given again. Without it the store's own word is
-    /// taken for the key.
-    #[arg(long, value_parser = vkey)]
+    /// The public keys of logs, one a line, as `doorward audit key` prints them; may be given again. Without it the
+    /// store's own word is taken for the keys.
+    #[arg(long, value_parser = vkey, value_delimiter = '\n')]
     vkey: Vec<Vkey>,
     /// The public key of a witness, to name its cosignature of a bundle; may be given again.
     #[arg(long, value_parser = vkey, requires = "bundle")]
@@ -56,8 +56,8 @@ pub(super) struct ConsistencyArgs {
     a: PathBuf,
     /// A file with another checkpoint of the same log.
     b: PathBuf,
-    /// The public key of the log; without it the store's own word is taken for it.
-    #[arg(long, value_parser = vkey)]
+    /// The public key of the log, or the keys of several; without it the store's own word is taken for it.
+    #[arg(long, value_parser = vkey, value_delimiter = '\n')]
     vkey: Vec<Vkey>,
 }
 
@@ -87,24 +87,20 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.bundle {
         return bundle(path, args);
     }
-    let now = SystemClock.now();
-    let moment = |text: &Option<String>| -> anyhow::Result<Option<i64>> {
-        let Some(text) = text else { return Ok(None) };
-        let moment = time::parse(text, now);
-        let moment = moment
-            .with_context(|| format!("{text:?} is neither a time (RFC 3339) nor a span such as 15m"))?;
-        Ok(Some(moment.micros()))
-    };
     let scope = Scope {
         gateway_id: args.gateway.clone(),
         epoch: args.epoch,
-        since_us: moment(&args.since)?,
-        until_us: moment(&args.until)?,
+        since_us: args.since.map(Timestamp::micros),
+        until_us: args.until.map(Timestamp::micros),
         outside: outside(config, &args.checkpoints),
         keys: args.vkey.clone(),
-        now_us: now.micros(),
+        now_us: SystemClock.now().micros(),
     };
     let report = verify::check(&mut *evidence(config)?, &scope)?;
+    let narrowed = scope.gateway_id.is_some() || scope.epoch.is_some();
+    if narrowed && report.summary.logs == 0 && report.findings.is_empty() {
+        bail!("neither the store nor a place outside it has a log of that gateway and epoch");
+    }
     if args.json {
         report.findings.iter().try_for_each(|finding| out(&format!("{}\n", finding_json(finding))))?;
         out(&format!("{}\n", summary_json(&report)))?;
@@ -171,7 +167,7 @@ fn checkpoint(path: &Path, keys: &[Vkey]) -> anyhow::Result<Checkpoint> {
 pub(super) fn key(config: &Config) -> anyhow::Result<ExitCode> {
     let mut audit = config.root.audit();
     audit.drain_disabled = true;
-    out(&format!("{}\n", log::key::public_key(&audit)?))?;
+    log::key::public_keys(&audit)?.iter().try_for_each(|key| out(&format!("{key}\n")))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -237,6 +233,7 @@ fn summary_text(report: &Report) -> String {
     let summary = &report.summary;
     let mut text = match report.findings.len() as u64 + report.more {
         0 => "verified: ".to_owned(),
+        1 => "1 finding: ".to_owned(),
         findings => format!("{findings} findings: "),
     };
     text.push_str(&format!(

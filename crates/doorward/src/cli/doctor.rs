@@ -171,8 +171,10 @@ fn database(server: &Server, findings: &mut Findings) {
                 "store reader",
                 format!("{0} sees no record; run `doorward store reader {0}`", reader.user),
             ),
-            found => findings
-                .result("store reader", found.map(|count| format!("{} has {count} scopes", reader.user))),
+            found => findings.result(
+                "store reader",
+                found.map(|count| format!("{} may read; scopes: {count}", reader.user)),
+            ),
         }
     }
     let off = Duration::from_micros(facts.clock_ahead_us.unsigned_abs());
@@ -223,7 +225,7 @@ async fn backends(source: &Source, config: Config, outbound: Arc<Outbound>, find
             }
         });
         match (asked.await, (opened.trouble)()) {
-            (Ok(()), _) | (Err(_), None) => findings.add(State::Ok, part, "its login is accepted, and safe"),
+            (Ok(()), _) | (Err(_), None) => findings.add(State::Ok, part, opened.well),
             (Err(_), Some(trouble)) => findings.add(State::Fail, part, trouble),
         }
     }

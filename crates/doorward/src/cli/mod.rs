@@ -27,7 +27,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{CommandFactory, Parser, Subcommand};
+use doorward_core::{Clock, SystemClock, Timestamp};
 use doorward_policy::Limiter;
 
 use crate::config::Config;
@@ -69,7 +71,7 @@ enum Command {
     Explain(explain::Args),
     /// Lists who may do something.
     WhoCan(who_can::Args),
-    /// Reads the timeline.
+    /// Reads the timeline, verifies it, and looks after personal data in it.
     #[command(subcommand)]
     Audit(audit::Command),
     /// Looks into the records that wait on local disk, repairs them, ships them.
@@ -136,6 +138,25 @@ fn out(text: &str) -> anyhow::Result<()> {
 fn note(text: &str) {
     // Whoever closed standard error does not want to know.
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// A point in time, as options of the command line name it.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let found = doorward_audit::time::parse(text, SystemClock.now());
+    found.ok_or_else(|| {
+        "a time (RFC 3339), a date, or a span back from now such as 15m or 7d is expected".to_owned()
+    })
+}
+
+/// Accepts these words, and names the closest one for another.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    words: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(words.iter().map(|word| name(*word))).try_map(move |text: String| {
+        let found = words.iter().copied().find(|word| name(*word) == text);
+        found.ok_or("no such word")
+    })
 }
 
 /// Reads the configuration for a command that works offline.

@@ -93,8 +93,8 @@ fn migrate(server: &Server, retention: &Retention, args: &Migrate) -> anyhow::Re
         widen: false,
     };
     let mut migrator = args.admin.connect(server)?;
-    if !args.dry_run {
-        note("waiting for other migrations to end …\n");
+    if !args.dry_run && !migrator.try_lock()? {
+        note("waiting for another migration to end …\n");
         migrator.lock()?;
     }
     apply(&mut migrator, &migration, args.dry_run)?;

@@ -40,7 +40,7 @@ fn open(opening: &Opening) -> Result<Opened, Problem> {
         audit: AuditMode::from(config.audit),
         backend: Arc::new(backend),
     };
-    Ok(Opened { resource, trouble: Arc::new(|| None) })
+    Ok(Opened { resource, trouble: Arc::new(|| None), well: "its mapping is in order" })
 }
 
 /// The problem at the key, and the entry in it, that it is about.

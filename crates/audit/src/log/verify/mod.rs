@@ -335,6 +335,7 @@ fn checkpoints(
 fn signed_by(note: &str, keys: &[Vkey], epoch: u64) -> Result<Checkpoint, String> {
     let note = Note::parse(note).map_err(|error| error.to_string())?;
     let mut last = "no key is known to check it by".to_owned();
+    let names = || keys.iter().map(Vkey::name).collect::<Vec<_>>().join(" or ");
     for key in keys {
         match key.verify(&note) {
             Ok(_) => {
@@ -347,10 +348,10 @@ fn signed_by(note: &str, keys: &[Vkey], epoch: u64) -> Result<Checkpoint, String
             }
             Err(NoteError::Unsigned) => {
                 let by: Vec<&str> = note.signatures.iter().map(|signature| &*signature.name).collect();
-                last = format!("it is not signed by {}, but by {}", key.name(), by.join(", "));
-                if by.contains(&key.name()) {
-                    last = format!("it is signed by another key of the name {}", key.name());
-                }
+                last = match by.iter().find(|name| keys.iter().any(|key| key.name() == **name)) {
+                    Some(name) => format!("it is signed by another key of the name {name}"),
+                    None => format!("it is not signed by {}, but by {}", names(), by.join(", ")),
+                };
             }
             Err(error) => last = error.to_string(),
         }

@@ -171,6 +171,13 @@ impl Migrator {
         schema::version(&mut self.client)
     }
 
+    /// Keeps other migrations out until this value is dropped, if none runs now.
+    pub fn try_lock(&mut self) -> Result<bool, StoreError> {
+        let rows = self.client.query("SELECT pg_try_advisory_lock($1)", &[Param::Int(LOCK)])?;
+        self.locked = rows.first().and_then(|row| row.bool(0)) == Some(true);
+        Ok(self.locked)
+    }
+
     /// Waits until no other migration runs, and keeps others out until this value is dropped.
     pub fn lock(&mut self) -> Result<(), StoreError> {
         self.client.query("SELECT pg_advisory_lock($1)", &[Param::Int(LOCK)])?;
@@ -303,7 +310,7 @@ impl Migrator {
             let login = grantee.login.as_ref().filter(|login| !login.password.expose().is_empty());
             let Some(login) = login else {
                 return Err(StoreError::Login(format!(
-                    "there is no role {user}; make it, or give it a password and run `doorward store migrate --create-logins`"
+                    "there is no role {user}; make it, or, if it is a login of the configuration's `store`, give it a password and run `doorward store migrate --create-logins`"
                 )));
             };
             // The server gets a verifier, so that its log cannot hold the password.
