@@ -118,8 +118,14 @@ fn reader(server: &Server, args: &Reader) -> anyhow::Result<ExitCode> {
 }
 
 fn apply(migrator: &mut Migrator, migration: &Migration, dry_run: bool) -> anyhow::Result<()> {
-    if !dry_run && let Some(step) = migrator.extension(migration)? {
-        migrator.run(&step).with_context(|| step.title.clone())?;
+    match migrator.extension(migration)? {
+        Some(_) if dry_run => {
+            note(
+                "TimescaleDB's extension is not there yet: with its community edition, the steps after it differ\n",
+            );
+        }
+        Some(step) => migrator.run(&step).with_context(|| step.title.clone())?,
+        None => {}
     }
     for step in migrator.plan(migration)? {
         if dry_run {
