@@ -96,7 +96,8 @@ impl Redactor {
             }
             kept = Cow::Owned(next);
         }
-        if self.find(form, &kept).is_empty() { kept } else { Cow::Borrowed(UNSETTLED) }
+        // Callers keep a text of their own when what they get is borrowed.
+        if self.find(form, &kept).is_empty() { kept } else { Cow::Owned(UNSETTLED.to_owned()) }
     }
 
     /// The redacted beginning of a text that is too long to look at as a whole.

@@ -91,7 +91,12 @@ pub(crate) struct Plain {
 impl Plain {
     pub(crate) fn of(name: &[u8]) -> Self {
         let mut plain = Self { bytes: [0; NAME_BYTES_MAX], length: 0 };
-        for byte in name.iter().filter(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii()) {
+        let of_name = |byte: &&u8| byte.is_ascii_alphanumeric() || !byte.is_ascii();
+        let surplus = match name.len() > NAME_BYTES_MAX {
+            true => name.iter().filter(of_name).count().saturating_sub(NAME_BYTES_MAX),
+            false => 0,
+        };
+        for byte in name.iter().filter(of_name).skip(surplus) {
             let Some(to) = plain.bytes.get_mut(plain.length) else { break };
             *to = byte.to_ascii_lowercase();
             plain.length += 1;

@@ -358,6 +358,32 @@ fn detectors_names_and_patterns_are_the_operators() {
 }
 
 #[test]
+fn what_does_not_settle_is_not_kept() {
+    let pattern = PatternConfig { name: "pair".to_owned(), matches: r"a(\[redacted:pair\])?b".to_owned() };
+    let redactor = redactor(&RedactConfig { patterns: vec![pattern], ..RedactConfig::default() });
+    let text = format!("password=hunter2 {}{}", "a".repeat(9), "b".repeat(9));
+    // Callers keep a text of their own unless they are given another.
+    let kept = redactor.redact(Form::Text, &text, ALL);
+    assert!(matches!(&kept, Cow::Owned(kept) if kept == "[redacted:unsettled]"), "{kept:?}");
+    let mut value = json!({ "note": text, text.clone(): 1 });
+    redactor.json("", &mut value);
+    let unsettled = "[redacted:unsettled]";
+    assert_eq!(value, json!({ "note": unsettled, unsettled: "[redacted:secret]" }));
+}
+
+#[test]
+fn names_of_any_length_are_looked_at() {
+    let redactor = Redactor::default();
+    let long = "properties.of_some_request.".repeat(8);
+    for name in [format!("{long}x-access-token"), format!("password_{long}"), format!("{long}client_secret")]
+    {
+        let mut value = json!({ name.clone(): "hunter2" });
+        redactor.json("", &mut value);
+        assert!(!value.to_string().contains("hunter2"), "{value}");
+    }
+}
+
+#[test]
 fn what_is_cut_is_cut_after_the_redaction() {
     let redactor = Redactor::default();
     for before in [SCAN_BYTES_MAX - 5_000, SCAN_BYTES_MAX - MARGIN_BYTES - 8, SCAN_BYTES_MAX - 8, 100] {
