@@ -130,7 +130,7 @@ fn expected(kind: &str) -> Value {
         "apigee" => json!({
             "verb": "read", "object": "catalog/v3/items/88", "status": 403, "outcome": "denied", "duration_us": 9_000,
             "bytes_out": 221, "source_ip": "192.0.2.99", "user_agent": "curl/8.9.1",
-            "principal_subject": "dev@shop.example", "principal_email": "dev@shop.example", "client_id": "KxQm4",
+            "principal_subject": "dev@shop.example", "principal_email": "dev@shop.example", "client_id": "shopfront",
             "api_version": "12", "cache_status": "miss", "fault_code": "forward.import-refusal",
             "fault_public": "oauth.v2.InvalidApiKeyForGivenResource"
         }),

@@ -71,7 +71,8 @@ const APIGEE: Preset = Preset {
         ("user_agent", "useragent|request.header.user-agent", As::Text),
         ("principal_subject", "developer_email|developer.email|developer|developer.id", As::Text),
         ("principal_email", "developer_email|developer.email", As::Text),
-        ("client_id", "client_id|developer_app|developer.app.name|developer.app.id", As::Text),
+        // Not `client_id`: that is the key with which the application calls.
+        ("client_id", "developer_app|developer.app.name|developer.app.id", As::Text),
         ("fault_public", "error.message|fault.reason|fault.name|ax_edge_execution_fault_code", As::Text),
         ("ext.organization", "organization|organization.name", As::Text),
         ("ext.environment", "environment|environment.name", As::Text),
@@ -87,6 +88,7 @@ const APIGEE: Preset = Preset {
         ("ext.message_id", "gateway_flow_id|messageid|message_id", As::Text),
     ],
     ignore: &[
+        "client_id",
         "is_error",
         "client_received_end_timestamp",
         "client.received.end.timestamp",

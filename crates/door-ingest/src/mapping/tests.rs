@@ -199,3 +199,16 @@ fn unknown_fields_are_bounded_and_can_be_left_out() {
         (None, Some(101))
     );
 }
+
+#[test]
+fn the_key_with_which_an_application_calls_is_not_kept() {
+    let record = json!({
+        "client_received_start_timestamp": 1_795_319_861_000_u64, "client_id": "KxQm4Vq9hunter2",
+        "developer_app": "shopfront", "request_uri": "/items?apikey=KxQm4Vq9hunter2",
+    });
+    let mapped = mapping("url: ingest:apigee").unwrap().map(&record, NOW).unwrap();
+    let caller = mapped.claimed.caller.as_ref().unwrap();
+    assert_eq!(caller.client_id.as_deref(), Some("shopfront"));
+    assert_eq!(&**caller.subject.reveal(), "shopfront");
+    assert!(!format!("{mapped:?}").contains("hunter2") && mapped.unknown.is_empty(), "{mapped:?}");
+}

@@ -71,6 +71,9 @@ pub(crate) struct Splitter {
     depth: usize,
     lists: usize,
     in_wrapper: bool,
+    /// Whether the piece was looked at for a wrapper: the first list in it is the only one that may be the
+    /// wrapper's, and to look costs a pass over the spaces before it.
+    looked_at: bool,
     in_string: bool,
     escaped: bool,
 }
@@ -88,6 +91,7 @@ impl Splitter {
             depth: 0,
             lists: 0,
             in_wrapper: false,
+            looked_at: false,
             in_string: false,
             escaped: false,
         }
@@ -207,8 +211,10 @@ impl Splitter {
         if self.depth > DEPTH_MAX {
             self.flaw = self.flaw.or(Some(Flaw::TooDeep));
         }
-        if self.depth == 2 && byte == b'[' && self.lists == 0 && !self.in_string && self.is_wrapper() {
+        let first_list = self.depth == 2 && byte == b'[' && self.lists == 0 && !self.in_string;
+        if first_list && !std::mem::replace(&mut self.looked_at, true) && self.is_wrapper() {
             self.piece.clear();
+            self.looked_at = false;
             self.number -= 1;
             (self.place, self.depth, self.lists, self.in_wrapper) = (Place::Between, 0, 1, true);
             return false;
@@ -259,7 +265,7 @@ impl Splitter {
 
     fn take(&mut self) -> Piece {
         self.place = Place::Between;
-        (self.depth, self.in_string, self.escaped) = (0, false, false);
+        (self.depth, self.in_string, self.escaped, self.looked_at) = (0, false, false, false);
         let mut flaw = self.flaw.take();
         if self.form == Form::Lines && flaw.is_none() && is_deep(&self.piece) {
             flaw = Some(Flaw::TooDeep);
@@ -349,6 +355,21 @@ mod tests {
         ] {
             assert_eq!(texts(Form::Json, input), good(expected), "{input}");
         }
+    }
+
+    #[test]
+    fn spaces_and_lists_cost_no_more_than_their_length() {
+        let spaces = " ".repeat(512 << 10);
+        let lists = "\"a\":[],".repeat(60_000);
+        let started = std::time::Instant::now();
+        let record = format!("{{{spaces}{lists}\"b\":1}}");
+        let found = pieces(Form::Json, 1 << 20, record.as_bytes(), 4 << 10);
+        assert_eq!((found.len(), found[0].bytes.len(), found[0].flaw), (1, record.len(), None));
+        assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+        let wrappers = format!("{{ {spaces}\"records\" : [{{\"a\":[1]}}]}}").repeat(2);
+        let found = pieces(Form::Json, 1 << 20, wrappers.as_bytes(), 4 << 10);
+        let texts: Vec<_> = found.iter().map(|piece| (piece.number, &*piece.bytes)).collect();
+        assert_eq!(texts, [(1, &b"{\"a\":[1]}"[..]), (2, &b"{\"a\":[1]}"[..])]);
     }
 
     #[test]

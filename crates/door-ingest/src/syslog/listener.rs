@@ -34,6 +34,8 @@ const HANDSHAKE_SPAN_MAX: Duration = Duration::from_secs(10);
 const IDLE_SPAN_MAX: Duration = Duration::from_secs(3_600);
 /// The most messages of one batch.
 const BATCH_MAX: usize = 512;
+/// The most bytes of one batch, but for its last message: a thousand senders may bring one each.
+const BATCH_BYTES_MAX: usize = 1 << 20;
 /// How long the first message of a batch waits for company.
 const GATHER_SPAN: Duration = Duration::from_millis(100);
 /// The largest message, whatever the resources take.
@@ -182,7 +184,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
             if self.cut(&mut parcels).is_err() {
                 return Ok(Some((parcels, false)));
             }
-            if parcels.len() >= BATCH_MAX {
+            if is_full(&parcels) {
                 return Ok(Some((parcels, true)));
             }
             let wait = match deadline {
@@ -214,7 +216,7 @@ impl<S: AsyncRead + Unpin> Reader<S> {
     /// Cuts what was read into messages, as many as a batch takes.
     fn cut(&mut self, parcels: &mut Vec<Parcel>) -> Result<(), Unframed> {
         let mut rest = self.buffer.as_slice();
-        while parcels.len() < BATCH_MAX {
+        while !is_full(parcels) {
             match self.framer.next(&mut rest)? {
                 Some(frame) => parcels.push(Parcel::read(frame)),
                 None => break,
@@ -224,6 +226,11 @@ impl<S: AsyncRead + Unpin> Reader<S> {
         self.buffer.drain(..self.buffer.len() - left);
         Ok(())
     }
+}
+
+fn is_full(parcels: &[Parcel]) -> bool {
+    let bytes = || parcels.iter().map(|parcel| parcel.bytes.len()).sum::<usize>();
+    parcels.len() >= BATCH_MAX || bytes() >= BATCH_BYTES_MAX
 }
 
 fn not_empty(parcels: Vec<Parcel>) -> Option<(Vec<Parcel>, bool)> {
@@ -328,4 +335,24 @@ fn route<'s>(snapshot: &'s Snapshot, principal: &Principal, parcel: &Parcel) -> 
     };
     let ranked = snapshot.resources.values().filter_map(|resource| Some((fits(&resource)?, resource)));
     ranked.max_by(|a, b| a.0.cmp(&b.0).then_with(|| b.1.name.cmp(&a.1.name))).map(|(_, resource)| resource)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn large_messages_come_in_small_batches() {
+        let message = format!("<13>1 - - app - - - {}", "x".repeat(200 << 10));
+        let stream = format!("{} {message}", message.len()).repeat(12);
+        let mut reader =
+            Reader { stream: stream.as_bytes(), framer: Framer::new(MESSAGE_BYTES_MAX), buffer: Vec::new() };
+        let (_draining, mut watched) = watch::channel(false);
+        let mut counts = Vec::new();
+        while let Some((parcels, framed)) = reader.batch(&mut watched).await.unwrap() {
+            assert!(framed);
+            counts.push(parcels.len());
+        }
+        assert_eq!(counts, [6, 6]);
+    }
 }
