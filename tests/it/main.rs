@@ -22,5 +22,6 @@ mod secrets;
 mod sinks;
 mod spool_faults;
 mod tamper;
+mod tamper_pg;
 mod timeline_pg;
 mod witness;

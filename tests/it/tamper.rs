@@ -163,15 +163,17 @@ fn whoever_holds_the_store_is_found_out() -> Result<()> {
     let found = scene.attack("two rows are swapped", &sql, &["reordered"])?;
     ensure!(found.len() == 2, "{found:?}");
 
-    let forged = |place: &str| {
+    let forged = |changes: &str| {
         format!(
             "CREATE TEMP TABLE forged AS SELECT * FROM access_event WHERE {last};
-             UPDATE forged SET access_id = '00000000-0000-4000-8000-000000000001', log_index = {place};
+             UPDATE forged SET access_id = '00000000-0000-4000-8000-000000000001', {changes};
              INSERT INTO access_event SELECT * FROM forged"
         )
     };
-    scene.attack("a forged row takes a place that is taken", &forged("log_index"), &["duplicated"])?;
-    scene.attack("a forged row has no place", &forged("NULL"), &["inserted"])?;
+    scene.attack("a forged row takes a place that is taken", &forged("rows = 1"), &["duplicated"])?;
+    scene.attack("a forged row has no place", &forged("log_index = NULL"), &["inserted"])?;
+    scene.attack("a forged row of a start that never was", &forged("epoch = 7"), &["inserted"])?;
+    scene.attack("a forged row of another gateway", &forged("gateway_id = 'other'"), &["inserted"])?;
 
     let first = "(SELECT min(epoch) FROM high_water)";
     let sql = format!("DELETE FROM access_event WHERE epoch = {first}");

@@ -294,4 +294,4 @@ impl Hasher {
 pub const FIELDS_MAX: usize = 128;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

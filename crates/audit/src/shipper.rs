@@ -297,6 +297,10 @@ impl Shipper {
         let (reader, damaged, mut batch) = reading.finish(place.high_water)?;
         batch.checkpoints = log.checkpoints(front.epoch, batch.leaf_to);
         batch.tiles = log.full_tiles(front.epoch, batch.leaf_from, batch.leaf_to)?;
+        if !batch.checkpoints.is_empty() {
+            // Retention may remove rows before their tile is full; their leaves must stay.
+            batch.tiles.extend(log.last_tile(front.epoch, batch.leaf_to)?);
+        }
         if !self.write(store, &mut batch)? {
             return Ok(Step::Moved);
         }

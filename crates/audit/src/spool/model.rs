@@ -382,7 +382,14 @@ impl Store for FakeStore {
             assert!(before.is_none_or(|before| before == checkpoint.note), "the log is forked");
         }
         for tile in &batch.tiles {
-            kept.tiles.insert((batch.epoch, tile.index), tile.hashes.clone());
+            let before = kept.tiles.insert((batch.epoch, tile.index), tile.hashes.clone());
+            assert!(tile.hashes.starts_with(&before.unwrap_or_default()), "a tile of the log only grows");
+        }
+        for checkpoint in &batch.checkpoints {
+            // Retention may remove any row by now.
+            let last = (checkpoint.size - 1) / 256;
+            let leaves = kept.tiles.get(&(batch.epoch, last)).map_or(0, |hashes| hashes.len() / 32) as u64;
+            assert!(last * 256 + leaves >= checkpoint.size, "leaves of a checkpoint are in no tile");
         }
         for intent in &batch.opened {
             kept.open.insert((batch.epoch, intent.seq), intent.clone());

@@ -123,10 +123,23 @@ pub struct LogId {
     pub epoch: u64,
 }
 
+/// Rows that say they are of a start of a gateway which no high-water mark knows of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strangers {
+    /// The log that they would be in.
+    pub log: LogId,
+    /// How many.
+    pub rows: u64,
+    /// How many of them say that they are of a version that logs.
+    pub logged: u64,
+}
+
 /// What a store has.
 pub trait Evidence {
     /// The logs that it knows of.
     fn logs(&mut self) -> Result<Vec<LogId>, VerifyError>;
+    /// Rows of logs that it may not know of.
+    fn strangers(&mut self) -> Result<Vec<Strangers>, VerifyError>;
     /// Everything of one log, in the order of places; what has none comes first.
     fn items(&mut self, log: &LogId, each: &mut dyn FnMut(Item)) -> Result<(), VerifyError>;
     /// What is at the first place of one log, as far as it is no row.
@@ -181,6 +194,7 @@ pub fn check(evidence: &mut dyn Evidence, scope: &Scope) -> Result<Report, Verif
     }
     logs.sort();
     logs.retain(|log| scope.gateway_id.as_ref().is_none_or(|gateway| *gateway == log.gateway_id));
+    strangers(evidence, scope, &logs, &mut report)?;
     let horizon = evidence.horizon()?;
     let mut committed: BTreeMap<LogId, Known> = BTreeMap::new();
     // The newest first: each commits the last checkpoint of the one before.
@@ -223,6 +237,29 @@ pub fn check(evidence: &mut dyn Evidence, scope: &Scope) -> Result<Report, Verif
         }
     }
     Ok(report)
+}
+
+/// Rows of logs that there are none of: put in, or of the version that had no log.
+fn strangers(
+    evidence: &mut dyn Evidence,
+    scope: &Scope,
+    logs: &[LogId],
+    report: &mut Report,
+) -> Result<(), VerifyError> {
+    for Strangers { log, rows, logged } in evidence.strangers()? {
+        let wanted = scope.gateway_id.as_ref().is_none_or(|gateway| *gateway == log.gateway_id)
+            && scope.epoch.is_none_or(|epoch| epoch == log.epoch);
+        if !wanted || logs.contains(&log) {
+            continue;
+        }
+        report.summary.rows += rows;
+        report.summary.before_log += rows.saturating_sub(logged);
+        if logged > 0 {
+            let text = format!("{logged} rows of a start that has no log");
+            report.add(Finding::of(&log, Kind::Inserted, &text));
+        }
+    }
+    Ok(())
 }
 
 /// What the first leaf of a log says.
@@ -442,3 +479,6 @@ pub fn consistency(
     })?;
     Ok(holds)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,21 @@
 //! Evidence in PostgreSQL or TimescaleDB, through the views of its reader; that login needs the scope of everything,
 //! because rows that it may not see count as missing.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use doorward_pgclient::Row;
 use doorward_pgclient::blocking::{Client, Options, Param};
 use doorward_tlog::{Hash, tile};
 use uuid::Uuid;
 
-use super::{EXTRAS_MAX, Evidence, Item, LogId, VerifyError, What};
+use super::{EXTRAS_MAX, Evidence, Item, LogId, Strangers, VerifyError, What};
 use crate::columns::{COLUMNS, Type, position};
 use crate::config::Server;
 use crate::leaf::{FIELDS_MAX, Field, Hasher};
 use crate::wire::Gap;
+
+/// How long reading one log may take; a log is read by one statement.
+const READ_TIMEOUT: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// A store in a database, open for reading.
 pub struct PostgresEvidence {
@@ -24,7 +27,12 @@ impl PostgresEvidence {
     /// Connects as the store's reader. Blocks.
     pub fn connect(server: &Server) -> Result<Self, VerifyError> {
         let login = server.reader.as_ref().unwrap_or(&server.login);
-        let options = Options { application_name: "doorward audit verify".into(), ..Options::default() };
+        let options = Options {
+            application_name: "doorward audit verify".into(),
+            statement_timeout: READ_TIMEOUT,
+            idle_timeout: READ_TIMEOUT,
+            ..Options::default()
+        };
         let read = login.read().map_err(|problem| VerifyError::Login(problem.message))?;
         let mut client = Client::connect(&server.target, &read, &options)?;
         // One picture of the store, while gateways go on.
@@ -36,15 +44,13 @@ impl PostgresEvidence {
         Ok(Self { client, hasher: Hasher::default() })
     }
 
-    /// Everything beside the rows: gaps, notes and dead letters, up to a place.
-    fn extras(&mut self, log: &LogId, to: i64) -> Result<BTreeMap<u64, Item>, VerifyError> {
-        let mut extras = BTreeMap::new();
+    /// Everything beside the rows in the order of places: gaps, notes and dead letters, up to a place.
+    fn extras(&mut self, log: &LogId, to: i64) -> Result<Vec<Item>, VerifyError> {
+        let mut extras = Vec::new();
         let mut keep = |row: Row<'_>, leaf: Option<Hash>, what: What| {
             let index = row.int(0).map(i64::cast_unsigned);
             let stored = row.bytes(1).and_then(|hash| hash.try_into().ok());
-            if let Some(place) = index {
-                extras.insert(place, Item { index, stored, leaf, what });
-            }
+            extras.push(Item { index, stored, leaf, what });
             extras.len() <= EXTRAS_MAX
         };
         let key = [Param::Text(&log.gateway_id), Param::Int(log.epoch.cast_signed()), Param::Int(to)];
@@ -78,6 +84,7 @@ impl PostgresEvidence {
             whole = whole && keep(row, leaf, What::DeadLetter);
             whole
         })?;
+        extras.sort_by_key(|item| item.index);
         if whole { Ok(extras) } else { Err(VerifyError::TooMany(log.epoch)) }
     }
 }
@@ -96,12 +103,28 @@ impl Evidence for PostgresEvidence {
         Ok(reply.rows().filter_map(log).collect())
     }
 
+    fn strangers(&mut self) -> Result<Vec<Strangers>, VerifyError> {
+        let reply = self.client.query(
+            "SELECT gateway_id, epoch, count(*), count(*) FILTER (WHERE schema_version >= 2)
+             FROM timeline.access_event e WHERE NOT EXISTS (SELECT 1 FROM timeline.high_water h
+                 WHERE h.gateway_id = e.gateway_id AND h.epoch = e.epoch AND h.next_leaf > 0)
+             GROUP BY gateway_id, epoch",
+            &[],
+        )?;
+        let of = |row: Row<'_>| {
+            let log = LogId { gateway_id: row.text(0)?.to_owned(), epoch: row.int(1)?.cast_unsigned() };
+            Some(Strangers { log, rows: row.int(2)?.cast_unsigned(), logged: row.int(3)?.cast_unsigned() })
+        };
+        Ok(reply.rows().filter_map(of).collect())
+    }
+
     fn items(&mut self, log: &LogId, each: &mut dyn FnMut(Item)) -> Result<(), VerifyError> {
-        let mut extras = self.extras(log, i64::MAX)?.into_values().peekable();
+        let mut extras = self.extras(log, i64::MAX)?.into_iter().peekable();
         let names: Vec<String> = COLUMNS
             .iter()
             .map(|column| match column.ty {
-                Type::Time => format!("(extract(epoch FROM \"{}\") * 1000000)::bigint", column.name),
+                // Numeric, because a time that was never logged may be infinite, or too late for 64 bits.
+                Type::Time => format!("trunc(extract(epoch FROM \"{}\") * 1000000)", column.name),
                 _ => format!("\"{}\"", column.name),
             })
             .collect();
@@ -125,7 +148,7 @@ impl Evidence for PostgresEvidence {
     }
 
     fn items_from_start(&mut self, log: &LogId, each: &mut dyn FnMut(Item)) -> Result<(), VerifyError> {
-        self.extras(log, 1)?.into_values().for_each(each);
+        self.extras(log, 1)?.into_iter().for_each(each);
         Ok(())
     }
 
@@ -168,7 +191,7 @@ fn item(row: Row<'_>, hasher: &mut Hasher) -> Item {
             Type::Time | Type::Int => text.parse().ok().map(Field::Int),
             Type::Uuid => Uuid::parse_str(text).ok().map(Field::Uuid),
             Type::Text | Type::Json => Some(Field::Text(text)),
-            Type::Hash => Some(hash.as_ref().map_or(Field::Null, Field::Hash)),
+            Type::Hash => hash.as_ref().map(Field::Hash),
         };
         readable = readable && field.is_some();
         *place = field.unwrap_or(Field::Null);

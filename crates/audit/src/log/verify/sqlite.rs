@@ -1,6 +1,5 @@
 //! Evidence in an embedded file.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use doorward_tlog::{Hash, tile};
@@ -8,7 +7,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::{EXTRAS_MAX, Evidence, Item, LogId, VerifyError, What};
+use super::{EXTRAS_MAX, Evidence, Item, LogId, Strangers, VerifyError, What};
 use crate::columns::{COLUMNS, Type, position};
 use crate::leaf::{FIELDS_MAX, Field, Hasher};
 use crate::store::BUSY_WAIT;
@@ -36,14 +35,13 @@ impl SqliteEvidence {
         Ok(Self { connection, hasher: Hasher::default() })
     }
 
-    /// Everything beside the rows: gaps, notes and dead letters, up to a place.
-    fn extras(&mut self, log: &LogId, to: i64) -> Result<BTreeMap<u64, Item>, VerifyError> {
-        let mut extras = BTreeMap::new();
+    /// Everything beside the rows in the order of places: gaps, notes and dead letters, up to a place.
+    fn extras(&mut self, log: &LogId, to: i64) -> Result<Vec<Item>, VerifyError> {
+        let mut extras = Vec::new();
         let key = params![log.gateway_id, log.epoch.cast_signed(), to];
         let mut keep = |index: i64, stored: Option<Vec<u8>>, leaf: Option<Hash>, what: What| {
             let stored = stored.and_then(|hash| hash.try_into().ok());
-            let item = Item { index: Some(index.cast_unsigned()), stored, leaf, what };
-            extras.insert(index.cast_unsigned(), item);
+            extras.push(Item { index: Some(index.cast_unsigned()), stored, leaf, what });
             if extras.len() > EXTRAS_MAX { Err(VerifyError::TooMany(log.epoch)) } else { Ok(()) }
         };
         let mut statement = self.connection.prepare_cached(
@@ -79,6 +77,7 @@ impl SqliteEvidence {
             let leaf = super::bundle::leaf_of_json(&mut self.hasher, payload.as_bytes());
             keep(row.get(0)?, row.get(1)?, leaf, What::DeadLetter)?;
         }
+        extras.sort_by_key(|item| item.index);
         Ok(extras)
     }
 }
@@ -95,8 +94,23 @@ impl Evidence for SqliteEvidence {
         Ok(logs.collect::<rusqlite::Result<_>>()?)
     }
 
+    fn strangers(&mut self) -> Result<Vec<Strangers>, VerifyError> {
+        let mut statement = self.connection.prepare(
+            "SELECT gateway_id, epoch, count(*), count(*) FILTER (WHERE schema_version >= 2)
+             FROM access_event AS e WHERE NOT EXISTS (SELECT 1 FROM high_water AS h
+                 WHERE h.gateway_id = e.gateway_id AND h.epoch = e.epoch AND h.next_leaf > 0)
+             GROUP BY gateway_id, epoch",
+        )?;
+        let found = statement.query_map([], |row| {
+            let number = |place| row.get::<_, i64>(place).map(i64::cast_unsigned);
+            let log = LogId { gateway_id: row.get(0)?, epoch: number(1)? };
+            Ok(Strangers { log, rows: number(2)?, logged: number(3)? })
+        })?;
+        Ok(found.collect::<rusqlite::Result<_>>()?)
+    }
+
     fn items(&mut self, log: &LogId, each: &mut dyn FnMut(Item)) -> Result<(), VerifyError> {
-        let mut extras = self.extras(log, i64::MAX)?.into_values().peekable();
+        let mut extras = self.extras(log, i64::MAX)?.into_iter().peekable();
         let names: Vec<String> = COLUMNS.iter().map(|column| format!("\"{}\"", column.name)).collect();
         let sql = format!(
             "SELECT {} FROM access_event WHERE gateway_id = ?1 AND epoch = ?2 ORDER BY log_index",
@@ -117,7 +131,7 @@ impl Evidence for SqliteEvidence {
     }
 
     fn items_from_start(&mut self, log: &LogId, each: &mut dyn FnMut(Item)) -> Result<(), VerifyError> {
-        self.extras(log, 1)?.into_values().for_each(each);
+        self.extras(log, 1)?.into_iter().for_each(each);
         Ok(())
     }
 

@@ -200,7 +200,7 @@ impl Walk<'_, '_> {
         }
         let logged = self.tiles.leaf(index).or(item.stored).or(item.leaf);
         if let Some(should) = logged {
-            if (item.leaf != Some(should) || item.stored.is_some_and(|stored| stored != should))
+            if (item.leaf != Some(should) || item.stored != Some(should))
                 && self.differing.len() < FINDINGS_MAX
             {
                 self.differing.push(Differing { index, is: item.leaf, should, access_id, ts });

@@ -379,4 +379,4 @@ fn number(number: u64) -> Param<'static> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,7 +19,7 @@ const WRITER_PASSWORD: &str = "the writer's own";
 const READER_PASSWORD: &str = "correct horse";
 
 /// Both versions of PostgreSQL, and TimescaleDB where it can be had.
-fn clusters() -> &'static [Cluster] {
+pub(crate) fn clusters() -> &'static [Cluster] {
     static CLUSTERS: OnceLock<Vec<Cluster>> = OnceLock::new();
     CLUSTERS.get_or_init(|| {
         let mut clusters = vec![Cluster::debian().unwrap(), Cluster::newer().unwrap()];
@@ -38,7 +38,7 @@ fn migrator(database: &Database<'_>) -> Migrator {
 }
 
 /// What an operator asks for.
-fn usual() -> Migration {
+pub(crate) fn usual() -> Migration {
     let writer = Grantee { user: "gateway".into(), login: Some(login("gateway", WRITER_PASSWORD)) };
     let reader = |user: &str| Grantee { user: user.into(), login: Some(login(user, READER_PASSWORD)) };
     let scope =
@@ -54,7 +54,7 @@ fn usual() -> Migration {
     }
 }
 
-fn migrate(database: &Database<'_>, migration: &Migration) -> Vec<String> {
+pub(crate) fn migrate(database: &Database<'_>, migration: &Migration) -> Vec<String> {
     let mut migrator = migrator(database);
     migrator.lock().unwrap();
     if let Some(step) = migrator.extension(migration).unwrap() {
@@ -67,14 +67,16 @@ fn migrate(database: &Database<'_>, migration: &Migration) -> Vec<String> {
     steps.into_iter().filter(|step| step.version.is_some()).map(|step| step.title).collect()
 }
 
-fn server(database: &Database<'_>) -> Server {
+pub(crate) fn server(database: &Database<'_>) -> Server {
     // Passwords come by reference; tests put them where no other test looks.
     let folder = tempfile::tempdir().unwrap().keep();
     std::fs::write(folder.join("password"), WRITER_PASSWORD).unwrap();
+    std::fs::write(folder.join("reader"), READER_PASSWORD).unwrap();
     let yaml = format!(
-        "store: {{ url: {}, password: 'file:{}/password' }}",
+        "store: {{ url: {}, password: 'file:{folder}/password',
+                   reader: {{ user: auditor, password: 'file:{folder}/reader' }} }}",
         database.url().replace("postgres://", "postgres://gateway@"),
-        folder.display()
+        folder = folder.display()
     );
     let document = doorward_settings::Document::parse("doorward.yaml", &yaml).unwrap();
     let config: crate::AuditConfig = document.root().deserialize().unwrap();
