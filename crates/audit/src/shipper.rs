@@ -121,6 +121,8 @@ pub(crate) struct Shipper {
     store: Option<Box<dyn Store>>,
     place: Option<Place>,
     retained_at: Option<Instant>,
+    /// Whether the store is to be opened anew, because something of no consequence to records went wrong with it.
+    stale: bool,
     settling: Settling,
     /// The most records of the next batch: one after another while the store refuses a value.
     limit: usize,
@@ -161,6 +163,7 @@ impl Shipper {
             store,
             place,
             retained_at,
+            stale: false,
             settling: Settling::default(),
             limit: BATCH_RECORDS,
             aggregator,
@@ -239,7 +242,7 @@ impl Shipper {
             None => (self.open_store)()?,
         };
         let done = self.step_with(&mut *store);
-        self.store = Some(store);
+        self.store = (!std::mem::take(&mut self.stale)).then_some(store);
         done
     }
 
@@ -250,7 +253,7 @@ impl Shipper {
         if front.as_ref().is_none_or(|front| front.epoch == self.shared.settings.epoch) {
             self.settle_dead_epochs(store)?;
         }
-        self.retain(store)?;
+        self.retain(store);
         let Some(front) = front else { return Ok(Step::Idle) };
         self.enter(store, &front)?;
         let Some(mut place) = self.place.take() else { return Ok(Step::Idle) };
@@ -375,12 +378,17 @@ impl Shipper {
         Ok(Step::Moved)
     }
 
-    fn retain(&mut self, store: &mut dyn Store) -> Result<(), ShipError> {
+    /// Lets the store remove what has expired. What is in the way of that is in nobody else's: records are shipped all
+    /// the same.
+    fn retain(&mut self, store: &mut dyn Store) {
         if self.retained_at.is_some_and(|at| at.elapsed() < RETAIN_EVERY) {
-            return Ok(());
+            return;
         }
-        let more = store.retain(&self.retention, SystemClock.now().micros())?;
-        self.retained_at = (!more).then(Instant::now);
-        Ok(())
+        let more = store.retain(&self.retention, SystemClock.now().micros());
+        if let Err(error) = &more {
+            tracing::error!(%error, "the store's housekeeping failed; it is tried again later");
+            self.stale = true;
+        }
+        self.retained_at = (!matches!(more, Ok(true))).then(Instant::now);
     }
 }

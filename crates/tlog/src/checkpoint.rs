@@ -8,6 +8,9 @@ use base64::prelude::BASE64_STANDARD;
 use crate::note::{Note, NoteError, Signer};
 use crate::tree::Hash;
 
+/// What the extension line of the time begins with.
+const TIME: &str = "time ";
+
 /// What a checkpoint tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -17,20 +20,23 @@ pub struct Checkpoint {
     pub size: u64,
     /// The root over them.
     pub root: Hash,
+    /// When it was signed, in microseconds since 1970: the extension line `time NUMBER`.
+    pub time_us: Option<i64>,
 }
 
 impl Checkpoint {
-    /// Reads the text of a note. Lines after the third are not ours to understand, and are passed over.
+    /// Reads the text of a note. Of the lines after the third, those that are not ours to understand are passed over.
     pub fn parse(text: &str) -> Result<Self, NoteError> {
         let mut lines = text.strip_suffix('\n').ok_or(NoteError::Form)?.split('\n');
         let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
             return Err(NoteError::Form);
         };
-        if origin.is_empty() || lines.any(str::is_empty) {
+        if origin.is_empty() || lines.clone().any(str::is_empty) {
             return Err(NoteError::Form);
         }
         let size = decimal(size).ok_or(NoteError::Form)?;
-        Ok(Self { origin: origin.to_owned(), size, root: hash(root).ok_or(NoteError::Form)? })
+        let time_us = lines.find_map(|line| decimal(line.strip_prefix(TIME)?)).map(u64::cast_signed);
+        Ok(Self { origin: origin.to_owned(), size, root: hash(root).ok_or(NoteError::Form)?, time_us })
     }
 
     /// The signed note of this checkpoint.
@@ -43,7 +49,11 @@ impl Checkpoint {
 
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}\n{}\n{}", self.origin, self.size, BASE64_STANDARD.encode(self.root))
+        writeln!(f, "{}\n{}\n{}", self.origin, self.size, BASE64_STANDARD.encode(self.root))?;
+        match self.time_us {
+            Some(time_us) => writeln!(f, "{TIME}{time_us}"),
+            None => Ok(()),
+        }
     }
 }
 

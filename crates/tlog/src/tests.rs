@@ -194,7 +194,9 @@ fn logs_sign_and_witnesses_cosign() {
     let (witness, _) = Signer::generate("witness.example/w1", Kind::Cosignature).unwrap();
     assert_eq!(Signer::parse(&kept).unwrap().vkey(), log.vkey());
     assert!(!format!("{log:?}").contains(kept.rsplit('+').next().unwrap()));
-    let checkpoint = Checkpoint { origin: "example.com/log".to_owned(), size: 20_852_163, root: [9; 32] };
+    let time_us = Some(1_679_315_147_000_001);
+    let origin = "example.com/log".to_owned();
+    let checkpoint = Checkpoint { origin, size: 20_852_163, root: [9; 32], time_us };
     let mut note = checkpoint.sign(&log);
     note.signatures.push(witness.sign(&note.text, 1_679_315_147));
     let note = Note::parse(&note.to_string()).unwrap();
@@ -215,7 +217,12 @@ fn checkpoints_are_read_strictly() {
     let root = "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=";
     let good = Checkpoint::parse(&format!("example.com/behind-the-sofa\n20852163\n{root}\n")).unwrap();
     assert_eq!((good.size, good.root[0]), (20_852_163, 0x0a));
-    assert!(Checkpoint::parse(&format!("a\n1\n{root}\nextension\n")).is_ok());
+    for (extension, time_us) in
+        [("extension", None), ("time 17", Some(17)), ("x\ntime 5", Some(5)), ("time -1", None)]
+    {
+        let checkpoint = Checkpoint::parse(&format!("a\n1\n{root}\n{extension}\n")).unwrap();
+        assert_eq!(checkpoint.time_us, time_us, "{extension:?}");
+    }
     for wrong in [
         format!("\n1\n{root}\n"),
         format!("a\n01\n{root}\n"),

@@ -346,8 +346,10 @@ impl Logger {
         let signer = &self.signing.signer;
         let origin = origin(signer.vkey().name(), journal.epoch);
         let (size, root) = (journal.tree.size(), journal.tree.root());
-        let note = Checkpoint { origin, size, root }.sign(signer).to_string();
-        let checkpoint = SignedCheckpoint { size, signed_us: SystemClock.now().micros(), note };
+        let signed_us = SystemClock.now().micros();
+        // The time is signed too: whoever holds the store cannot make a checkpoint older than it is.
+        let note = Checkpoint { origin, size, root, time_us: Some(signed_us) }.sign(signer).to_string();
+        let checkpoint = SignedCheckpoint { size, signed_us, note };
         Signed { epoch: journal.epoch, checkpoint, edge: journal.tree.edge().collect() }
     }
 }

@@ -150,8 +150,12 @@ impl Log {
     fn sign(&self, signed: Signed) {
         let mut waiting = self.checkpoints.lock();
         if waiting.len() >= CHECKPOINTS_MAX {
-            // The newer one covers what the older one did.
-            waiting.pop_back();
+            // The newer one covers what the older one did. Some of each time stay: they tell how old leaves are.
+            let mut keep = true;
+            waiting.retain(|_| {
+                keep = !keep;
+                keep
+            });
         }
         waiting.push_back((signed.epoch, signed.checkpoint.clone()));
         drop(waiting);
@@ -173,7 +177,7 @@ impl Log {
         let mut waiting = self.checkpoints.lock();
         waiting.retain(|(of, other)| *of != epoch || other.size != checkpoint.size);
         if waiting.len() >= CHECKPOINTS_MAX {
-            waiting.pop_front();
+            waiting.pop_back();
         }
         waiting.push_back((epoch, checkpoint));
     }

@@ -54,6 +54,8 @@ BEGIN
     IF last IS NULL THEN
         RETURN false;
     END IF;
+    -- No hold comes between the look at the holds and the removal.
+    LOCK TABLE doorward.legal_hold IN SHARE MODE;
     PERFORM set_config('doorward.retention', 'on', true);
     FOREACH one IN ARRAY expired LOOP
         DELETE FROM doorward.access_event e WHERE e.ts >= since AND e.ts <= last AND coalesce(e.class, 'access') = one

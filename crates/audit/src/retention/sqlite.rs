@@ -107,7 +107,11 @@ pub fn shrink(connection: &mut Connection) -> rusqlite::Result<usize> {
 }
 
 /// Keeps, with the removal, up to when rows were removed: a row that is missing after that was taken away.
-fn raise_horizon(transaction: &Transaction<'_>, class: &str, before_us: i64) -> rusqlite::Result<()> {
+pub(crate) fn raise_horizon(
+    transaction: &Transaction<'_>,
+    class: &str,
+    before_us: i64,
+) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
             "INSERT INTO retention_horizon VALUES (?1, ?2)

@@ -233,6 +233,10 @@ fn fold_function(levels: &[Level]) -> String {
            LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fold$
          DECLARE taken bigint; more boolean := false;
          BEGIN
+           -- Two folds would wait for each other's rows in different orders.
+           IF NOT pg_try_advisory_xact_lock(hashtext('doorward.fold_rollups')) THEN
+             RETURN false;
+           END IF;
            {body}
            RETURN more;
          END $fold$;

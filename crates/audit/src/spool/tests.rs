@@ -464,6 +464,16 @@ fn a_failed_sync_is_not_trusted_again() {
 }
 
 #[test]
+fn a_store_whose_housekeeping_fails_takes_records_all_the_same() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    store.0.lock().stuck = true;
+    let mut world = World::start(&disk, &store).unwrap();
+    world.keep(record()).unwrap();
+    world.ship().unwrap();
+    assert_eq!(store.0.lock().records.len(), 1);
+}
+
+#[test]
 fn a_spool_at_its_size_refuses_until_the_store_has_caught_up() {
     let (disk, store) = (FakeDisk::default(), FakeStore::default());
     store.0.lock().away = true;

@@ -127,13 +127,7 @@ impl Store for SqliteStore {
         more |= retention::sqlite::expire(&mut self.connection, retention, now_us)?;
         if let Some(keep) = retention.longest_us() {
             let before = now_us.saturating_sub(keep);
-            self.connection.execute(
-                "DELETE FROM checkpoint AS old WHERE signed_us < ?1 AND EXISTS (
-                     SELECT 1 FROM checkpoint AS new WHERE new.gateway_id = old.gateway_id
-                     AND new.epoch = old.epoch AND new.size > old.size)",
-                [before],
-            )?;
-            self.connection.execute("DELETE FROM audit_gap WHERE until_us < ?1", [before])?;
+            self.remove_log(before)?;
         }
         if let Some(size) = retention.size
             && self.size()? > size.get()
@@ -147,6 +141,23 @@ impl Store for SqliteStore {
 }
 
 impl SqliteStore {
+    /// Removes gaps and checkpoints from before a time. The newest of these checkpoints stays: it alone shows that
+    /// what it counts, and retention removed, was as old as that.
+    fn remove_log(&mut self, before_us: i64) -> rusqlite::Result<()> {
+        let transaction =
+            self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        transaction.execute(
+            "DELETE FROM checkpoint AS old WHERE signed_us < ?1 AND EXISTS (
+                 SELECT 1 FROM checkpoint AS new WHERE new.gateway_id = old.gateway_id
+                 AND new.epoch = old.epoch AND new.size > old.size AND new.signed_us < ?1)",
+            [before_us],
+        )?;
+        transaction.execute("DELETE FROM audit_gap WHERE until_us < ?1", [before_us])?;
+        // What is older may go, of whatever class, and what there was to tell its age is gone.
+        retention::sqlite::raise_horizon(&transaction, "", before_us)?;
+        transaction.commit()
+    }
+
     /// Bytes in use: the file's, less the pages that are free.
     fn size(&self) -> rusqlite::Result<u64> {
         let pragma = |name: &str| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
@@ -267,7 +278,12 @@ fn insert_log(transaction: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Res
     }
     for checkpoint in &batch.checkpoints {
         transaction
-            .prepare_cached("INSERT OR REPLACE INTO checkpoint VALUES (?1, ?2, ?3, ?4, ?5)")?
+            // The one with more cosignatures stays; of two that are alike, the first, which says more about age.
+            .prepare_cached(
+                "INSERT INTO checkpoint VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE
+                 SET signed_us = excluded.signed_us, note = excluded.note
+                 WHERE length(excluded.note) > length(checkpoint.note)",
+            )?
             .execute(params![
                 gateway_id,
                 epoch,

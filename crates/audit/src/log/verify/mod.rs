@@ -177,7 +177,7 @@ pub struct Scope {
 pub(crate) struct Known {
     pub(crate) size: u64,
     pub(crate) root: Hash,
-    /// Microseconds; `None` when only others tell of it.
+    /// Microseconds, as the signature vouches for; what the store says beside the note is anybody's word.
     pub(crate) signed_us: Option<i64>,
     /// Where it is from.
     pub(crate) from: String,
@@ -211,14 +211,11 @@ pub fn check(evidence: &mut dyn Evidence, scope: &Scope) -> Result<Report, Verif
         }
         let keys = keys_of(scope, notes.as_ref());
         let mut known = checkpoints(evidence, log, scope, &keys, &mut report)?;
-        if scope
-            .since_us
-            .is_some_and(|since| known.iter().all(|known| known.signed_us.is_some_and(|at| at < since)))
-            && !newest
-        {
+        known.extend(committed.remove(log));
+        let last = known.iter().map(|known| known.signed_us.unwrap_or(i64::MAX)).max();
+        if !newest && scope.since_us.is_some_and(|since| last.is_some_and(|last| last < since)) {
             continue;
         }
-        known.extend(committed.remove(log));
         forks(log, &mut known, &mut report);
         walk::walk(evidence, log, walk::With { known, newest, horizon, scope }, &mut report)?;
         if notes.is_none() && report.had_items {
@@ -312,8 +309,8 @@ fn chain(
                 report.add(Finding::of(log, Kind::ChainBroken, &text));
             }
             let from = format!("the first leaf of epoch {}", log.epoch);
-            let (size, root) = (checkpoint.size, checkpoint.root);
-            committed.insert(before, Known { size, root, signed_us: None, from });
+            let (size, root, signed_us) = (checkpoint.size, checkpoint.root, checkpoint.time_us);
+            committed.insert(before, Known { size, root, signed_us, from });
         }
         (None, Some(older)) => {
             let text = format!(
@@ -341,23 +338,19 @@ fn checkpoints(
     keys: &[Vkey],
     report: &mut Report,
 ) -> Result<Vec<Known>, VerifyError> {
-    let mut notes: Vec<(Option<i64>, String, String)> = evidence
-        .checkpoints(log)?
-        .into_iter()
-        .map(|(signed_us, note)| (Some(signed_us), note, "the store".to_owned()))
-        .collect();
+    let mut notes: Vec<(String, String)> =
+        evidence.checkpoints(log)?.into_iter().map(|(_, note)| (note, "the store".to_owned())).collect();
     for dir in &scope.outside {
         let path = log_dir(dir, log).join("checkpoint");
         if let Some(note) = read_text(&path)? {
-            notes.push((None, note, path.display().to_string()));
+            notes.push((note, path.display().to_string()));
         }
     }
     let mut known = Vec::new();
-    for (signed_us, note, from) in notes {
+    for (note, from) in notes {
         match signed_by(&note, keys, log.epoch) {
-            Ok(checkpoint) => {
-                let Checkpoint { size, root, .. } = checkpoint;
-                known.push(Known { size, root, signed_us, from });
+            Ok(Checkpoint { size, root, time_us, .. }) => {
+                known.push(Known { size, root, signed_us: time_us, from });
             }
             Err(text) => {
                 report.add(Finding::of(log, Kind::BadSignature, &format!("a checkpoint from {from}: {text}")))
@@ -480,5 +473,7 @@ pub fn consistency(
     Ok(holds)
 }
 
+#[cfg(test)]
+mod retention_tests;
 #[cfg(test)]
 mod tests;

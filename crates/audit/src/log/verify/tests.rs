@@ -143,8 +143,9 @@ fn live_epoch(store: &mut dyn Store, now_us: i64, with_tile: bool) {
     batch.leaf_to += 1;
     let mut tree = Tree::default();
     leaves.iter().for_each(|leaf| tree.push(*leaf, |_| ()));
-    let checkpoint = Checkpoint { origin: origin("doorward/gw", 7), size: tree.size(), root: tree.root() };
     let signed_us = now_us - 50 * DAY_US;
+    let (size, root, time_us) = (tree.size(), tree.root(), Some(signed_us));
+    let checkpoint = Checkpoint { origin: origin("doorward/gw", 7), size, root, time_us };
     let (size, note) = (tree.size(), checkpoint.sign(&signer).to_string());
     batch.checkpoints.push(SignedCheckpoint { size, signed_us, note });
     if with_tile {

@@ -13,6 +13,9 @@ use super::{
     VerifyError, What, log_dir,
 };
 
+/// A row may be so far behind the last checkpoint and the row before it, and no farther.
+const AHEAD_MAX: u64 = 1 << 24;
+
 /// What a log is compared with.
 pub(super) struct With<'a> {
     /// Checkpoints in the order of their sizes.
@@ -191,7 +194,13 @@ impl Walk<'_, '_> {
             }
             return;
         };
-        if index < self.tree.size() {
+        let size = self.tree.size();
+        if index > size.max(self.with.known.last().map_or(0, |known| known.size)).saturating_add(AHEAD_MAX) {
+            // Nothing is told by walking there, and a number costs whoever forges it nothing.
+            let text = format!("a row says that its place is {index}, far behind the end of the log");
+            return self.found(Kind::Inserted, Some((index, index)), access_id, (ts, ts), &text);
+        }
+        if index < size {
             let text = format!("a second row says that its place is {index}");
             return self.found(Kind::Duplicated, Some((index, index)), access_id, (ts, ts), &text);
         }
@@ -307,12 +316,12 @@ impl Walk<'_, '_> {
         let horizon = self.with.horizon.map(|horizon| horizon.saturating_add(SLACK_US));
         let mut from = first;
         while from <= last {
-            // The leaves up to the next checkpoint were logged after the last one before.
-            let place = self.with.known.partition_point(|known| known.size <= from);
-            let to = self.with.known.get(place).map_or(last, |next| (next.size - 1).clamp(from, last));
-            let earlier = self.with.known.iter().take(place).rev();
-            let logged_after = earlier.filter_map(|known| known.signed_us).next().unwrap_or(i64::MIN);
-            if horizon.is_some_and(|horizon| logged_after < horizon) {
+            // A leaf is older than each checkpoint that counts it. Only that is sure: the checkpoints before may
+            // have been taken away, to make what is missing look older than it is.
+            let next = self.with.known.iter().find(|known| known.size > from);
+            let to = next.map_or(last, |next| (next.size - 1).clamp(from, last));
+            let logged_before = next.and_then(|next| next.signed_us);
+            if logged_before.is_some_and(|at| horizon.is_some_and(|horizon| at <= horizon)) {
                 self.report.summary.expired += to - from + 1;
                 from = to + 1;
                 continue;

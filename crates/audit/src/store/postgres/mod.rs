@@ -346,8 +346,10 @@ fn insert_log(client: &mut Client, batch: &Batch<'_>) -> Result<(), StoreError> 
     }
     for checkpoint in &batch.checkpoints {
         client.execute(
-            "INSERT INTO doorward.checkpoint VALUES ($1, $2, $3, $4, $5) ON CONFLICT (gateway_id, epoch, size)
-             DO UPDATE SET signed_us = excluded.signed_us, note = excluded.note",
+            // The one with more cosignatures stays; of two that are alike, the first, which says more about age.
+            "INSERT INTO doorward.checkpoint AS c VALUES ($1, $2, $3, $4, $5) ON CONFLICT (gateway_id, epoch, size)
+             DO UPDATE SET signed_us = excluded.signed_us, note = excluded.note
+             WHERE length(excluded.note) > length(c.note)",
             &[
                 gateway_id,
                 epoch,

@@ -313,6 +313,28 @@ fn the_writer_only_adds() {
 }
 
 #[test]
+fn whoever_reads_for_long_stops_no_writer() {
+    let database = clusters()[0].database().unwrap();
+    migrate(&database, &usual());
+    let mut store = open(&database);
+    let ahead = "doorward.access_event_p' || to_char((now() at time zone 'utc')::date + 7, 'YYYYMMDD')";
+    database.sql(&format!("do $$ begin execute 'drop table {ahead}; end $$")).unwrap();
+    let there = || database.sql(&format!("select to_regclass('{ahead}) is not null")).unwrap();
+    let target = Target::parse(&database.url(), false).unwrap();
+    let admin = login(SUPERUSER, database.cluster().password());
+    let mut reader = Client::connect(&target, &admin, &Options::default()).unwrap();
+    reader.batch("BEGIN; SELECT count(*) FROM doorward.access_event").unwrap();
+    let (keep, started) = (Retention { age: None, size: None, ..Retention::default() }, Instant::now());
+    store.retain(&keep, SystemClock.now().micros()).unwrap();
+    store.write(&batch(0, 0, vec![plain(1)])).unwrap();
+    assert!(started.elapsed() < STATEMENT_TIMEOUT / 4, "{:?}", started.elapsed());
+    assert_eq!(there(), "f");
+    reader.batch("COMMIT").unwrap();
+    store.retain(&keep, SystemClock.now().micros()).unwrap();
+    assert_eq!(there(), "t");
+}
+
+#[test]
 fn readers_see_their_scopes_and_nothing_else() {
     for cluster in clusters() {
         let database = cluster.database().unwrap();

@@ -2,9 +2,11 @@
 -- ahead, and old records removed.
 
 -- Makes the partitions of the days around now, where TimescaleDB does not make chunks by itself. A day whose
--- records are in the default partition already stays there.
+-- records are in the default partition already stays there. A new partition needs the whole table for a moment, and
+-- whoever reads it for long (as `audit verify` does) has it; meanwhile all writers would queue behind the wait. So it
+-- waits for a second at most, and the days that are ahead give it many more tries.
 CREATE FUNCTION doorward.maintain() RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET TimeZone = 'UTC' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET TimeZone = 'UTC' SET lock_timeout = '1s' AS $$
 DECLARE
     day date;
     name text;
@@ -21,6 +23,8 @@ BEGIN
         EXECUTE format('CREATE TABLE doorward.%I PARTITION OF doorward.access_event
                         FOR VALUES FROM (%L) TO (%L)', name, day::timestamptz, (day + 1)::timestamptz);
     END LOOP;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN;
 END $$;
 
 -- The latest time that retention may reach: a gateway that has been taken over cannot remove what is younger.
@@ -54,9 +58,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Removes whole days that ended before a time and that nobody holds, and keeps up to when. How many chunks,
--- partitions or stray rows went.
+-- partitions or stray rows went. Who reads a day for long keeps it until the next time, and no hold comes between the
+-- look at the holds and the removal.
 CREATE FUNCTION doorward.remove_days(before timestamptz) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET TimeZone = 'UTC' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET TimeZone = 'UTC' SET lock_timeout = '1s' AS $$
 DECLARE
     reach timestamptz := least(before, doorward.retention_limit());
     hypertable boolean := (SELECT value = 'hypertable' FROM doorward.setting WHERE name = 'layout');
@@ -65,14 +70,19 @@ DECLARE
     stray bigint := 0;
     newest timestamptz := '-infinity';
 BEGIN
+    LOCK TABLE doorward.legal_hold IN SHARE MODE;
     FOR day IN SELECT * FROM doorward.record_days() d WHERE d.ends <= reach ORDER BY d.ends LOOP
         CONTINUE WHEN doorward.is_held(day.starts, day.ends);
-        IF hypertable THEN
-            EXECUTE format('SELECT {ts}.drop_chunks(''doorward.access_event'', older_than => %L::timestamptz,
-                            newer_than => %L::timestamptz)', day.ends, day.starts);
-        ELSE
-            EXECUTE 'DROP TABLE ' || day.name;
-        END IF;
+        BEGIN
+            IF hypertable THEN
+                EXECUTE format('SELECT {ts}.drop_chunks(''doorward.access_event'', older_than => %L::timestamptz,
+                                newer_than => %L::timestamptz)', day.ends, day.starts);
+            ELSE
+                EXECUTE 'DROP TABLE ' || day.name;
+            END IF;
+        EXCEPTION WHEN lock_not_available THEN
+            EXIT;
+        END;
         newest := greatest(newest, day.ends);
         removed := removed + 1;
     END LOOP;
@@ -111,7 +121,8 @@ BEGIN
         WHERE NOT doorward.is_held(d.starts, d.ends);
 END $$;
 
--- Removes gaps and superseded checkpoints that ended before a time.
+-- Removes gaps and checkpoints from before a time. The newest of these checkpoints stays: it alone shows that what it
+-- counts, and retention removed, was as old as that. The horizon says that what told the age of the rest is gone.
 CREATE FUNCTION doorward.remove_log(before timestamptz) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -121,8 +132,10 @@ BEGIN
     DELETE FROM doorward.audit_gap WHERE until_us < reach;
     DELETE FROM doorward.checkpoint old WHERE signed_us < reach AND EXISTS (
         SELECT 1 FROM doorward.checkpoint new WHERE new.gateway_id = old.gateway_id
-        AND new.epoch = old.epoch AND new.size > old.size);
+        AND new.epoch = old.epoch AND new.size > old.size AND new.signed_us < reach);
     PERFORM set_config('doorward.retention', '', true);
+    INSERT INTO doorward.retention_horizon VALUES ('', reach) ON CONFLICT (class) DO UPDATE
+        SET before_us = greatest(retention_horizon.before_us, excluded.before_us);
 END $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA doorward FROM PUBLIC;
