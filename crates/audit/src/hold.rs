@@ -18,7 +18,7 @@ use crate::retention::sqlite::SCHEMA;
 use crate::store::BUSY_WAIT;
 
 /// The most holds that are read.
-const HOLDS_MAX: i64 = 10_000;
+const HOLDS_MAX: usize = 10_000;
 const COLUMNS: &str =
     "hold_id, name, subject_id, resource, from_us, until_us, created_us, created_by, released_us";
 
@@ -40,6 +40,9 @@ pub enum HoldError {
     /// There is no store.
     #[error("there is no store at {0}")]
     Missing(String),
+    /// Not all holds can be read, so whatever depends on them is not done.
+    #[error("there are more than {HOLDS_MAX} holds: not all can be looked at")]
+    TooMany,
     /// There is no such hold in force.
     #[error("there is no hold {0} in force; `doorward audit hold list` shows those that are")]
     Unknown(String),
@@ -167,7 +170,7 @@ impl Holds {
     /// The holds in force, oldest first; with `all`, the released ones too.
     pub fn list(&mut self, all: bool) -> Result<Vec<Hold>, HoldError> {
         let which = if all { "" } else { "WHERE released_us IS NULL" };
-        let rest = format!("{which} ORDER BY created_us, hold_id LIMIT {HOLDS_MAX}");
+        let rest = format!("{which} ORDER BY created_us, hold_id LIMIT {HOLDS_MAX} + 1");
         match &mut self.table {
             Table::Sqlite(connection) => {
                 let mut statement =
@@ -183,11 +186,17 @@ impl Holds {
         }
     }
 
+    /// All holds in force: one that is not seen would not be honoured.
+    fn in_force(&mut self) -> Result<Vec<Hold>, HoldError> {
+        let found = self.list(false)?;
+        if found.len() > HOLDS_MAX { Err(HoldError::TooMany) } else { Ok(found) }
+    }
+
     /// The holds in force that cover one of these ids of a person: those that name it, and those over a
     /// resource or a time in which the person has records.
     pub fn covering(&mut self, ids: &[Uuid]) -> Result<Vec<Hold>, HoldError> {
         let mut covering = Vec::new();
-        for hold in self.list(false)? {
+        for hold in self.in_force()? {
             let covers = match hold.subject_id {
                 Some(id) => ids.contains(&id),
                 None if hold.resource.is_none() && hold.from.is_none() && hold.until.is_none() => true,
@@ -251,7 +260,7 @@ fn of_postgres(row: PgRow<'_>) -> Hold {
 /// Whether a hold covers callers who are not known: any that names no person.
 pub(crate) fn unknown_callers_held(store: &StoreUrl) -> Box<dyn Fn() -> Result<bool, String> + Send> {
     let store = store.clone();
-    Box::new(move || match Holds::open(&store).and_then(|mut holds| holds.list(false)) {
+    Box::new(move || match Holds::open(&store).and_then(|mut holds| holds.in_force()) {
         Ok(holds) => Ok(holds.iter().any(|hold| hold.subject_id.is_none())),
         // Without a store there is nothing to hold.
         Err(HoldError::Missing(_)) => Ok(false),
@@ -332,6 +341,17 @@ mod tests {
         assert_eq!(unknown_callers_held(&store)(), Ok(false));
         drop(SqliteStore::open(store.path().unwrap()).unwrap());
         promises(&store);
+        // Who cannot see all holds may not decide that there is none.
+        let more = format!(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <= {HOLDS_MAX})
+             INSERT INTO legal_hold ({COLUMNS})
+             SELECT printf('00000000-0000-4000-8000-%012d', i), 'case', printf('00000000-0000-4000-9000-%012d', i),
+                    NULL, NULL, NULL, 1, 'root@db1', NULL FROM n"
+        );
+        Connection::open(store.path().unwrap()).unwrap().execute_batch(&more).unwrap();
+        let mut holds = Holds::open(&store).unwrap();
+        assert!(matches!(holds.covering(&[Uuid::from_u128(1)]), Err(HoldError::TooMany)));
+        assert!(unknown_callers_held(&store)().is_err());
     }
 
     #[test]
