@@ -1,12 +1,13 @@
 //! The record's way: from a reserved place to a durable frame, and from the spool to the store.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use doorward_audit::Audit;
-use doorward_audit::config::{AuditConfig, SpoolConfig, StoreUrl};
+use doorward_audit::config::{AuditConfig, SpoolConfig, SpoolEncryption, StoreUrl};
 use doorward_core::{AccessRecord, Recorder};
 use doorward_testkit::records::read_record;
 
@@ -20,28 +21,37 @@ const IN_FLIGHT: u32 = 512;
 const EACH: u32 = 800;
 pub(crate) const RECORDS: u32 = IN_FLIGHT * EACH;
 const ROUNDS: usize = 3;
+/// A key for a spool that holds nothing of anybody.
+const SPOOL_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(120);
 
 pub fn run(table: &Table) -> Result<()> {
     table.heading("audit: records of about 512 bytes, CRC32C, fdatasync");
     let (mut rates, mut cpus) = (Vec::new(), Vec::new());
+    let (mut sealed_rates, mut sealed_cpus) = (Vec::new(), Vec::new());
     let mut bytes = 0.0;
     for _ in 0..ROUNDS {
-        let written = write(true)?;
+        let written = write(true, false)?;
         rates.push(written.rate);
         cpus.push(written.cpu_micros);
         bytes = written.bytes;
+        let written = write(true, true)?;
+        sealed_rates.push(written.rate);
+        sealed_cpus.push(written.cpu_micros);
     }
     table.tell("bytes of a record in the spool", bytes, "bytes");
     table.tell("spool, each call waiting for its record", median(&mut rates), "rec/s");
     table.tell("CPU a record, road side and spool", median(&mut cpus), "us");
     let per_core: f64 = 1e6 / median(&mut cpus);
     table.judge("spool, records a second and core", per_core, "rec/s", Target::AtLeast(200_000.0));
-    let drained = write(false)?;
+    table.tell("encrypted spool, each call waiting for its record", median(&mut sealed_rates), "rec/s");
+    let per_core = 1e6 / median(&mut sealed_cpus);
+    table.judge("encrypted spool, records a second and core", per_core, "rec/s", Target::AtLeast(200_000.0));
+    let drained = write(false, false)?;
     table.judge("shipping to SQLite, sustained", drained.drain_rate, "rec/s", Target::AtLeast(50_000.0));
     table.tell("CPU a record of shipping", drained.drain_cpu_micros, "us");
     let folder = tempfile::tempdir()?;
-    latency::run(table, &config(folder.path(), true))?;
+    latency::run(table, &config(folder.path(), true, false)?)?;
     audit_pg::run(table)
 }
 
@@ -54,9 +64,9 @@ struct Written {
 }
 
 /// Writes all records into a fresh spool, waiting for each; then, if asked, ships them by a second start.
-fn write(leave: bool) -> Result<Written> {
+fn write(leave: bool, encrypted: bool) -> Result<Written> {
     let folder = tempfile::tempdir()?;
-    let audit = Audit::open(&config(folder.path(), true))?;
+    let audit = Audit::open(&config(folder.path(), true, encrypted)?)?;
     let recorder = audit.recorder();
     let me = std::process::id();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
@@ -76,7 +86,7 @@ fn write(leave: bool) -> Result<Written> {
     };
     if !leave {
         let (start, cpu) = (Instant::now(), cpu_nanos(me)?);
-        let audit = Audit::open(&config(folder.path(), false))?;
+        let audit = Audit::open(&config(folder.path(), false, encrypted)?)?;
         while audit.status().shipped_total < u64::from(RECORDS) {
             ensure!(start.elapsed() < DRAIN_MAX, "the spool does not drain: {:?}", audit.status());
             std::thread::park_timeout(Duration::from_millis(2));
@@ -87,13 +97,16 @@ fn write(leave: bool) -> Result<Written> {
     Ok(written)
 }
 
-fn config(folder: &Path, drain_disabled: bool) -> AuditConfig {
-    AuditConfig {
-        store: StoreUrl::sqlite(folder.join("audit.db")),
-        spool: SpoolConfig { dir: folder.join("spool"), ..SpoolConfig::default() },
-        drain_disabled,
-        ..AuditConfig::default()
+fn config(folder: &Path, drain_disabled: bool, encrypted: bool) -> Result<AuditConfig> {
+    let mut spool = SpoolConfig { dir: folder.join("spool"), ..SpoolConfig::default() };
+    if encrypted {
+        let path = folder.join("spool.key");
+        fs::write(&path, SPOOL_KEY)?;
+        let key = serde_json::from_value(serde_json::json!(format!("file:{}", path.display())))?;
+        spool.encryption = Some(SpoolEncryption { key: Some(key), ..SpoolEncryption::default() });
     }
+    let store = StoreUrl::sqlite(folder.join("audit.db"));
+    Ok(AuditConfig { store, spool, drain_disabled, ..AuditConfig::default() })
 }
 
 pub(crate) async fn produce(recorder: &Arc<dyn Recorder>, record: &AccessRecord) {

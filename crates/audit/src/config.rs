@@ -31,6 +31,29 @@ pub struct SpoolConfig {
     pub alarm_percent: u8,
     /// The name of this gateway in its records; the default is a random one, kept in the directory.
     pub gateway_id: Option<String>,
+    /// Encrypts what waits in the spool. The default is not to: personal values are sealed anyway.
+    pub encryption: Option<SpoolEncryption>,
+}
+
+/// The keys under which the spool's segments are encrypted.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolEncryption {
+    /// The key for new segments: 32 random bytes as base64 or hex. Without it new segments are plain, and those that
+    /// are there are read under `old_keys`.
+    pub key: Option<SecretRef>,
+    /// Keys of before, until what is encrypted under them has been shipped; at most 16.
+    pub old_keys: Vec<SecretRef>,
+}
+
+impl SpoolEncryption {
+    fn problem(&self) -> Option<&'static str> {
+        if self.key.is_none() && self.old_keys.is_empty() {
+            return Some("no key is named: give `key`, or take `encryption` away");
+        }
+        (self.old_keys.len() > SPOOL_OLD_KEYS_MAX)
+            .then_some("`old_keys` has more than 16 keys: take away those under which nothing waits any more")
+    }
 }
 
 impl Default for SpoolConfig {
@@ -41,6 +64,7 @@ impl Default for SpoolConfig {
             commit_delay: HumanDuration::new(Duration::from_millis(5)),
             alarm_percent: 80,
             gateway_id: None,
+            encryption: None,
         }
     }
 }
@@ -148,6 +172,8 @@ pub struct AuditConfig {
 pub const COMMIT_DELAY_MAX: Duration = Duration::from_secs(1);
 /// The smallest spool.
 pub const SPOOL_SIZE_MIN: u64 = 16 << 20;
+/// The most keys of before for the spool.
+pub const SPOOL_OLD_KEYS_MAX: usize = 16;
 /// The longest `gateway_id`, in bytes.
 pub const GATEWAY_ID_MAX: usize = 64;
 
@@ -167,6 +193,9 @@ impl AuditConfig {
         }
         if !(1..=100).contains(&self.spool.alarm_percent) {
             return Some(("spool.alarm_percent", "1 to 100 is expected".to_owned()));
+        }
+        if let Some(text) = self.spool.encryption.as_ref().and_then(SpoolEncryption::problem) {
+            return Some(("spool.encryption", text.to_owned()));
         }
         if let Some(text) = crate::sinks::config::problem(&self.sinks) {
             return Some(("sinks", text));

@@ -226,7 +226,7 @@ fn ids(files: &dyn Files, segment: &SegmentInfo) -> io::Result<Vec<Id>> {
             match chunk.at(&cursor) {
                 None => break,
                 Some(Found::Frame { start, end, file_end }) => {
-                    let payload = chunk.bytes.get(start..end).unwrap_or_default();
+                    let payload = chunk.payload(start, end);
                     if cursor.salt.is_none()
                         && let Ok((_, wire::Frame::Header(header))) = wire::decode(payload)
                     {

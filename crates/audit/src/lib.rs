@@ -55,6 +55,7 @@ use shipper::{Progress, Shipper};
 use sinks::retained::Retained;
 use sinks::start::{Sinks, Source};
 use sinks::{Outside, SinkError, SinkStatus};
+use spool::encryption::Keys;
 use spool::files::{Directory, Files};
 use spool::pressure::Level;
 use spool::{Recovered, Settings, Shared, SpoolRecorder, Writer};
@@ -198,8 +199,14 @@ impl Audit {
             dir: dir.display().to_string(),
             cause: error.to_string(),
         };
-        let files = Arc::new(Directory::open(dir).map_err(spool_error)?);
+        let keys = Keys::read(config.spool.encryption.as_ref())?;
+        let files: Arc<dyn Files> = Arc::new(Directory::open(dir).map_err(spool_error)?.with_keys(keys));
         let lock = lock(dir)?;
+        // It and the recovery see to the keys first, and fail before anything is changed.
+        let retained = match config.sinks.is_empty() {
+            true => None,
+            false => Some(Retained::open(dir, files.clone()).map_err(spool_error)?),
+        };
         let recovered = Recovered::read(&*files, config.spool.gateway_id.as_deref()).map_err(spool_error)?;
         let size_max = config.spool.size_max.get();
         let settings = Settings {
@@ -210,14 +217,9 @@ impl Audit {
             commit_delay: config.spool.commit_delay.get(),
             alarm_percent: config.spool.alarm_percent,
         };
-        let files: Arc<dyn Files> = files;
         let imports = Window::read(&*files, recovered.segments.iter()).map_err(spool_error)?;
         let mut owed = recovered.owed;
         let signer = log::key::signer(&*files, &config.checkpoints, &settings.gateway_id, &mut owed)?;
-        let retained = match config.sinks.is_empty() {
-            true => None,
-            false => Some(Retained::open(dir, files.clone()).map_err(spool_error)?),
-        };
         let shared = Shared::new(settings, files, recovered.segments);
         let shared = Arc::new(shared.with_imports(imports).with_owed(owed).with_retained(retained));
         let source = shared.retained.clone().map(|retained| {

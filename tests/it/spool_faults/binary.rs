@@ -20,7 +20,7 @@ const CALLS_MAX: usize = 5_000;
 /// What no look into a spool may print.
 const PERSONAL: [&str; 4] = ["annabel", "readers", "orders", "127.0.0.1"];
 
-fn said(output: &Output) -> String {
+pub(super) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
 }
 

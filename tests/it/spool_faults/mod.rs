@@ -7,6 +7,7 @@
 
 mod binary;
 mod child;
+mod encrypted;
 mod faulty;
 mod postgres;
 

@@ -59,7 +59,8 @@ fn the_file_and_the_segments_together_forget_nothing() {
 
     // A segment that was not deleted yet: one imported record, one call of the gateway's own.
     let mut bytes = Vec::new();
-    let header = wire::Header { salt: 7, epoch: 1, gateway_id: "gw".into(), columns: Vec::new() };
+    let header =
+        wire::Header { salt: 7, epoch: 1, gateway_id: "gw".into(), columns: Vec::new(), encryption: None };
     wire::put_header(&mut bytes, 1, &header);
     for (seq, own) in [(2, false), (3, true)] {
         let mut call = record();

@@ -56,13 +56,7 @@ pub(crate) struct MasterKey {
 impl MasterKey {
     /// Reads the secret's text: 32 random bytes, as base64 or as 64 hex digits.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
-        const EXPECTED: &str = "32 random bytes are expected, as base64 or as 64 hex digits: `openssl rand -base64 32` makes some";
-        let bytes = Zeroizing::new(decode(text.trim()).ok_or(EXPECTED)?);
-        let key: KeyBytes = Zeroizing::new(bytes.as_slice().try_into().map_err(|_| EXPECTED)?);
-        // Nobody draws such a key; somebody wrote it in as a placeholder.
-        if key.iter().all(|byte| Some(byte) == key.first()) {
-            return Err(EXPECTED);
-        }
+        let key = parse_key(text)?;
         let id = hmac::sign(&mac(&key), b"doorward master key id");
         let id = URL_SAFE_NO_PAD.encode(id.as_ref());
         let id = KeyId(id.get(..ID_CHARS).unwrap_or(&id).into());
@@ -217,6 +211,19 @@ fn part(key: &KeyBytes, purpose: &[u8]) -> KeyBytes {
         *to = *from;
     }
     out
+}
+
+/// Reads a key from a secret's text: 32 random bytes, as base64 or as 64 hex digits.
+pub(crate) fn parse_key(text: &str) -> Result<KeyBytes, &'static str> {
+    const EXPECTED: &str =
+        "32 random bytes are expected, as base64 or as 64 hex digits: `openssl rand -base64 32` makes some";
+    let bytes = Zeroizing::new(decode(text.trim()).ok_or(EXPECTED)?);
+    let key: KeyBytes = Zeroizing::new(bytes.as_slice().try_into().map_err(|_| EXPECTED)?);
+    // Nobody draws such a key; somebody wrote it in as a placeholder.
+    if key.iter().all(|byte| Some(byte) == key.first()) {
+        return Err(EXPECTED);
+    }
+    Ok(key)
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {

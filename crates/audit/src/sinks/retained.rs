@@ -47,7 +47,11 @@ impl Retained {
     /// Makes the folder in the spool's directory when it is not there, and reads what it holds.
     pub(crate) fn open(dir: &Path, spool: Arc<dyn Files>) -> io::Result<Arc<Self>> {
         let listed = Directory::open(&dir.join(FOLDER))?.list()?.into_iter();
-        let segments = listed.filter(|(name, _)| segment::parse_name(name).is_some()).collect();
+        let segments: BTreeMap<_, _> =
+            listed.filter(|(name, _)| segment::parse_name(name).is_some()).collect();
+        for (name, length) in &segments {
+            segment::check_key(&*spool, &Self::path(name), *length)?;
+        }
         Ok(Arc::new(Self { spool, state: Mutex::new(State { segments, needs: BTreeMap::new() }) }))
     }
 

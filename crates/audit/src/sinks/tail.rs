@@ -255,7 +255,7 @@ impl Tail {
                     self.position.offset = place.length;
                 }
                 Some(Found::Frame { start, end, file_end }) => {
-                    let payload = chunk.bytes.get(start..end).unwrap_or_default();
+                    let payload = chunk.payload(start, end);
                     self.frame(payload, epoch, place, batch)?;
                     self.position.offset = file_end;
                 }
@@ -304,7 +304,7 @@ impl Tail {
         let Some(Found::Frame { start, end, .. }) = chunk.at(&Cursor::default()) else {
             return Err(unreadable());
         };
-        match wire::decode(chunk.bytes.get(start..end).unwrap_or_default()) {
+        match wire::decode(chunk.payload(start, end)) {
             Ok((_, Frame::Header(header))) => {
                 let columns = column_map(header.columns.iter().map(|name| &**name)).ok_or_else(unreadable)?;
                 self.header = Some((header.salt, columns));

@@ -93,6 +93,11 @@ impl Bench {
         let mut config = AuditConfig::default().relative_to(dir);
         config.spool.gateway_id = Some("gw-1".to_owned());
         config.spool.size_max = ByteSize::new(16 << 20);
+        // Sinks read an encrypted spool as the shipper does; plain ones are read by the real binary's tests.
+        let key = dir.join("spool.key");
+        std::fs::write(&key, "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff").unwrap();
+        let encryption = json!({ "key": format!("file:{}", key.display()) });
+        config.spool.encryption = Some(serde_json::from_value(encryption).unwrap());
         config.retention = Retention { age: None, size: None, ..Retention::default() };
         config.sinks = serde_json::from_value(sinks).unwrap();
         let runtime =

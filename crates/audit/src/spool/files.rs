@@ -5,6 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use super::encryption::Keys;
+
 /// One directory of files.
 pub(crate) trait Files: Send + Sync {
     /// Names and lengths.
@@ -26,6 +28,8 @@ pub(crate) trait Files: Send + Sync {
     fn free(&self) -> io::Result<Option<u64>>;
     /// Puts a small file in place: all of it or nothing, durably.
     fn put(&self, name: &str, content: &[u8]) -> io::Result<()>;
+    /// The keys of the segments that are encrypted; whoever reads frames asks here.
+    fn keys(&self) -> Keys;
 }
 
 /// A file that is written from its start to its end.
@@ -38,7 +42,7 @@ pub(crate) trait Appender: Send {
 
 /// A directory of the operating system.
 #[derive(Debug)]
-pub(crate) struct Directory(PathBuf);
+pub(crate) struct Directory(PathBuf, Keys);
 
 impl Directory {
     /// Opens the directory, and makes it when it is not there.
@@ -48,12 +52,17 @@ impl Directory {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(path)?;
-        Ok(Self(path.to_owned()))
+        Ok(Self::existing(path))
     }
 
     /// A directory that is there.
     pub(crate) fn existing(path: &Path) -> Self {
-        Self(path.to_owned())
+        Self(path.to_owned(), Keys::default())
+    }
+
+    /// The same with keys for its segments.
+    pub(crate) fn with_keys(self, keys: Keys) -> Self {
+        Self(self.0, keys)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -163,6 +172,10 @@ impl Files for Directory {
         drop(file);
         fs::rename(&new, self.0.join(name))?;
         self.sync()
+    }
+
+    fn keys(&self) -> Keys {
+        self.1.clone()
     }
 }
 

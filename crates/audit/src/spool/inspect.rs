@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
+use super::encryption::{Keys, missing_key};
 use super::files::{Directory, Files};
 use super::recovery::{self, small_files};
 use super::segment::{self, Chunk, Cursor, Found};
+use crate::config::SpoolEncryption;
 use crate::row::Value;
 use crate::wire::{self, Frame};
 
@@ -64,6 +66,10 @@ pub struct Segment {
     pub torn_bytes: u64,
     /// It is whole, and was written by a newer version.
     pub newer: bool,
+    /// Which spool key its frames are encrypted under; `None` when they are not.
+    pub encrypted: Option<String>,
+    /// It is encrypted under a key that was not given, so nothing behind its header is told.
+    pub closed: bool,
 }
 
 /// Good frames by kind.
@@ -106,6 +112,11 @@ impl Inspection {
         self.segments.iter().any(Segment::is_damaged)
     }
 
+    /// Whether something could not be looked into for want of its key.
+    pub fn is_closed(&self) -> bool {
+        self.segments.iter().any(|segment| segment.closed)
+    }
+
     /// Completions that the store does not have, as far as it could be asked.
     pub fn unshipped(&self) -> Option<u64> {
         self.segments.iter().map(|segment| segment.unshipped).sum()
@@ -120,16 +131,21 @@ impl Segment {
     }
 }
 
-/// Looks into a spool's directory.
+/// Looks into a spool's directory, under the configured keys. A segment whose key is not among them is told as closed.
 ///
 /// # Errors
-/// When it cannot be read.
-pub fn inspect(dir: &Path, shipped: Shipped<'_>) -> io::Result<Inspection> {
+/// When it cannot be read, or a key that is configured.
+pub fn inspect(
+    dir: &Path,
+    encryption: Option<&SpoolEncryption>,
+    shipped: Shipped<'_>,
+) -> io::Result<Inspection> {
+    let keys = Keys::read(encryption).map_err(io::Error::other)?;
     if !dir.is_dir() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such directory"));
     }
     let in_use = crate::is_locked(dir);
-    let mut inspection = look(&Directory::existing(dir), shipped)?;
+    let mut inspection = look(&Directory::existing(dir).with_keys(keys), shipped)?;
     inspection.in_use = in_use;
     Ok(inspection)
 }
@@ -161,7 +177,13 @@ pub(crate) fn look(files: &dyn Files, shipped: Shipped<'_>) -> io::Result<Inspec
             }
             // Shipped and deleted meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                let Some(missing) = missing_key(&error) else { return Err(error) };
+                let encrypted = Some(missing.key_id.clone());
+                let (name, epoch, bytes) = (name.clone(), *epoch, *bytes);
+                let closed = Segment { name, epoch, bytes, encrypted, closed: true, ..Segment::default() };
+                inspection.segments.push(closed);
+            }
         }
     }
     Ok(inspection)
@@ -169,8 +191,8 @@ pub(crate) fn look(files: &dyn Files, shipped: Shipped<'_>) -> io::Result<Inspec
 
 /// What a walk meets, in order.
 pub(crate) enum Met<'a> {
-    /// A good frame: its bytes with length and checksum.
-    Frame(&'a [u8]),
+    /// A good frame: its bytes with length and checksum, and its payload, opened.
+    Frame { bytes: &'a [u8], payload: &'a [u8] },
     /// Bytes between two good frames.
     Damage(Damage),
 }
@@ -196,7 +218,7 @@ pub(crate) fn walk(
                 walk.cursor.offset = resume;
             }
             Some(Found::Frame { start, end, file_end }) => {
-                let payload = chunk.bytes.get(start..end).unwrap_or_default();
+                let payload = chunk.payload(start, end);
                 let Some(seq) = walk.count(payload, high_water, &mut segment) else {
                     segment.newer = true;
                     segment.good_bytes = bytes;
@@ -205,7 +227,7 @@ pub(crate) fn walk(
                 if let Some(damage) = walk.damage(seq, &mut segment) {
                     meet(Met::Damage(damage))?;
                 }
-                meet(Met::Frame(chunk.bytes.get(start - wire::PREFIX..end).unwrap_or_default()))?;
+                meet(Met::Frame { bytes: chunk.frame(start, end), payload })?;
                 (walk.cursor.offset, walk.cursor.next_seq) = (file_end, Some(seq.saturating_add(1)));
                 segment.good_bytes = file_end;
             }
@@ -234,6 +256,7 @@ impl Walk {
             Frame::Header(header) => {
                 self.cursor.salt = Some(header.salt);
                 self.ts = header.columns.iter().position(|name| name == "ts");
+                segment.encrypted = header.encryption.map(|encryption| encryption.key_id.into_owned());
                 segment.frames.headers += 1;
             }
             Frame::Gap(_) => segment.frames.gaps += 1,

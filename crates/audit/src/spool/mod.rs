@@ -12,6 +12,7 @@
 //! - the queue is bounded by the places reserved ([`PLACES_MAX`]), two frames a place; the directory is
 //!   bounded by `size_max` plus what the calls in flight at that moment write.
 
+pub(crate) mod encryption;
 pub(crate) mod files;
 pub mod inspect;
 pub(crate) mod pressure;

@@ -16,6 +16,7 @@ use doorward_tlog::tree::Tree;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use super::encryption::Keys;
 use super::files::{Appender, Files};
 use crate::columns::CALL_COLUMNS;
 use crate::config::Retention;
@@ -53,6 +54,7 @@ struct Disk {
     /// Whether no room can be set aside.
     plain: bool,
     read_only: bool,
+    keys: Keys,
 }
 
 impl Disk {
@@ -96,6 +98,12 @@ impl FakeDisk {
 
     pub(crate) fn read_only(&self, read_only: bool) {
         self.0.lock().read_only = read_only;
+    }
+
+    /// The same disk, whose segments are encrypted under these keys from now on.
+    pub(crate) fn encrypted(self, keys: Keys) -> Self {
+        self.0.lock().keys = keys;
+        self
     }
 
     pub(crate) fn plain(self, plain: bool) -> Self {
@@ -163,8 +171,8 @@ impl FakeDisk {
             }
             (file.written, file.synced, file.length_synced) = (kept, kept, true);
         }
-        let plain = random() % 3 == 0;
-        Self(Arc::new(Mutex::new(Disk { files, plain, ..Disk::default() })))
+        let (plain, keys) = (random() % 3 == 0, disk.keys.clone());
+        Self(Arc::new(Mutex::new(Disk { files, plain, keys, ..Disk::default() })))
     }
 }
 
@@ -238,6 +246,10 @@ impl Files for FakeDisk {
         disk.files.insert(name.to_owned(), FakeFile::whole(content.to_vec()));
         disk.removed.clear();
         Ok(())
+    }
+
+    fn keys(&self) -> Keys {
+        self.0.lock().keys.clone()
     }
 }
 

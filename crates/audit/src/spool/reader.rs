@@ -76,7 +76,7 @@ impl Reader {
                     return Ok(Some((self.expected(), Event::Damage(None))));
                 }
                 Some(Found::Frame { start, end, file_end }) => {
-                    let payload = chunk.bytes.get(start..end).unwrap_or_default();
+                    let payload = chunk.payload(start, end);
                     return self.frame(payload, file_end).map(Some);
                 }
             }

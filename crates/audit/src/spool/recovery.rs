@@ -49,6 +49,10 @@ impl Recovered {
 
     pub(crate) fn read_at(files: &dyn Files, gateway_id: Option<&str>, seconds: u64) -> io::Result<Self> {
         let listed = files.list()?;
+        // Before anything is changed: under a wrong key each frame would look torn.
+        for (_, _, name, length) in named_segments(&listed) {
+            segment::check_key(files, &name, length)?;
+        }
         let mut owed = Vec::new();
         let gateway_id = own_id(files, &listed, gateway_id, &mut owed)?;
         let segments = segments(files, &listed)?;

@@ -3,6 +3,8 @@
 //! Invariants: nothing is deleted. A damaged segment is written anew beside itself and takes its own name in
 //! one step, after the damaged bytes are durable in a file of their own; a crash at any point leaves the old
 //! segment or the new one. Frames keep their numbers, so that the timeline tells the same loss as the report.
+//! An encrypted segment is sealed anew under its key and fresh random bytes, and opened for that: without its key
+//! nothing is repaired.
 //! Damage to a segment's first frame makes the whole of it unreadable: its checksums hang on that frame.
 
 use std::io;
@@ -10,11 +12,14 @@ use std::path::Path;
 
 use doorward_core::{Clock, SystemClock};
 
+use super::encryption::{Keys, Sealer};
 use super::files::{Appender, Directory, Files};
 use super::inspect::{Damage, Met, Segment, look, walk};
 use super::{recovery, segment};
 use crate::AuditError;
-use crate::wire::{self, Gap};
+use crate::config::SpoolEncryption;
+use crate::personal::xaes::random;
+use crate::wire::{self, Encryption, Gap, Header};
 
 /// What was repaired, or would be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,20 +42,28 @@ pub struct Repaired {
 ///
 /// # Errors
 /// When a gateway has the directory, or it cannot be read or written.
-pub fn repair(dir: &Path, write: bool) -> Result<Vec<Repaired>, AuditError> {
+pub fn repair(
+    dir: &Path,
+    encryption: Option<&SpoolEncryption>,
+    write: bool,
+) -> Result<Vec<Repaired>, AuditError> {
+    let keys = Keys::read(encryption)?;
     let failed =
         |error: io::Error| AuditError::Spool { dir: dir.display().to_string(), cause: error.to_string() };
     if !dir.is_dir() {
         return Err(failed(io::Error::new(io::ErrorKind::NotFound, "there is no such directory")));
     }
     let _lock = crate::lock(dir)?;
-    mend(&Directory::existing(dir), write).map_err(failed)
+    mend(&Directory::existing(dir).with_keys(keys), write).map_err(failed)
 }
 
 pub(crate) fn mend(files: &dyn Files, write: bool) -> io::Result<Vec<Repaired>> {
     let listed = files.list()?;
-    let segments = look(files, &mut |_, _| None)?.segments;
     let named = recovery::named_segments(&listed);
+    for (_, _, name, length) in &named {
+        segment::check_key(files, name, *length)?;
+    }
+    let segments = look(files, &mut |_, _| None)?.segments;
     let mut repaired = Vec::new();
     for found in segments.iter().filter(|found| found.is_damaged() || found.torn_bytes > 0) {
         let mut plan = Plan::of(found, &named, &listed);
@@ -113,17 +126,10 @@ impl Plan {
             Ok(()) | Err(_) => {}
         }
         let mut aside = files.create(&self.repaired.set_aside, 0)?;
-        let mut anew = files.create(&scratch, 0)?;
-        let mut salt = 0;
+        let file = files.create(&scratch, 0)?;
+        let mut anew = Anew { name: &found.name, keys: files.keys(), file, salt: 0, sealer: None };
         walk(files, &found.name, found.bytes, None, &mut |met| match met {
-            Met::Frame(frame) => {
-                if let Ok((_, wire::Frame::Header(header))) =
-                    wire::decode(frame.get(wire::PREFIX..).unwrap_or_default())
-                {
-                    salt = header.salt;
-                }
-                anew.append(frame)
-            }
+            Met::Frame { bytes, payload } => anew.put(bytes, payload, &mut *aside),
             Met::Damage(damage) => keep(files, &found.name, damage, &mut *aside),
         })?;
         if found.torn_bytes > 0 {
@@ -131,13 +137,57 @@ impl Plan {
             let frames = self.tail.unwrap_or(0);
             keep(files, &found.name, Damage { from: found.good_bytes, until, frames }, &mut *aside)?;
             if frames > 0 {
-                anew.append(&gap(salt, found, frames))?;
+                let gap = gap(anew.salt, found, frames);
+                anew.append(gap)?;
             }
         }
         aside.sync()?;
-        anew.sync()?;
+        anew.file.sync()?;
         drop((aside, anew));
         files.rename(&scratch, &found.name)
+    }
+}
+
+/// A segment that is written anew. An encrypted one gets random bytes of its own, and so a key of its own: a gap may have the
+/// number of a frame that was sealed before.
+struct Anew<'n> {
+    name: &'n str,
+    keys: Keys,
+    file: Box<dyn Appender>,
+    salt: u64,
+    sealer: Option<Sealer>,
+}
+
+impl Anew<'_> {
+    /// Takes over a good frame.
+    fn put(&mut self, bytes: &[u8], payload: &[u8], aside: &mut dyn Appender) -> io::Result<()> {
+        if let Ok((seq, wire::Frame::Header(header))) = wire::decode(payload) {
+            self.salt = header.salt;
+            if let Some(encryption) = &header.encryption {
+                // Without it nobody could look into what is set aside.
+                aside.append(format!("-- {}: its header was\n", self.name).as_bytes())?;
+                aside.append(bytes)?;
+                aside.append(b"\n")?;
+                let random = random().map_err(io::Error::other)?;
+                let encryption = Some(Encryption { key_id: encryption.key_id.clone(), random });
+                let mut frame = Vec::new();
+                wire::put_header(&mut frame, seq, &Header { encryption, ..header });
+                self.sealer = self.keys.sealer(self.name, frame.get(wire::PREFIX..).unwrap_or_default())?;
+                return self.file.append(&frame);
+            }
+        }
+        match self.sealer {
+            None => self.file.append(bytes),
+            Some(_) => self.append([&[0; wire::PREFIX], payload].concat()),
+        }
+    }
+
+    /// Appends a frame, sealed when the segment is encrypted.
+    fn append(&mut self, mut frame: Vec<u8>) -> io::Result<()> {
+        if let Some(sealer) = &mut self.sealer {
+            sealer.seal(&mut frame, 0).map_err(io::Error::other)?;
+        }
+        self.file.append(&frame)
     }
 }
 

@@ -1,15 +1,21 @@
 //! Segments: their names, and reading their frames, damaged ones included.
 //!
 //! Invariant: frames are numbered without holes inside a segment, except where a frame is damaged; a
-//! reader that meets damage looks for the next good frame of the same segment and says how many are gone.
+//! reader that meets damage looks for the next good frame of the same segment and says how many are gone. A frame
+//! that is sealed and does not open counts as damaged. Sealed frames are opened here and nowhere else: readers take
+//! payloads from [`Chunk::payload`].
 
 use std::io;
+use std::ops::Range;
 
+use super::encryption::Opener;
 use super::files::Files;
 use crate::wire::{self, Frame, Malformed, PREFIX};
 
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
+/// Bytes read at once for a header alone; more when it is longer.
+const HEAD: usize = 8 << 10;
 /// A frame after damage counts as one of this segment only if its number is this near.
 const SEQ_JUMP_MAX: u64 = 16 << 20;
 
@@ -59,7 +65,7 @@ pub(crate) struct Cursor {
 /// What a reader found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// A good frame: where its payload is in the chunk, and where it ends in the file.
+    /// A good frame: where its payload is in the chunk ([`Chunk::payload`]), and where it ends in the file.
     Frame { start: usize, end: usize, file_end: u64 },
     /// Damage; the search for the next good frame goes on at this offset. That frame's number tells how
     /// many are gone.
@@ -70,26 +76,101 @@ pub(crate) enum Found {
 
 /// A chunk of a segment in memory.
 pub(crate) struct Chunk {
-    pub(crate) bytes: Vec<u8>,
+    /// As they are in the file.
+    bytes: Vec<u8>,
     base: u64,
     /// Whether it reaches the end of what may be read.
     last: bool,
+    /// In an encrypted segment, its frames that could be opened.
+    opened: Option<Opened>,
+}
+
+#[derive(Default)]
+struct Opened {
+    /// Payloads, one behind the other.
+    payloads: Vec<u8>,
+    /// Where a frame begins in the chunk, and where its payload stands in `payloads`; in order.
+    places: Vec<(usize, Range<usize>)>,
+}
+
+impl Opened {
+    fn payload(&self, start: usize) -> Option<&[u8]> {
+        let index = self.places.binary_search_by_key(&start, |(start, _)| *start).ok()?;
+        let (_, place) = self.places.get(index)?;
+        self.payloads.get(place.clone())
+    }
 }
 
 impl Chunk {
-    /// Reads the chunk that begins at `offset`; at least one whole frame, if there is one.
+    /// Reads the chunk that begins at `offset`; at least one whole frame, if there is one. What is sealed is opened:
+    /// an error of [`super::encryption::NoKey`] when its key is missing.
     pub(crate) fn load(files: &dyn Files, name: &str, offset: u64, length: u64) -> io::Result<Self> {
-        let mut want = CHUNK;
+        let mut chunk = Self::read(files, name, offset, length, CHUNK)?;
+        let keys = files.keys();
+        if offset > 0 && keys.is_empty() {
+            // Without keys nobody comes beyond the header of an encrypted segment.
+            return Ok(chunk);
+        }
+        let head = if offset > 0 { Some(Self::read(files, name, 0, length, HEAD)?) } else { None };
+        let Ok(header) = wire::payload(&head.as_ref().unwrap_or(&chunk).bytes, 0) else { return Ok(chunk) };
+        if let Some(opener) = keys.opener(name, header)? {
+            let from = if offset > 0 { 0 } else { PREFIX.saturating_add(header.len()) };
+            chunk.opened = Some(chunk.open(&opener, from));
+        }
+        Ok(chunk)
+    }
+
+    fn read(files: &dyn Files, name: &str, offset: u64, length: u64, want: usize) -> io::Result<Self> {
+        let mut want = want;
         loop {
             let left = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
             let bytes = files.read(name, offset, want.min(left))?;
             let last = bytes.len() >= left || bytes.len() < want.min(left);
             let whole = wire::peek_seq(&bytes).is_none_or(|(size, _)| size + PREFIX <= bytes.len());
             if last || whole {
-                return Ok(Self { bytes, base: offset, last });
+                return Ok(Self { bytes, base: offset, last, opened: None });
             }
             want = wire::PAYLOAD_MAX + PREFIX;
         }
+    }
+
+    /// Opens the frames behind `from`.
+    fn open(&self, opener: &Opener, from: usize) -> Opened {
+        let mut opened = Opened::default();
+        let mut at = from;
+        while let Some(bytes) = self.bytes.get(at..).filter(|bytes| !bytes.is_empty()) {
+            let start = at + blank(bytes).saturating_sub(2);
+            at = start + 1;
+            let bytes = self.bytes.get(start..).unwrap_or_default();
+            if wire::peek_seq(bytes).is_none() {
+                continue;
+            }
+            let before = opened.payloads.len();
+            if let Ok(payload) = wire::payload(bytes, opener.salt)
+                && opener.open(payload, &mut opened.payloads).is_ok()
+            {
+                opened.places.push((start, before..opened.payloads.len()));
+                at = start + PREFIX + payload.len();
+            }
+        }
+        opened
+    }
+
+    /// The payload of a frame that was found, opened.
+    pub(crate) fn payload(&self, start: usize, end: usize) -> &[u8] {
+        let opened = self.opened.as_ref().and_then(|opened| opened.payload(start.checked_sub(PREFIX)?));
+        opened.unwrap_or_else(|| self.bytes.get(start..end).unwrap_or_default())
+    }
+
+    /// A frame that was found, as the file has it.
+    pub(crate) fn frame(&self, start: usize, end: usize) -> &[u8] {
+        self.bytes.get(start.saturating_sub(PREFIX)..end).unwrap_or_default()
+    }
+
+    /// Whether the frame at `start` can be read: it is plain, a header, or opened.
+    fn is_open(&self, start: usize, cursor: &Cursor) -> bool {
+        let opened = |opened: &Opened| opened.payload(start).is_some();
+        cursor.salt.is_none() || self.opened.as_ref().is_none_or(opened)
     }
 
     /// The frame at `offset`, or what is there instead. `None`: the next chunk begins there.
@@ -100,13 +181,13 @@ impl Chunk {
             return self.last.then_some(Found::Tail);
         }
         match wire::payload(bytes, cursor.salt.unwrap_or(0)) {
-            Ok(payload) => {
+            Ok(payload) if self.is_open(start, cursor) => {
                 let (from, to) = (start + PREFIX, start + PREFIX + payload.len());
                 Some(Found::Frame { start: from, end: to, file_end: self.offset(to) })
             }
             // A frame at the edge of the chunk, unless its length itself is damaged.
             Err(Malformed::Short) if !self.last && start > 0 => None,
-            Err(_) => self.resume(cursor, start + 1),
+            Ok(_) | Err(_) => self.resume(cursor, start + 1),
         }
     }
 
@@ -124,7 +205,7 @@ impl Chunk {
             if seq < next || seq > next.saturating_add(SEQ_JUMP_MAX) {
                 continue;
             }
-            if wire::payload(bytes, salt).is_ok() {
+            if wire::payload(bytes, salt).is_ok() && self.is_open(start, cursor) {
                 return Some(Found::Damage { resume: self.offset(start) });
             }
             if !self.last && start > 0 && bytes.len() < size + PREFIX {
@@ -144,6 +225,13 @@ impl Chunk {
     fn offset(&self, index: usize) -> u64 {
         self.base.saturating_add(u64::try_from(index).unwrap_or(u64::MAX))
     }
+}
+
+/// Fails when a segment is encrypted under a key that is not at hand. Nothing behind its header is read.
+pub(crate) fn check_key(files: &dyn Files, name: &str, length: u64) -> io::Result<()> {
+    let head = Chunk::read(files, name, 0, length, HEAD)?;
+    let Ok(header) = wire::payload(&head.bytes, 0) else { return Ok(()) };
+    files.keys().opener(name, header).map(|_| ())
 }
 
 /// Zeros to compare with.
@@ -184,7 +272,7 @@ pub(crate) fn good_end(files: &dyn Files, name: &str, length: u64) -> io::Result
             Some(Found::Tail) => return Ok((good, last)),
             Some(Found::Damage { resume }) => cursor.offset = resume,
             Some(Found::Frame { start, end, file_end }) => {
-                let Ok((seq, frame)) = wire::decode(chunk.bytes.get(start..end).unwrap_or_default()) else {
+                let Ok((seq, frame)) = wire::decode(chunk.payload(start, end)) else {
                     // Whole, but of another format: it is not ours to cut.
                     return Ok((length, last));
                 };

@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
+mod encrypted;
+
 use super::model::{FakeDisk, FakeStore, record};
 use super::pressure::Level;
 use super::recovery::ours_to_settle;
@@ -133,10 +135,11 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-type Round = (Vec<Op>, Option<usize>, u64);
+/// What is done, the step of the crash, what remains of it, and under which keys.
+type Round = (Vec<Op>, Option<usize>, u64, u8);
 
 fn round() -> impl Strategy<Value = Round> {
-    (prop::collection::vec(op(), 0..60), prop::option::of(0_usize..40), any::<u64>())
+    (prop::collection::vec(op(), 0..60), prop::option::of(0_usize..40), any::<u64>(), any::<u8>())
 }
 
 /// What callers were told.
@@ -194,7 +197,8 @@ fn live(disk: &FakeDisk, store: &FakeStore, ops: &[Op], told: &mut Told) {
 
 fn check(rounds: &[Round]) {
     let (mut disk, store, mut told) = (FakeDisk::default(), FakeStore::default(), Told::default());
-    for (ops, crash_after, seed) in rounds {
+    for (ops, crash_after, seed, keys) in rounds {
+        disk = disk.encrypted(encrypted::among(*keys));
         disk.crash_after(*crash_after);
         live(&disk, &store, ops, &mut told);
         disk = disk.power_cycle(*seed);
@@ -235,7 +239,10 @@ fn a_crash_at_each_step_loses_nothing() {
     let ops: Vec<Op> = call.iter().cycle().take(call.len() * 6).cloned().collect();
     for step in 0..120 {
         for seed in 0..6 {
-            check(&[(ops.clone(), Some(step), seed), (ops.clone(), Some(step / 2), seed + 1)]);
+            for keys in [0, 1] {
+                let (first, second) = ((Some(step), seed), (Some(step / 2), seed + 1));
+                check(&[first, second].map(|(crash, seed)| (ops.clone(), crash, seed, keys)));
+            }
         }
     }
 }
@@ -263,8 +270,8 @@ fn a_call_that_dies_with_the_gateway_is_recorded_as_unknown() {
 
 #[test]
 fn a_torn_end_is_cut_off_and_is_no_damage() {
-    for seed in 0..30 {
-        let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    for (seed, disk) in (0..30).flat_map(|seed| encrypted::disks().map(|disk| (seed, disk))) {
+        let store = FakeStore::default();
         let mut world = World::start(&disk, &store).unwrap();
         world.keep(record()).unwrap();
         disk.crash_after(Some(0));
@@ -292,12 +299,12 @@ async fn a_disk_that_hangs_does_not_hold_callers_for_ever() {
 #[test]
 fn a_full_disk_refuses_and_recovers_and_says_what_was_lost() {
     for plain in [true, false] {
-        fill_a_disk(plain);
+        encrypted::disks().into_iter().for_each(|disk| fill_a_disk(disk, plain));
     }
 }
 
-fn fill_a_disk(plain: bool) {
-    let (disk, store) = (FakeDisk::default().plain(plain), FakeStore::default());
+fn fill_a_disk(disk: FakeDisk, plain: bool) {
+    let (disk, store) = (disk.plain(plain), FakeStore::default());
     let mut world = World::start(&disk, &store).unwrap();
     disk.quota(Some(disk.used() + 100));
     let mut kept = 0;
@@ -518,7 +525,11 @@ fn a_closed_spool_takes_nothing_and_says_so() {
 
 #[test]
 fn a_flipped_bit_costs_one_frame_and_is_reported() {
-    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    encrypted::disks().into_iter().for_each(flip_two_bits);
+}
+
+fn flip_two_bits(disk: FakeDisk) {
+    let store = FakeStore::default();
     let mut world = World::start(&disk, &store).unwrap();
     for _ in 0..40 {
         world.keep(record()).unwrap();
@@ -540,7 +551,11 @@ fn a_flipped_bit_costs_one_frame_and_is_reported() {
 
 #[test]
 fn any_flipped_bit_is_survived() {
-    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    encrypted::disks().into_iter().for_each(flip_any_bit);
+}
+
+fn flip_any_bit(disk: FakeDisk) {
+    let store = FakeStore::default();
     let mut world = World::start(&disk, &store).unwrap();
     for _ in 0..12 {
         world.keep(record()).unwrap();
@@ -599,7 +614,11 @@ fn a_spool_of_another_gateway_is_refused() {
 
 #[test]
 fn inspection_tells_what_is_there_and_changes_nothing() {
-    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    encrypted::disks().into_iter().for_each(look_into);
+}
+
+fn look_into(disk: FakeDisk) {
+    let store = FakeStore::default();
     let mut world = World::start(&disk, &store).unwrap();
     for _ in 0..40 {
         world.keep(record()).unwrap();
@@ -625,7 +644,11 @@ fn inspection_tells_what_is_there_and_changes_nothing() {
 
 #[test]
 fn repair_keeps_what_is_readable_and_says_what_is_lost() {
-    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    encrypted::disks().into_iter().for_each(repair_three);
+}
+
+fn repair_three(disk: FakeDisk) {
+    let store = FakeStore::default();
     let mut world = World::start(&disk, &store).unwrap();
     for _ in 0..60 {
         world.keep(record()).unwrap();
@@ -670,8 +693,8 @@ fn repair_keeps_what_is_readable_and_says_what_is_lost() {
 
 #[test]
 fn a_crash_in_a_repair_loses_nothing() {
-    for step in 0..12 {
-        let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    for (step, disk) in (0..12).flat_map(|step| encrypted::disks().map(|disk| (step, disk))) {
+        let store = FakeStore::default();
         let mut world = World::start(&disk, &store).unwrap();
         for _ in 0..40 {
             world.keep(record()).unwrap();

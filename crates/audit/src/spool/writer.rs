@@ -7,7 +7,7 @@
 //!
 //! Invariant: after a failed write or sync the file is cut back to what is durable and not written again;
 //! a failed sync may have dropped pages that a later one would not report. The numbers of the failed
-//! frames are not used again either.
+//! frames are not used again either. An encrypted segment's key goes with the segment.
 
 use std::io;
 use std::sync::Arc;
@@ -16,12 +16,14 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::encryption::Sealer;
 use super::files::{Appender, is_full, is_unwritable};
 use super::pressure::Watch;
 use super::{Content, Item, Losses, SegmentInfo, Shared, segment};
 use crate::columns::CALL_COLUMNS;
 use crate::personal::keyring::Keyring;
 use crate::personal::service::KeyError;
+use crate::personal::xaes::Broken;
 use crate::row::Input;
 use crate::wire::{self, Gap, Header};
 use doorward_core::NotDurable;
@@ -48,14 +50,22 @@ enum WriteError {
     Keys(#[from] KeyError),
     #[error("a personal value could not be sealed")]
     Unsealed,
+    #[error("a frame could not be encrypted")]
+    Unencrypted,
 }
 
 impl WriteError {
     fn disk_full(&self) -> bool {
         match self {
             Self::Io(error) | Self::Keys(KeyError::Pending(error)) => is_full(error),
-            Self::Keys(_) | Self::Unsealed => false,
+            Self::Keys(_) | Self::Unsealed | Self::Unencrypted => false,
         }
+    }
+}
+
+impl From<Broken> for WriteError {
+    fn from(_: Broken) -> Self {
+        Self::Unencrypted
     }
 }
 
@@ -75,6 +85,15 @@ struct Active {
     file: Box<dyn Appender>,
     salt: u64,
     length: u64,
+    /// Seals each frame behind the header, when the segment is encrypted.
+    sealer: Option<Sealer>,
+}
+
+impl Active {
+    /// Makes the frame at the end of the buffer what the segment holds.
+    fn seal(&mut self, buffer: &mut Vec<u8>, start: usize) -> Result<(), Broken> {
+        self.sealer.as_mut().map_or(Ok(()), |sealer| sealer.seal(buffer, start))
+    }
 }
 
 /// The writer's own state; [`Writer::run`] is its thread.
@@ -197,13 +216,17 @@ impl Writer {
         let mut seq = self.next_seq;
         let mut losses = None;
         self.buffer.clear();
-        if self.active.as_ref().is_some_and(|active| active.length == 0) {
-            put_header(&mut self.buffer, &self.shared, salt, seq);
+        if let Some(active) = self.active.as_mut().filter(|active| active.length == 0) {
+            active.sealer = put_header(&mut self.buffer, &self.shared, active, seq)?;
             seq += 1;
         }
         let pending = *self.shared.losses.lock();
         if pending.count > 0 {
+            let start = self.buffer.len();
             put_losses(&mut self.buffer, salt, seq, &pending);
+            if let Some(active) = &mut self.active {
+                active.seal(&mut self.buffer, start)?;
+            }
             losses = Some(pending);
             seq += 1;
         }
@@ -229,7 +252,7 @@ impl Writer {
         let keys = self.keyring.keys(items().filter_map(Content::record))?;
         let (mut keys, mut taken) = (keys.iter(), 0);
         for content in items() {
-            let place = (salt, *seq);
+            let (place, start) = ((salt, *seq), self.buffer.len());
             match content {
                 Content::Intent(record) | Content::Completion(record) => {
                     let Some(key) = keys.next() else { break };
@@ -240,6 +263,9 @@ impl Writer {
                 }
                 // Its personal values are sealed already.
                 Content::Unknown(access) => wire::put_unknown(&mut self.buffer, salt, *seq, access),
+            }
+            if let Some(active) = &mut self.active {
+                active.seal(&mut self.buffer, start)?;
             }
             *seq += 1;
             taken += 1;
@@ -266,7 +292,7 @@ impl Writer {
         let room = settings.segment_size.min(settings.size_max.saturating_sub(self.shared.bytes()));
         let file = self.shared.files.create(&name, room)?;
         let (salt, _) = Uuid::new_v4().as_u64_pair();
-        self.active = Some(Active { name, file, salt, length: 0 });
+        self.active = Some(Active { name, file, salt, length: 0, sealer: None });
         Ok(salt)
     }
 
@@ -365,14 +391,29 @@ fn count_records(items: &[Item]) -> u64 {
     u64::try_from(lost.count()).unwrap_or(u64::MAX)
 }
 
-fn put_header(buffer: &mut Vec<u8>, shared: &Shared, salt: u64, seq: u64) {
+/// Puts the header; what seals the frames behind it, when they are to be sealed.
+fn put_header(
+    buffer: &mut Vec<u8>,
+    shared: &Shared,
+    active: &Active,
+    seq: u64,
+) -> Result<Option<Sealer>, WriteError> {
+    let keys = shared.files.keys();
     let header = Header {
-        salt,
+        salt: active.salt,
         epoch: shared.settings.epoch,
         gateway_id: (&*shared.settings.gateway_id).into(),
         columns: CALL_COLUMNS.iter().map(|(name, _)| (*name).into()).collect(),
+        encryption: keys.draw()?,
     };
+    let start = buffer.len();
     wire::put_header(buffer, seq, &header);
+    if header.encryption.is_none() {
+        return Ok(None);
+    }
+    let payload = buffer.get(start.saturating_add(wire::PREFIX)..).unwrap_or_default();
+    // What was asked for and cannot be had is an error: no frame goes out in clear.
+    Ok(Some(keys.sealer(&active.name, payload)?.ok_or(Broken)?))
 }
 
 fn put_losses(buffer: &mut Vec<u8>, salt: u64, seq: u64, losses: &Losses) {

@@ -3,12 +3,14 @@
 //! ```text
 //! frame   := length u32 LE · crc32c u32 LE · payload          (crc over salt, length and payload)
 //! payload := kind u8 · seq u64 LE · body
-//! header  := format u16 · salt u64 · epoch u64 · gateway text · columns varint, text…
+//! header  := format u16 · salt u64 · epoch u64 · gateway text · columns varint, text… · encryption
+//! encryption := nothing in format 1 · (key id text · random 32 bytes) in format 2
 //! access  := access id 16 bytes · values varint, value… · actions varint, (verb, resource, object texts)…
 //! gap     := lost u64 · from µs i64 · until µs i64 · reason text
 //! ```
 //!
-//! A segment describes itself: its header names the columns, each value carries its type.
+//! A segment describes itself: its header names the columns, each value carries its type. In a segment of format 2 the
+//! body of each frame behind the header is sealed ([`crate::spool::encryption`]); [`decode`] reads it once it is opened.
 //!
 //! Constraints: decoding never panics and never allocates more than the bytes at hand justify; every
 //! length is checked. The salt is random for each segment, so bytes that a caller manages to have recorded
@@ -23,14 +25,20 @@ use crate::personal::Sealed;
 use crate::personal::seal::{Bytes, CallSeal};
 use crate::row::{Input, OBJECT_MAX, TEXT_MAX, Value, bounded};
 
-/// The version of this format.
+/// The version of this format, for plain segments.
 pub const FORMAT: u16 = 1;
+/// The version for segments that are encrypted. Plain ones keep theirs, so that older versions read them.
+pub const FORMAT_ENCRYPTED: u16 = 2;
+/// Random bytes in the header of an encrypted segment.
+pub const RANDOM_BYTES: usize = 32;
+/// Bytes of a payload before its body, which are always in clear.
+pub(crate) const KIND_AND_SEQ: usize = 9;
 /// The most bytes that one frame's payload may have: 1,024 actions with the longest objects fit.
 pub const PAYLOAD_MAX: usize = 8 << 20;
 /// Bytes before each payload.
 pub const PREFIX: usize = 8;
 /// The smallest payload: kind and number.
-const PAYLOAD_MIN: usize = 9;
+const PAYLOAD_MIN: usize = KIND_AND_SEQ;
 /// The most values that an access frame may hold.
 const VALUES_MAX: usize = 512;
 
@@ -80,6 +88,17 @@ pub struct Header<'a> {
     pub gateway_id: Cow<'a, str>,
     /// The names of an access frame's values.
     pub columns: Vec<Cow<'a, str>>,
+    /// How the frames behind the header are encrypted, if they are.
+    pub encryption: Option<Encryption<'a>>,
+}
+
+/// How a segment's frames are encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encryption<'a> {
+    /// Which of the configured keys it is.
+    pub key_id: Cow<'a, str>,
+    /// What makes the segment's key its own.
+    pub random: [u8; RANDOM_BYTES],
 }
 
 /// One call.
@@ -120,13 +139,18 @@ pub struct Gap<'a> {
 /// Appends the header frame of a segment. Its own checksum has no salt.
 pub fn put_header(out: &mut Vec<u8>, seq: u64, header: &Header<'_>) {
     put_frame(out, 0, HEADER, seq, |out| {
-        out.extend_from_slice(&FORMAT.to_le_bytes());
+        let format = if header.encryption.is_some() { FORMAT_ENCRYPTED } else { FORMAT };
+        out.extend_from_slice(&format.to_le_bytes());
         out.extend_from_slice(&header.salt.to_le_bytes());
         out.extend_from_slice(&header.epoch.to_le_bytes());
         put_text(out, &header.gateway_id);
         put_length(out, header.columns.len());
         for name in &header.columns {
             put_text(out, name);
+        }
+        if let Some(encryption) = &header.encryption {
+            put_text(out, &encryption.key_id);
+            out.extend_from_slice(&encryption.random);
         }
     });
 }
@@ -255,6 +279,11 @@ fn put_frame(out: &mut Vec<u8>, salt: u64, kind: u8, seq: u64, body: impl FnOnce
     out.push(kind);
     out.extend_from_slice(&seq.to_le_bytes());
     body(out);
+    finish_frame(out, start, salt);
+}
+
+/// Writes length and checksum of the frame that stands at the end of `out`, from `start` on.
+pub(crate) fn finish_frame(out: &mut [u8], start: usize, salt: u64) {
     let Some((prefix, payload)) =
         out.get_mut(start..).and_then(|frame| frame.split_first_chunk_mut::<PREFIX>())
     else {
@@ -400,7 +429,8 @@ impl<'a> Reader<'a> {
     }
 
     fn header(&mut self) -> Result<Header<'a>, Malformed> {
-        if u16::from_le_bytes(self.array()?) != FORMAT {
+        let format = u16::from_le_bytes(self.array()?);
+        if ![FORMAT, FORMAT_ENCRYPTED].contains(&format) {
             return Err(Malformed::Payload);
         }
         let salt = u64::from_le_bytes(self.array()?);
@@ -411,7 +441,11 @@ impl<'a> Reader<'a> {
             return Err(Malformed::Payload);
         }
         let columns = (0..count).map(|_| self.text()).collect::<Result<_, _>>()?;
-        Ok(Header { salt, epoch, gateway_id, columns })
+        let encryption = match format {
+            FORMAT_ENCRYPTED => Some(Encryption { key_id: self.text()?, random: self.array()? }),
+            _ => None,
+        };
+        Ok(Header { salt, epoch, gateway_id, columns, encryption })
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use doorward_audit::config::StoreUrl;
+use doorward_audit::config::{SpoolConfig, StoreUrl};
 use doorward_audit::inspect::{Inspection, Segment};
 use doorward_audit::repair::Repaired;
 use doorward_audit::{Audit, inspect, repair, store, time};
@@ -67,18 +67,18 @@ pub(super) fn run(source: &Source, command: &Command) -> anyhow::Result<ExitCode
     }
 }
 
-/// The directory, and the store when the configuration was asked.
-fn place(source: &Source, where_: &Where) -> anyhow::Result<(PathBuf, Option<StoreUrl>)> {
+/// The spool, and the store when the configuration was asked.
+fn place(source: &Source, where_: &Where) -> anyhow::Result<(SpoolConfig, Option<StoreUrl>)> {
     if let Some(dir) = &where_.dir {
-        return Ok((dir.clone(), None));
+        return Ok((SpoolConfig { dir: dir.clone(), ..SpoolConfig::default() }, None));
     }
     let config = read(source, Arc::default())?;
     let audit = config.root.audit();
-    Ok((audit.spool.dir, Some(audit.store)))
+    Ok((audit.spool, Some(audit.store)))
 }
 
 fn show(source: &Source, where_: &Where, as_json: bool) -> anyhow::Result<ExitCode> {
-    let (dir, url) = place(source, where_)?;
+    let (SpoolConfig { dir, encryption, .. }, url) = place(source, where_)?;
     // A file that is not there holds nothing, and is not made.
     let none = matches!(&url, Some(StoreUrl::Sqlite(path)) if !path.exists());
     let mut store = url.filter(|_| !none).and_then(|url| store::open(&url).ok());
@@ -86,14 +86,18 @@ fn show(source: &Source, where_: &Where, as_json: bool) -> anyhow::Result<ExitCo
         Some(store) => store.high_water(gateway_id, epoch).ok().map(|mark| mark.last_seq),
         None => none.then_some(0),
     };
-    let found = match inspect::inspect(&dir, &mut shipped) {
+    let found = match inspect::inspect(&dir, encryption.as_ref(), &mut shipped) {
         Ok(found) => found,
         Err(error) => bail!("the spool {} cannot be read: {error}", dir.display()),
     };
     let now = SystemClock.now();
     let text = if as_json { format!("{}\n", as_value(&found)) } else { as_text(&found, now)? };
     out(&text)?;
-    Ok(if found.is_damaged() { ExitCode::from(EXIT_DAMAGED) } else { ExitCode::SUCCESS })
+    Ok(match (found.is_damaged(), found.is_closed()) {
+        (true, _) => ExitCode::from(EXIT_DAMAGED),
+        (false, true) => ExitCode::FAILURE,
+        (false, false) => ExitCode::SUCCESS,
+    })
 }
 
 fn as_value(found: &Inspection) -> Value {
@@ -121,6 +125,8 @@ fn segment_value(segment: &Segment) -> Value {
         "good_bytes": segment.good_bytes,
         "torn_bytes": segment.torn_bytes,
         "newer": segment.newer,
+        "encrypted": segment.encrypted,
+        "closed": segment.closed,
         "frames": {
             "headers": frames.headers, "intents": frames.intents, "completions": frames.completions,
             "gaps": frames.gaps,
@@ -144,8 +150,9 @@ fn as_text(found: &Inspection, now: Timestamp) -> Result<String, std::fmt::Error
     let gateway = found.gateway_id.as_deref().unwrap_or("(none yet)");
     let used = if found.in_use { "in use by a running gateway" } else { "not in use" };
     writeln!(text, "gateway {gateway}, {used}")?;
-    let unshipped =
-        found.unshipped().map_or("not known, the store cannot be asked".to_owned(), |n| n.to_string());
+    let unshipped = found
+        .unshipped()
+        .map_or("not known, for the store or the spool cannot be read".to_owned(), |n| n.to_string());
     writeln!(text, "{} segments; records that the store does not have: {unshipped}", found.segments.len())?;
     if let Some(oldest) = oldest(found) {
         let at = Timestamp::from_micros(oldest);
@@ -153,6 +160,15 @@ fn as_text(found: &Inspection, now: Timestamp) -> Result<String, std::fmt::Error
         writeln!(text, "oldest record {}, {age} s ago", time::rfc3339(at))?;
     }
     for segment in &found.segments {
+        if segment.closed {
+            let key = segment.encrypted.as_deref().unwrap_or_default();
+            writeln!(
+                text,
+                "{}  {} bytes, encrypted under the spool key {key}, which was not given",
+                segment.name, segment.bytes
+            )?;
+            continue;
+        }
         let frames = &segment.frames;
         writeln!(
             text,
@@ -164,7 +180,11 @@ fn as_text(found: &Inspection, now: Timestamp) -> Result<String, std::fmt::Error
             frames.completions,
             frames.intents,
             frames.gaps,
-            if segment.newer { "; of a newer version" } else { "" },
+            match (&segment.encrypted, segment.newer) {
+                (_, true) => "; of a newer version".to_owned(),
+                (Some(key), false) => format!("; encrypted under {key}"),
+                (None, false) => String::new(),
+            },
         )?;
         for place in &segment.damage {
             writeln!(
@@ -185,7 +205,13 @@ fn as_text(found: &Inspection, now: Timestamp) -> Result<String, std::fmt::Error
     for (name, bytes) in &found.set_aside {
         writeln!(text, "{name}  {bytes} bytes, set aside")?;
     }
-    let verdict = if found.is_damaged() { "damaged; see `doorward spool repair`" } else { "sound" };
+    let verdict = match (found.is_damaged(), found.is_closed()) {
+        (true, _) => "damaged; see `doorward spool repair`",
+        (false, true) => {
+            "not all of it could be looked into: name the missing keys in `spool.encryption`, and give no --dir"
+        }
+        (false, false) => "sound",
+    };
     writeln!(text, "{verdict}")?;
     Ok(text)
 }
@@ -195,8 +221,8 @@ fn number(seq: Option<u64>) -> String {
 }
 
 fn mend(source: &Source, where_: &Where, write: bool) -> anyhow::Result<ExitCode> {
-    let (dir, _) = place(source, where_)?;
-    let repaired = repair::repair(&dir, write)?;
+    let (SpoolConfig { dir, encryption, .. }, _) = place(source, where_)?;
+    let repaired = repair::repair(&dir, encryption.as_ref(), write)?;
     let mut text = String::new();
     for Repaired { name, kept, lost, places, bytes, set_aside } in &repaired {
         let lost = lost
