@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use doorward_audit::Audit;
 use doorward_audit::config::{AuditConfig, SpoolConfig, SpoolEncryption, StoreUrl};
 use doorward_core::{AccessRecord, Recorder};
+use doorward_settings::Document;
 use doorward_testkit::records::read_record;
 
 use crate::process::cpu_nanos;
@@ -102,8 +103,10 @@ fn config(folder: &Path, drain_disabled: bool, encrypted: bool) -> Result<AuditC
     if encrypted {
         let path = folder.join("spool.key");
         fs::write(&path, SPOOL_KEY)?;
-        let key = serde_json::from_value(serde_json::json!(format!("file:{}", path.display())))?;
-        spool.encryption = Some(SpoolEncryption { key: Some(key), ..SpoolEncryption::default() });
+        let encryption = format!("key: 'file:{}'", path.display());
+        let encryption: SpoolEncryption =
+            Document::parse("doorward.yaml", encryption)?.root().deserialize()?;
+        spool.encryption = Some(encryption);
     }
     let store = StoreUrl::sqlite(folder.join("audit.db"));
     Ok(AuditConfig { store, spool, drain_disabled, ..AuditConfig::default() })

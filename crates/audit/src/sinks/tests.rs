@@ -96,8 +96,9 @@ impl Bench {
         // Sinks read an encrypted spool as the shipper does; plain ones are read by the real binary's tests.
         let key = dir.join("spool.key");
         std::fs::write(&key, "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff").unwrap();
-        let encryption = json!({ "key": format!("file:{}", key.display()) });
-        config.spool.encryption = Some(serde_json::from_value(encryption).unwrap());
+        let encryption = format!("key: 'file:{}'", key.display());
+        let encryption = doorward_settings::Document::parse("doorward.yaml", encryption).unwrap();
+        config.spool.encryption = Some(encryption.root().deserialize().unwrap());
         config.retention = Retention { age: None, size: None, ..Retention::default() };
         config.sinks = serde_json::from_value(sinks).unwrap();
         let runtime =
