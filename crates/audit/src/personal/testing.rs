@@ -1,6 +1,6 @@
 //! Keys for the tests of other modules.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use uuid::Uuid;
 
@@ -27,10 +27,14 @@ pub(crate) fn never() -> Expiry {
     Expiry { days: None, held: Box::new(|| Ok(false)) }
 }
 
+/// Writers of one test take turns on one disk. On a busy machine the key store answers late, and a key is left
+/// in the spool: the next writer must be able to open it.
+static MASTERS: LazyLock<Arc<Masters>> = LazyLock::new(masters);
+
 /// Keys for a writer, over a key store in memory.
 pub(crate) fn keyring(files: Arc<dyn Files>) -> Keyring {
     let open: OpenKeys = Box::new(|| Ok(Box::new(SqliteKeys::in_memory().unwrap()) as Box<dyn KeyStore>));
-    let masters = masters();
+    let masters = MASTERS.clone();
     let pending = Arc::new(Pending::open(files, 1, masters.clone()).unwrap());
     let sealing = Sealing::new(Fields::with(&[])).unwrap();
     start_with(open, masters, pending, sealing, never()).unwrap().keyring

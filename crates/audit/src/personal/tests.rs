@@ -276,7 +276,7 @@ fn an_operator_may_have_more_columns_sealed() {
     assert_eq!(opened[0].text("user_agent"), Some("agent-of-ann/1"));
     assert_eq!(opened[0].text("groups"), Some(r#"["analysts"]"#));
     for (fields, expected) in [
-        ("[user_agnt]", "there is no column `user_agnt`"),
+        ("[user_agnt]", "there is no column `user_agnt`; did you mean \"user_agent\"?"),
         ("[subject_id]", "`subject_id` cannot be sealed: records are found, grouped or kept by it"),
     ] {
         let text = format!("personal: {{ fields: {fields} }}");
