@@ -145,7 +145,7 @@ fn explained(name: &str, answer: &Answer) -> Result<()> {
 #[test]
 fn slow_clients_are_cut() -> Result<()> {
     let bed = Bed::start_with(Cluster::shared()?, SHOP, |_, config| {
-        let times = "http: { head_timeout: 300ms, idle_timeout: 300ms, stall_timeout: 300ms }\n";
+        let times = "http: { head_timeout: 300ms, idle_timeout: 900ms, stall_timeout: 300ms }\n";
         Setup::new(&format!("{config}{GRANTS}{times}"))
     })?;
     let address = bed.gateway.address("http")?;

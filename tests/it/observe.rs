@@ -273,7 +273,7 @@ fn the_timeline_is_asked() -> Result<()> {
     for (arguments, says) in [
         (&["audit", "query", "--outcome", "alowed"][..], "allowed, denied"),
         (&["audit", "query", "--verb", "reed"], "read"),
-        (&["audit", "query", "--since", "yesterday"], "neither a time"),
+        (&["audit", "query", "--since", "yesterday"], "a span back from now such as 15m or 7d"),
         (&["audit", "trace", "not-an-id"], "not-an-id"),
     ] {
         let (code, text) = said(&bed.gateway.run(arguments)?);
