@@ -42,7 +42,8 @@ impl Scene {
         bed.gateway.again()?;
         ids.extend(call(&bed, CALLS)?);
         settle(&bed, &ids)?;
-        let vkey = String::from_utf8(bed.gateway.run(&["audit", "key"])?.stdout)?.trim().to_owned();
+        let keys = String::from_utf8(bed.gateway.run(&["audit", "key"])?.stdout)?;
+        let vkey = keys.lines().next().context("the gateway's key comes first")?.to_owned();
         let store = dir.path().join("audit.db");
         Ok(Self { bed, ids, store, outside, vkey, _dir: dir })
     }

@@ -57,6 +57,13 @@ checkpoints: {{ interval: 200ms, to: ['file:{}'] }}
         bed.gateway.again()?;
         ids.extend(call(&bed, CALLS)?);
         crate::bed::records(&bed.gateway, &ids)?;
+        // The store has its rows a moment before the checkpoint that counts them.
+        let behind = "select exists (select from doorward.high_water h where next_leaf >
+                      (select coalesce(max(size), 0) from doorward.checkpoint c where c.epoch = h.epoch))";
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while store.sql(behind)? != "f" && std::time::Instant::now() < end {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
         let keys = String::from_utf8(bed.gateway.run(&["audit", "key"])?.stdout)?;
         let vkey = keys.lines().next().context("the gateway's key comes first")?.to_owned();
         Ok(Self { bed, store, ids, vkey, dir })
