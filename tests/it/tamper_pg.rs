@@ -62,7 +62,7 @@ checkpoints: {{ interval: 200ms, to: ['file:{}'] }}
                       (select coalesce(max(size), 0) from doorward.checkpoint c where c.epoch = h.epoch))";
         let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
         while store.sql(behind)? != "f" && std::time::Instant::now() < end {
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::park_timeout(std::time::Duration::from_millis(100));
         }
         let keys = String::from_utf8(bed.gateway.run(&["audit", "key"])?.stdout)?;
         let vkey = keys.lines().next().context("the gateway's key comes first")?.to_owned();
