@@ -157,7 +157,9 @@ impl Run<'_> {
         let module = module_path!().split_once("::").map_or("", |(_, module)| module);
         command
             .args(["--exact", &format!("{module}::faults_by_the_hundred_lose_nothing"), "--nocapture"])
-            .env(ORDERS, orders.encode());
+            .env(ORDERS, orders.encode())
+            // A life that fails says why in a few lines.
+            .env("RUST_BACKTRACE", "0");
         let log = self.folder.join(format!("{name}-{number}.log"));
         let mut child = Guarded::start(name, &mut command, &log, Signal::Kill, None)?;
         wait_until(BEGIN, || child.log().contains("alive\n") || !child.alive());
