@@ -213,6 +213,11 @@ impl Shipper {
         // Whatever was half read is read again, from what the store has.
         self.store = None;
         self.place = None;
+        if let ShipError::Spool(error) = error
+            && self.shared.reserve.give_up(error)
+        {
+            return;
+        }
         self.pause(self.progress.failed(), Progress::given_up);
     }
 

@@ -97,6 +97,7 @@ impl Logger {
                     *self.log.error.lock() = None;
                     self.wait(going);
                 }
+                Err(LogError::Io(error)) if self.shared.reserve.give_up(&error) => self.forget(),
                 Err(_) if stopping => return,
                 Err(error) => {
                     self.failed(&error);
@@ -116,8 +117,9 @@ impl Logger {
             match self.step() {
                 Ok(true) => {}
                 Ok(false) => return self.sign(true).map_err(|error| error.to_string()),
+                Err(LogError::Io(error)) if self.shared.reserve.give_up(&error) => self.forget(),
                 Err(error) => {
-                    (self.place, self.unfinished) = (None, None);
+                    self.forget();
                     return Err(error.to_string());
                 }
             }
@@ -132,6 +134,11 @@ impl Logger {
             *last = Some(text);
         }
         drop(last);
+        self.forget();
+    }
+
+    /// Forgets what is not durable; it is read again.
+    fn forget(&mut self) {
         (self.place, self.unfinished) = (None, None);
     }
 

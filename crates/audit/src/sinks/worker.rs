@@ -244,7 +244,12 @@ impl Worker {
         if position.segment.is_empty() || *self.progress.kept.lock() == position {
             return Ok(());
         }
-        let kept = self.folder.put(&cursor_name(&self.name), position.text().as_bytes());
+        let keep = || self.folder.put(&cursor_name(&self.name), position.text().as_bytes());
+        let kept = match keep() {
+            // What is retained for this sink may be what fills the disk.
+            Err(error) if self.shared.reserve.give_up(&error) => keep(),
+            kept => kept,
+        };
         kept.map_err(|error| Trouble::Away(format!("its cursor cannot be kept: {error}")))?;
         self.retained.need(&self.name, &position.segment, self.lag_max);
         *self.progress.kept.lock() = position;

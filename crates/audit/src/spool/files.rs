@@ -24,6 +24,8 @@ pub(crate) trait Files: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Gives a file another name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Makes sure that a file of this length is there with nothing in it, and that the disk has given it all its room.
+    fn set_aside(&self, name: &str, bytes: u64) -> io::Result<()>;
     /// Bytes that the disk has left for us, where that can be known.
     fn free(&self) -> io::Result<Option<u64>>;
     /// Puts a small file in place: all of it or nothing, durably.
@@ -153,6 +155,20 @@ impl Files for Directory {
         self.sync()
     }
 
+    fn set_aside(&self, name: &str, bytes: u64) -> io::Result<()> {
+        let path = self.0.join(name);
+        if fs::metadata(&path).is_ok_and(|there| there.len() == bytes) {
+            return Ok(());
+        }
+        let file = private(OpenOptions::new().write(true).create(true).truncate(true)).open(&path)?;
+        let done = take_room(&file, bytes).and_then(|()| file.sync_all()).and_then(|()| self.sync());
+        if done.is_err() {
+            // Half of it is of no use to anybody. When this fails too, its length tells the next try.
+            let _ = fs::remove_file(&path);
+        }
+        done
+    }
+
     #[cfg(unix)]
     fn free(&self) -> io::Result<Option<u64>> {
         let disk = rustix::fs::statvfs(&self.0)?;
@@ -195,6 +211,26 @@ fn set_aside(file: &File, room: u64) -> io::Result<()> {
             file.set_len(0)
         }
     }
+}
+
+/// Gives a new file its room, or fails.
+#[cfg(target_os = "linux")]
+fn take_room(file: &File, room: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    match fallocate(file, FallocateFlags::empty(), 0, room.max(1)) {
+        Err(rustix::io::Errno::OPNOTSUPP) => fill(file, room),
+        done => Ok(done?),
+    }
+}
+
+/// Gives a new file its room, or fails.
+#[cfg(not(target_os = "linux"))]
+fn take_room(file: &File, room: u64) -> io::Result<()> {
+    fill(file, room)
+}
+
+fn fill(mut file: &File, room: u64) -> io::Result<()> {
+    io::copy(&mut io::repeat(0).take(room), &mut file).map(drop)
 }
 
 /// Files grow as they are written.

@@ -19,6 +19,7 @@ pub(crate) mod pressure;
 pub(crate) mod reader;
 mod recovery;
 pub mod repair;
+pub(crate) mod reserve;
 pub(crate) mod segment;
 mod writer;
 
@@ -47,6 +48,7 @@ use crate::wire::Access;
 use files::Files;
 use pressure::{Level, Pressure};
 pub(crate) use recovery::SmallFile;
+use reserve::Reserve;
 
 /// Calls whose records have a place reserved at one time.
 pub const PLACES_MAX: usize = 65_536;
@@ -187,6 +189,8 @@ pub(crate) struct Shared {
     pub(crate) written_total: AtomicU64,
     pub(crate) error: Mutex<Option<String>>,
     pub(crate) pressure: Pressure,
+    /// Room on the disk for what empties the spool.
+    pub(crate) reserve: Reserve,
     /// Small files that the start could not write; the writer does before its first segment.
     owed: Mutex<Vec<SmallFile>>,
 }
@@ -194,6 +198,8 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(settings: Settings, files: Arc<dyn Files>, segments: VecDeque<SegmentInfo>) -> Self {
         let bytes = segments.iter().map(|segment| segment.length).sum();
+        // A leaf is never larger than what it is of.
+        let reserve = Reserve::new(files.clone(), settings.segment_size);
         Self {
             settings,
             files,
@@ -216,6 +222,7 @@ impl Shared {
             written_total: AtomicU64::new(0),
             error: Mutex::new(None),
             pressure: Pressure::default(),
+            reserve,
             owed: Mutex::default(),
         }
     }

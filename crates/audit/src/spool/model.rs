@@ -232,6 +232,14 @@ impl Files for FakeDisk {
         Ok(())
     }
 
+    fn set_aside(&self, name: &str, bytes: u64) -> io::Result<()> {
+        let length = usize::try_from(bytes).unwrap();
+        if self.0.lock().files.get(name).is_some_and(|file| file.bytes.len() == length) {
+            return Ok(());
+        }
+        self.put(name, &vec![0; length])
+    }
+
     fn free(&self) -> io::Result<Option<u64>> {
         let disk = self.0.lock();
         Ok(disk.quota.map(|quota| u64::try_from(quota.saturating_sub(disk.used())).unwrap()))

@@ -212,6 +212,8 @@ impl Writer {
 
     /// Writes as many of the items as one batch takes, makes them durable and tells their waiters.
     fn commit(&mut self, items: &mut Vec<Item>) -> Result<(), WriteError> {
+        let shared = self.shared.clone();
+        let _reserve = shared.reserve.hold()?;
         let salt = self.ready_segment()?;
         let mut seq = self.next_seq;
         let mut losses = None;
