@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use doorward_core::{
     AccessId, AccessRecord, Action, Actions, AuthMethod, Clock, ConfigDigest, IssuerName, NotDurable, Object,
-    Origin, Outcome, Principal, PrincipalKind, ResourceName, Slot, SystemClock, Timings, TraceContext, Verb,
+    Outcome, Principal, PrincipalKind, ResourceName, Slot, SystemClock, Verb,
 };
 use serde_json::{Map, Value};
 use tokio::runtime::Runtime;
@@ -129,47 +129,22 @@ impl Deeds {
     }
 
     fn record(&self, deed: &Deed) -> AccessRecord {
-        let access_id = AccessId::fresh();
         let actions = deed.objects.iter().take(Actions::MAX).map(|segments| Action {
             verb: deed.verb,
             resource: ResourceName::new(RESOURCE),
             object: Object::from_segments(segments.iter().map(String::as_str)),
         });
+        // The class of these records is told by their door.
+        let begun =
+            AccessRecord::begin(AccessId::fresh(), SystemClock.now(), self.environment.clone(), "admin");
         AccessRecord {
-            origin: Origin::Gateway,
-            ts: SystemClock.now(),
-            access_id,
-            parent_access_id: None,
-            environment: self.environment.clone(),
             principal: Some(self.operator.clone()),
-            session_id: None,
-            source_ip: None,
-            user_agent: None,
-            // The class of these records is told by their door.
-            door: "admin",
             actions: Actions::new(actions.collect()),
             endpoint: Some(deed.endpoint.into()),
-            operation: None,
-            operation_fingerprint: None,
-            api_version: None,
             outcome: Outcome::Allowed,
-            fault: None,
-            rule: None,
             config_digest: Some(self.digest.clone()),
-            backend_role: None,
-            lease_id: None,
-            limit_remaining: None,
-            cache_status: None,
-            status: None,
-            sqlstate: None,
-            rows: None,
-            bytes_in: 0,
-            bytes_out: 0,
-            duration_us: 0,
-            timings: Timings::default(),
-            trace: TraceContext::own(access_id),
-            task: None,
             ext: deed.ext.clone(),
+            ..begun
         }
     }
 }

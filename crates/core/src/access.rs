@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::action::Actions;
 use crate::codes;
@@ -22,7 +22,7 @@ use crate::name::AccessId;
 use crate::organs::{AuditMode, Durable, Form, NotDurable, Observer, Recorder, Slot};
 use crate::permit::{Allowance, Lease, Permit};
 use crate::principal::{Arrival, Principal};
-use crate::record::{AccessRecord, FaultRecord, Origin, Outcome, Stage, TaskRef, Timings, TraceContext};
+use crate::record::{AccessRecord, FaultRecord, Outcome, Stage, TaskRef, Timings, TraceContext};
 use crate::record::{OBJECT_BYTES_MAX, OPERATION_BYTES_MAX, TEXT_BYTES_MAX, USER_AGENT_BYTES_MAX};
 use crate::secret::Personal;
 use crate::snapshot::Snapshot;
@@ -85,41 +85,10 @@ impl Access {
     ) -> Self {
         let slot = recorder.reserve();
         let started = Instant::now();
-        let access_id = AccessId::fresh();
         let record = AccessRecord {
-            origin: Origin::Gateway,
-            ts: now,
-            access_id,
-            parent_access_id: None,
-            environment: snapshot.environment.clone(),
-            principal: None,
-            session_id: None,
             source_ip: arrival.source_ip.map(Personal::new),
-            user_agent: None,
-            door: arrival.door,
-            actions: None,
-            endpoint: None,
-            operation: None,
-            operation_fingerprint: None,
-            api_version: None,
-            outcome: Outcome::Abandoned,
-            fault: None,
-            rule: None,
             config_digest: Some(snapshot.digest.clone()),
-            backend_role: None,
-            lease_id: None,
-            limit_remaining: None,
-            cache_status: None,
-            status: None,
-            sqlstate: None,
-            rows: None,
-            bytes_in: 0,
-            bytes_out: 0,
-            duration_us: 0,
-            timings: Timings::default(),
-            trace: TraceContext::own(access_id),
-            task: None,
-            ext: Map::new(),
+            ..AccessRecord::begin(AccessId::fresh(), now, snapshot.environment.clone(), arrival.door)
         };
         Self {
             record: Some(Box::new(record)),

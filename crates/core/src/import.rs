@@ -276,40 +276,30 @@ impl<'p> Importer<'p> {
                 (Some(value.to_string()), Form::Text)
             }
         };
+        let begun = AccessRecord::begin(access_id, claimed.ts, self.environment.clone(), self.door);
         let mut record = AccessRecord {
             origin: Origin::Imported(self.source.clone()),
-            ts: claimed.ts,
-            access_id,
             parent_access_id: Some(self.parent),
-            environment: self.environment.clone(),
             principal: claimed.caller.map(|caller| Arc::new(self.principal(caller))),
-            session_id: None,
             source_ip: claimed.source_ip,
             user_agent: claimed.user_agent,
-            door: self.door,
             actions: action,
             endpoint: claimed.endpoint,
             operation: operation.map(Personal::from),
-            operation_fingerprint: None,
             api_version: claimed.api_version,
             outcome: claimed.outcome,
             fault,
-            rule: None,
-            config_digest: None,
-            backend_role: None,
-            lease_id: None,
-            limit_remaining: None,
             cache_status: claimed.cache_status,
             status: claimed.status,
-            sqlstate: None,
             rows: claimed.rows,
             bytes_in: claimed.bytes_in,
             bytes_out: claimed.bytes_out,
             duration_us: claimed.duration_us,
             timings,
-            trace: claimed.trace.unwrap_or_else(|| TraceContext::own(access_id)),
+            trace: claimed.trace.unwrap_or(begun.trace),
             task: claimed.task,
             ext: claimed.ext,
+            ..begun
         };
         record.redact(&*self.redactor, form);
         record

@@ -296,6 +296,46 @@ pub struct AccessRecord {
 }
 
 impl AccessRecord {
+    /// The record of a call of which nothing is known but that it has begun: of this gateway, in a trace of its own,
+    /// and abandoned unless something better becomes of it.
+    pub fn begin(access_id: AccessId, ts: Timestamp, environment: Arc<str>, door: &'static str) -> Self {
+        Self {
+            origin: Origin::Gateway,
+            ts,
+            access_id,
+            parent_access_id: None,
+            environment,
+            principal: None,
+            session_id: None,
+            source_ip: None,
+            user_agent: None,
+            door,
+            actions: None,
+            endpoint: None,
+            operation: None,
+            operation_fingerprint: None,
+            api_version: None,
+            outcome: Outcome::Abandoned,
+            fault: None,
+            rule: None,
+            config_digest: None,
+            backend_role: None,
+            lease_id: None,
+            limit_remaining: None,
+            cache_status: None,
+            status: None,
+            sqlstate: None,
+            rows: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration_us: 0,
+            timings: Timings::default(),
+            trace: TraceContext::own(access_id),
+            task: None,
+            ext: Map::new(),
+        }
+    }
+
     /// Redacts every text of a record that did not come by the road, an imported one; what an [`crate::Access`]
     /// notes is redacted as it is noted. `operation` says what kind of text the operation's is.
     pub fn redact(&mut self, redactor: &dyn Redactor, operation: Form) {

@@ -434,7 +434,6 @@ impl Store for FakeStore {
 
 /// A record as a door leaves it.
 pub(crate) fn record() -> Box<AccessRecord> {
-    let access_id = AccessId::fresh();
     let mut principal = Principal::public();
     principal.kind = PrincipalKind::User;
     principal.issuer = doorward_core::IssuerName::new("corp");
@@ -448,39 +447,18 @@ pub(crate) fn record() -> Box<AccessRecord> {
         resource: ResourceName::new("shop"),
         object: Object::from_segments(["public", "orders"]),
     };
+    let began = Timestamp::from_seconds(1_795_000_000);
     Box::new(AccessRecord {
-        origin: doorward_core::Origin::Gateway,
-        ts: Timestamp::from_seconds(1_795_000_000),
-        access_id,
-        parent_access_id: None,
-        environment: "test".into(),
         principal: Some(Arc::new(principal)),
-        session_id: None,
-        source_ip: None,
-        user_agent: None,
-        door: "rest",
         actions: Some(Actions::one(action)),
         endpoint: Some("GET /shop/{table}".into()),
-        operation: None,
-        operation_fingerprint: None,
-        api_version: None,
         outcome: Outcome::Allowed,
-        fault: None,
-        rule: None,
         config_digest: Some(ConfigDigest::new("sha256:0123456789abcdef")),
-        backend_role: None,
-        lease_id: None,
-        limit_remaining: None,
-        cache_status: None,
         status: Some(200),
-        sqlstate: None,
         rows: Some(1),
-        bytes_in: 0,
         bytes_out: 120,
         duration_us: 900,
-        timings: doorward_core::Timings::default(),
         trace: TraceContext { trace_id: [7; 16], span_id: [3; 8], parent_span_id: None, sampled: false },
-        task: None,
-        ext: serde_json::Map::new(),
+        ..AccessRecord::begin(AccessId::fresh(), began, "test".into(), "rest")
     })
 }
