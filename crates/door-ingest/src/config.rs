@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use doorward_settings::{ByteSize, HumanDuration, OneOrMany};
+use doorward_settings::{AuditConfig, ByteSize, HumanDuration, OneOrMany};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -155,26 +155,6 @@ pub struct SyslogConfig {
     /// distinguished name, as `principal_subject` shows it.
     #[serde(default)]
     pub certificate: OneOrMany<Box<str>>,
-}
-
-/// What happens to calls when their own records cannot be made durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum AuditConfig {
-    /// They are refused.
-    #[default]
-    Required,
-    /// They go on, and the gap is counted and recorded.
-    BestEffort,
-}
-
-impl From<AuditConfig> for doorward_core::AuditMode {
-    fn from(config: AuditConfig) -> Self {
-        match config {
-            AuditConfig::Required => Self::Required,
-            AuditConfig::BestEffort => Self::BestEffort,
-        }
-    }
 }
 
 fn default_age() -> HumanDuration {

@@ -23,7 +23,7 @@ mod read;
 mod resource;
 mod syslog;
 
-pub use config::{AuditConfig, FieldConfig, FieldRule, IngestConfig, SyslogConfig, UnknownFields};
+pub use config::{FieldConfig, FieldRule, IngestConfig, SyslogConfig, UnknownFields};
 pub use door::IngestDoor;
 pub use fuzz::{fuzz_otlp, fuzz_records, fuzz_syslog};
 pub use mapping::convert::As;

@@ -1,7 +1,7 @@
 //! The configuration of a resource that the REST door serves.
 
 use doorward_pgclient::PoolConfig;
-use doorward_settings::{ByteSize, HumanDuration, SecretRef};
+use doorward_settings::{AuditConfig, ByteSize, HumanDuration, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -54,26 +54,6 @@ pub struct LoginConfig {
     pub user: Box<str>,
     /// Where its password is.
     pub password: SecretRef,
-}
-
-/// What happens to calls when their records cannot be made durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum AuditConfig {
-    /// They are refused.
-    #[default]
-    Required,
-    /// They go on, and the gap is counted and recorded.
-    BestEffort,
-}
-
-impl From<AuditConfig> for doorward_core::AuditMode {
-    fn from(config: AuditConfig) -> Self {
-        match config {
-            AuditConfig::Required => Self::Required,
-            AuditConfig::BestEffort => Self::BestEffort,
-        }
-    }
 }
 
 fn default_schemas() -> Vec<Box<str>> {

@@ -13,6 +13,7 @@
 //! - Secrets do not stand in the file: a [`SecretRef`] says where they are. No error repeats a value that
 //!   was expected to be one.
 
+mod audit;
 mod de;
 mod document;
 mod later;
@@ -24,6 +25,7 @@ mod secret_ref;
 mod spanned;
 mod values;
 
+pub use audit::AuditConfig;
 pub use document::Document;
 pub use later::later;
 pub use node::{Entry, Node, Position};
