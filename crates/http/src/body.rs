@@ -178,6 +178,23 @@ pub async fn read_body(body: &mut RequestBody, bytes_max: u64) -> Result<Bytes, 
         .unwrap_or_else(|_| Err(slow_body()))
 }
 
+/// Whether a JSON text has more levels of objects and arrays than this. Brackets are counted outside of strings; nothing
+/// else is looked at, so the text need not be well-formed.
+pub fn is_nested_deeper(json: &[u8], levels: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    json.iter().any(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => depth += 1,
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > levels
+    })
+}
+
 async fn gather(body: &mut RequestBody, bytes_max: u64) -> Result<Bytes, Fault> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();

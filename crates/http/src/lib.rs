@@ -27,7 +27,7 @@ mod taken;
 mod tls;
 mod wire;
 
-pub use body::{BODY_READ_SPAN_MAX, Body, BodyError, RequestBody, empty, full, read_body};
+pub use body::{BODY_READ_SPAN_MAX, Body, BodyError, RequestBody, empty, full, is_nested_deeper, read_body};
 pub use client::{Caps, Client, ClientError, ClientOptions, Reply};
 pub use config::{ClientCertificates, Limits, LimitsConfig, Network, TlsConfig};
 pub use front::{Admitted, Front, HttpDoor, Inbound, Peer};

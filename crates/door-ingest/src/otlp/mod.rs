@@ -8,9 +8,10 @@ pub(crate) mod answer;
 mod json;
 mod proto;
 
+use doorward_http::is_nested_deeper;
 use serde_json::{Map, Value};
 
-use crate::read::split::is_deep;
+use crate::read::split::DEPTH_MAX;
 
 /// The largest request: it is held whole, because resources may stand behind their records.
 pub(crate) const REQUEST_BYTES_MAX: u64 = 4 << 20;
@@ -111,7 +112,9 @@ pub(crate) fn members_of(body: Value) -> (Map<String, Value>, Option<Value>) {
     match body {
         Value::Object(members) => (members, None),
         Value::Null => (Map::new(), None),
-        Value::String(text) if text.trim_start().starts_with('{') && !is_deep(text.as_bytes()) => {
+        Value::String(text)
+            if text.trim_start().starts_with('{') && !is_nested_deeper(text.as_bytes(), DEPTH_MAX) =>
+        {
             match serde_json::from_str(&text) {
                 Ok(members) => (members, None),
                 Err(_) => (Map::new(), Some(text.into())),

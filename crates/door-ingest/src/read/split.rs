@@ -7,6 +7,8 @@
 //! Invariants: a piece is never longer than its bound, and what is beyond is skipped without being kept; how
 //! the stream is cut by the network changes nothing of its pieces.
 
+use doorward_http::is_nested_deeper;
+
 /// The deepest nesting of a record.
 pub(crate) const DEPTH_MAX: usize = 32;
 /// Bytes of a piece beyond a bound that are kept as evidence.
@@ -267,27 +269,11 @@ impl Splitter {
         self.place = Place::Between;
         (self.depth, self.in_string, self.escaped, self.looked_at) = (0, false, false, false);
         let mut flaw = self.flaw.take();
-        if self.form == Form::Lines && flaw.is_none() && is_deep(&self.piece) {
+        if self.form == Form::Lines && flaw.is_none() && is_nested_deeper(&self.piece, DEPTH_MAX) {
             flaw = Some(Flaw::TooDeep);
         }
         Piece { number: self.number, bytes: std::mem::take(&mut self.piece), flaw }
     }
-}
-
-/// Whether a JSON text is nested deeper than [`DEPTH_MAX`].
-pub(crate) fn is_deep(json: &[u8]) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    json.iter().any(|byte| {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => depth += 1,
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        depth > DEPTH_MAX
-    })
 }
 
 /// Cuts a whole text; for tests and fuzzers, `step` bytes at a time.

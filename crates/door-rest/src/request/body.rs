@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use doorward_http::is_nested_deeper;
 
 use crate::codes;
 use crate::problem::Problem;
@@ -93,23 +94,12 @@ fn sorted(keys: BTreeSet<String>) -> Keys {
     keys.into_iter().map(Into::into).collect()
 }
 
-/// Counts brackets outside of strings: neither this gateway nor the database recurses deeper than this.
+/// Neither this gateway nor the database recurses deeper than this.
 fn check_depth(json: &[u8]) -> Result<(), Problem> {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => depth += 1,
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > DEPTH_MAX {
-            return Err(invalid("the body is nested too deep")
-                .details(format!("at most {DEPTH_MAX} levels of objects and arrays are read"))
-                .hint("Send flatter JSON."));
-        }
+    if is_nested_deeper(json, DEPTH_MAX) {
+        return Err(invalid("the body is nested too deep")
+            .details(format!("at most {DEPTH_MAX} levels of objects and arrays are read"))
+            .hint("Send flatter JSON."));
     }
     Ok(())
 }
