@@ -16,7 +16,9 @@ mod sqlite;
 mod walk;
 
 use std::collections::BTreeMap;
+use std::iter::Peekable;
 use std::path::{Path, PathBuf};
+use std::vec;
 
 use doorward_tlog::Hash;
 use doorward_tlog::checkpoint::Checkpoint;
@@ -150,6 +152,14 @@ pub trait Evidence {
     fn tile(&mut self, log: &LogId, index: u64) -> Result<Vec<Hash>, VerifyError>;
     /// Up to when retention has removed rows, microseconds.
     fn horizon(&mut self) -> Result<Option<i64>, VerifyError>;
+}
+
+/// Hands on a row, behind the extras that stand before it; rows come in the order of places.
+fn weave(extras: &mut Peekable<vec::IntoIter<Item>>, row: Item, each: &mut dyn FnMut(Item)) {
+    while let Some(extra) = extras.next_if(|extra| row.index.is_some() && extra.index < row.index) {
+        each(extra);
+    }
+    each(row);
 }
 
 /// What to look at.

@@ -8,7 +8,7 @@ use doorward_pgclient::blocking::{Client, Options, Param};
 use doorward_tlog::{Hash, tile};
 use uuid::Uuid;
 
-use super::{EXTRAS_MAX, Evidence, Item, LogId, Strangers, VerifyError, What};
+use super::{EXTRAS_MAX, Evidence, Item, LogId, Strangers, VerifyError, What, weave};
 use crate::columns::{COLUMNS, Type, position};
 use crate::config::Server;
 use crate::leaf::{FIELDS_MAX, Field, Hasher};
@@ -136,11 +136,7 @@ impl Evidence for PostgresEvidence {
         let key = [Param::Text(&log.gateway_id), Param::Int(log.epoch.cast_signed())];
         let hasher = &mut self.hasher;
         self.client.query_each(&sql, &key, |row| {
-            let item = item(row, hasher);
-            while let Some(extra) = extras.next_if(|extra| item.index.is_some() && extra.index < item.index) {
-                each(extra);
-            }
-            each(item);
+            weave(&mut extras, item(row, hasher), each);
             true
         })?;
         extras.for_each(each);

@@ -7,7 +7,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::{EXTRAS_MAX, Evidence, Item, LogId, Strangers, VerifyError, What};
+use super::{EXTRAS_MAX, Evidence, Item, LogId, Strangers, VerifyError, What, weave};
 use crate::columns::{COLUMNS, Type, position};
 use crate::leaf::{FIELDS_MAX, Field, Hasher};
 use crate::store::BUSY_WAIT;
@@ -120,11 +120,7 @@ impl Evidence for SqliteEvidence {
         let places = Places::find();
         let mut rows = statement.query(params![log.gateway_id, log.epoch.cast_signed()])?;
         while let Some(row) = rows.next()? {
-            let item = places.item(row, &mut self.hasher)?;
-            while let Some(extra) = extras.next_if(|extra| item.index.is_some() && extra.index < item.index) {
-                each(extra);
-            }
-            each(item);
+            weave(&mut extras, places.item(row, &mut self.hasher)?, each);
         }
         extras.for_each(each);
         Ok(())
