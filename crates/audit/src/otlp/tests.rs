@@ -1,12 +1,11 @@
 //! What a collector is sent, and what it is not.
 
-use doorward_core::{AccessId, BoxFuture, FaultRecord, Personal};
+use doorward_core::{AccessId, FaultRecord, Personal};
 use expect_test::expect;
-use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::*;
-use crate::sinks::transport::Answer;
+use crate::sinks::collector::Collector;
 use crate::spool::model::record;
 
 fn call() -> AccessRecord {
@@ -138,34 +137,6 @@ fn endpoints_are_completed() {
     assert_eq!(traces_url("https://otel.example/custom"), "https://otel.example/custom");
 }
 
-#[derive(Default)]
-struct Collector {
-    status: u16,
-    bodies: Mutex<Vec<Vec<u8>>>,
-}
-
-impl Transport for Collector {
-    fn post<'a>(
-        &'a self,
-        url: &'a str,
-        _: &'a [(String, Secret)],
-        body: Vec<u8>,
-    ) -> BoxFuture<'a, Result<u16, String>> {
-        assert_eq!(url, "http://collector/v1/traces");
-        self.bodies.lock().push(body);
-        Box::pin(async { Ok(self.status) })
-    }
-
-    fn put<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a [(String, Secret)],
-        _: Vec<u8>,
-    ) -> BoxFuture<'a, Result<Answer, String>> {
-        Box::pin(async { Err("a collector takes posts".to_owned()) })
-    }
-}
-
 fn config() -> OtlpConfig {
     OtlpConfig {
         endpoint: "http://collector".to_owned(),
@@ -178,7 +149,7 @@ fn config() -> OtlpConfig {
 async fn calls_are_sent_and_counted() {
     for (status, sent, dropped) in [(200, 2, 0), (503, 0, 2)] {
         let (exporter, worker) = exporter(&config()).unwrap();
-        let collector = Arc::new(Collector { status, ..Collector::default() });
+        let collector = Arc::new(Collector { status: status.into(), ..Collector::default() });
         exporter.completed(&call());
         let mut unsampled = call();
         unsampled.trace.parent_span_id = Some([9; 8]);
@@ -189,9 +160,13 @@ async fn calls_are_sent_and_counted() {
         worker.run(collector.clone()).await;
         assert_eq!(counts.sent.load(Ordering::Relaxed), sent);
         assert_eq!(counts.dropped.load(Ordering::Relaxed), dropped);
-        let bodies = collector.bodies.lock();
-        let body: Value = serde_json::from_slice(&bodies[0]).unwrap();
-        assert_eq!(body["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().len(), 2);
+        let taken = collector.taken.lock();
+        assert_eq!(taken.len(), usize::from(status == 200));
+        for (url, body) in &*taken {
+            let body: Value = serde_json::from_str(body).unwrap();
+            assert_eq!(url, "http://collector/v1/traces");
+            assert_eq!(body["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().unwrap().len(), 2);
+        }
     }
 }
 

@@ -14,6 +14,8 @@
 //! - personal values do not leave unless the configuration says so, and then sealed as the store has them.
 
 mod archive;
+#[cfg(test)]
+pub(crate) mod collector;
 pub mod config;
 mod format;
 pub mod ocsf;

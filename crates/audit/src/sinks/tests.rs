@@ -5,15 +5,14 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use doorward_core::{AccessRecord, BoxFuture, Personal, Recorder, Secret};
+use doorward_core::{AccessRecord, Personal, Recorder};
 use doorward_settings::ByteSize;
-use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
-use super::transport::{Answer, Transport};
+use super::collector::Collector;
 use super::{Outside, SinkConfig, SinkStatus};
 use crate::config::{AuditConfig, Retention};
 use crate::spool::model::record;
@@ -21,58 +20,23 @@ use crate::{Audit, AuditError};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// A collector that answers as it is told: 0 means that it hangs.
-#[derive(Default)]
-struct Collector {
-    status: AtomicU16,
-    refuses: Mutex<Option<String>>,
-    bodies: Mutex<Vec<String>>,
+/// The bodies that a collector took, in order of arrival.
+fn bodies(collector: &Collector) -> Vec<Json> {
+    let taken = collector.taken.lock();
+    assert!(taken.iter().all(|(url, _)| url == "http://collector/v1/logs"), "{taken:?}");
+    taken.iter().map(|(_, body)| serde_json::from_str(body).unwrap()).collect()
 }
 
-impl Transport for Collector {
-    fn post<'a>(
-        &'a self,
-        url: &'a str,
-        _: &'a [(String, Secret)],
-        body: Vec<u8>,
-    ) -> BoxFuture<'a, Result<u16, String>> {
-        assert_eq!(url, "http://collector/v1/logs");
-        Box::pin(async move {
-            let status = self.status.load(Ordering::Relaxed);
-            let body = String::from_utf8(body).unwrap();
-            if self.refuses.lock().as_ref().is_some_and(|refused| body.contains(refused)) {
-                return Ok(400);
-            }
-            match status {
-                0 => std::future::pending().await,
-                200 => self.bodies.lock().push(body),
-                _ => {}
-            }
-            Ok(status)
-        })
-    }
-
-    fn put<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a [(String, Secret)],
-        _: Vec<u8>,
-    ) -> BoxFuture<'a, Result<Answer, String>> {
-        Box::pin(async { Err("not here".to_owned()) })
-    }
+/// The log records in them.
+fn logs(collector: &Collector) -> Vec<Json> {
+    let logs =
+        |body: &Json| body["resourceLogs"][0]["scopeLogs"][0]["logRecords"].as_array().unwrap().clone();
+    bodies(collector).iter().flat_map(logs).collect()
 }
 
-impl Collector {
-    /// The access ids of the log records, in order of arrival.
-    fn ids(&self) -> Vec<String> {
-        let bodies = self.bodies.lock();
-        let bodies = bodies.iter().map(|body| serde_json::from_str::<Json>(body).unwrap());
-        bodies.flat_map(|body| logs(&body)).filter_map(|log| attribute(&log, "doorward.access_id")).collect()
-    }
-}
-
-fn logs(body: &Json) -> Vec<Json> {
-    body["resourceLogs"][0]["scopeLogs"][0]["logRecords"].as_array().unwrap().clone()
+/// The access ids that they tell of.
+fn ids(collector: &Collector) -> Vec<String> {
+    logs(collector).iter().filter_map(|log| attribute(log, "doorward.access_id")).collect()
 }
 
 fn attribute(log: &Json, name: &str) -> Option<String> {
@@ -161,7 +125,7 @@ fn a_collector_that_comes_and_goes_gets_each_record_and_nothing_personal() {
     bench.until_stored(30);
     collector.status.store(200, Ordering::Relaxed);
     bench.until(|status| status.lag_bytes == 0 && status.error.is_none());
-    assert_eq!(collector.ids().iter().cloned().collect::<BTreeSet<_>>(), wanted);
+    assert_eq!(ids(&collector).iter().cloned().collect::<BTreeSet<_>>(), wanted);
 
     // What it took is not sent again by the next start, and what was left is.
     collector.status.store(503, Ordering::Relaxed);
@@ -169,22 +133,22 @@ fn a_collector_that_comes_and_goes_gets_each_record_and_nothing_personal() {
     bench.until(|status| status.error.is_some());
     assert!(bench.audit.shutdown(SOON), "the store does not wait for the sink");
     drop(bench);
-    collector.bodies.lock().clear();
+    collector.taken.lock().clear();
     collector.status.store(200, Ordering::Relaxed);
     let bench = Bench::start(dir.path(), otlp(), &collector);
     bench.until(|status| status.lag_bytes == 0 && status.sent_total == 20);
-    assert_eq!(collector.ids().len(), 20);
-    assert_eq!(collector.ids().into_iter().collect::<BTreeSet<_>>(), wanted);
+    assert_eq!(ids(&collector).len(), 20);
+    assert_eq!(ids(&collector).into_iter().collect::<BTreeSet<_>>(), wanted);
     // Retained segments go when nobody needs them.
     let more = bench.keep(1, "select 3");
     bench.until(|status| status.sent_total == 21 && status.lag_bytes == 0);
-    assert_eq!(collector.ids().last(), more.first());
+    assert_eq!(ids(&collector).last(), more.first());
 
-    let bodies = collector.bodies.lock().join("\n");
+    let bodies = Json::Array(bodies(&collector)).to_string();
     for personal in ["u-17", "analyst@corp.example", "select 2", "claims"] {
         assert!(!bodies.contains(personal), "{personal}");
     }
-    let log = logs(&serde_json::from_str(&collector.bodies.lock()[0]).unwrap()).remove(0);
+    let log = logs(&collector).remove(0);
     assert_eq!(attribute(&log, "doorward.resource").as_deref(), Some("shop"));
     assert_eq!(attribute(&log, "doorward.outcome").as_deref(), Some("allowed"));
     assert_eq!(attribute(&log, "doorward.leaf_hash").map(|hash| hash.len()), Some(64));
@@ -233,7 +197,7 @@ fn a_record_that_is_refused_holds_up_no_other() {
     let status = bench.until(|status| status.lag_bytes == 0 && status.error.is_none());
     assert_eq!(status.lost_total, 1);
     wanted.remove(&poison);
-    assert_eq!(collector.ids().into_iter().collect::<BTreeSet<_>>(), wanted);
+    assert_eq!(ids(&collector).into_iter().collect::<BTreeSet<_>>(), wanted);
 }
 
 #[test]
@@ -251,7 +215,7 @@ fn a_sink_that_hangs_delays_nobody_and_is_told_what_it_missed() {
     let kept: u64 =
         std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
     assert!(kept <= 16 << 20, "{kept} bytes are kept");
-    assert!(!bench.audit.shutdown(Duration::from_millis(200)) || collector.bodies.lock().is_empty());
+    assert!(!bench.audit.shutdown(Duration::from_millis(200)) || collector.taken.lock().is_empty());
     bench.runtime.shutdown_background();
     drop(bench.recorder);
     drop(bench.audit);
@@ -259,8 +223,7 @@ fn a_sink_that_hangs_delays_nobody_and_is_told_what_it_missed() {
     collector.status.store(200, Ordering::Relaxed);
     let bench = Bench::start(dir.path(), otlp(), &collector);
     let status = bench.until(|status| status.lag_bytes == 0 && status.sent_total > 0);
-    let bodies = collector.bodies.lock();
-    let all: Vec<Json> = bodies.iter().flat_map(|body| logs(&serde_json::from_str(body).unwrap())).collect();
+    let all = logs(&collector);
     let gaps: Vec<&Json> = all.iter().filter(|log| log["severityText"] == "ERROR").collect();
     assert_eq!(gaps.len(), 1, "{gaps:?}");
     assert!(gaps[0].to_string().contains("`lag_max` was reached"), "{}", gaps[0]);
