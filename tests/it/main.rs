@@ -17,6 +17,7 @@ mod identity;
 mod ingest;
 mod kill9;
 mod observe;
+mod proof;
 mod road;
 mod secrets;
 mod sinks;

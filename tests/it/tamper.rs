@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::Setup;
 use doorward_testkit::postgres::Cluster;
-use doorward_testkit::wait_until;
 use serde_json::Value;
 
-use crate::bed::{Bed, GRANTS, SHOP, SOON, block_on, id_of};
+use crate::bed::{Bed, GRANTS, SHOP};
+use crate::proof;
 
 const CALLS: usize = 12;
 /// The configuration's file, in the folder in which commands are run.
@@ -36,41 +36,17 @@ impl Scene {
         );
         let mut bed =
             Bed::start_with(Cluster::shared()?, SHOP, |_, config| Setup::new(&format!("{config}{more}")))?;
-        let mut ids = call(&bed, CALLS)?;
-        settle(&bed, &ids)?;
+        let mut ids = proof::call(&bed, CALLS)?;
         bed.gateway.kill9()?;
         bed.gateway.again()?;
-        ids.extend(call(&bed, CALLS)?);
-        settle(&bed, &ids)?;
-        let keys = String::from_utf8(bed.gateway.run(&["audit", "key"])?.stdout)?;
-        let vkey = keys.lines().next().context("the gateway's key comes first")?.to_owned();
+        ids.extend(proof::call(&bed, CALLS)?);
+        let vkey = proof::vkey(&bed)?;
         let store = dir.path().join("audit.db");
         Ok(Self { bed, ids, store, outside, vkey, _dir: dir })
     }
 
-    fn verify(&self, more: &[&str]) -> Result<(Option<i32>, Vec<Value>)> {
-        let args = [&["audit", "verify", "--json", "--vkey", &self.vkey], more].concat();
-        let output = self.bed.gateway.run(&args)?;
-        let lines = String::from_utf8(output.stdout)?;
-        let found: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-        ensure!(!found.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok((output.status.code(), found))
-    }
-
-    /// Waits until nothing is found and every row is proved.
     fn whole(&self) -> Result<()> {
-        let mut last = Vec::new();
-        wait_until(SOON, || {
-            let Ok((code, found)) = self.verify(&[]) else { return false };
-            let summary = found.last().cloned().unwrap_or_default();
-            last = found;
-            code == Some(0)
-                && summary["leaves_unsigned"] == 0
-                && summary["rows"].as_u64() >= Some(self.ids.len() as u64)
-        });
-        let (code, _) = self.verify(&[])?;
-        ensure!(code == Some(0), "{last:?}; {}", self.bed.gateway.log());
-        Ok(())
+        proof::whole(&self.bed, &self.vkey, self.ids.len())
     }
 
     /// Does something to a copy of the store and expects these findings and no other kind.
@@ -81,13 +57,8 @@ impl Scene {
         let overlay = self.store.with_extension("yaml");
         std::fs::write(&overlay, format!("store: 'sqlite:{}'\n", copied.display()))?;
         let overlay = overlay.to_string_lossy();
-        let (code, mut found) = self.verify(&["--config", CONFIG, "--config", &overlay])?;
-        found.pop();
-        let mut kinds: Vec<&str> = found.iter().filter_map(|finding| finding["finding"].as_str()).collect();
-        kinds.sort_unstable();
-        kinds.dedup();
-        ensure!(code == Some(6) && kinds == expected, "{name}: exit {code:?}, {found:?}");
-        Ok(found)
+        let copied = ["--config", CONFIG, "--config", &overlay];
+        proof::find(&self.bed, &self.vkey, &copied, expected).with_context(|| name.to_owned())
     }
 }
 
@@ -103,23 +74,6 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     }
     rusqlite::Connection::open(from)?.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
     Ok(())
-}
-
-fn call(bed: &Bed, calls: usize) -> Result<Vec<String>> {
-    let client = bed.client("ann", &["readers"])?;
-    block_on(async {
-        let mut ids = Vec::new();
-        for _ in 0..calls {
-            let answer = client.get("/shop/orders?limit=1").await?;
-            ensure!(answer.status == 200, "{}", answer.text());
-            ids.push(id_of(&answer)?);
-        }
-        Ok(ids)
-    })?
-}
-
-fn settle(bed: &Bed, ids: &[String]) -> Result<()> {
-    crate::bed::records(&bed.gateway, ids).map(drop)
 }
 
 #[test]
@@ -213,18 +167,16 @@ fn forged_checkpoint(scene: &Scene) -> Result<String> {
 fn rolled_back(mut scene: Scene) -> Result<()> {
     let saved = scene.store.with_extension("backup");
     copy(&scene.store, &saved)?;
-    let more = call(&scene.bed, CALLS)?;
-    settle(&scene.bed, &more)?;
+    let more = proof::call(&scene.bed, CALLS)?;
     scene.ids.extend(more);
     scene.whole()?;
     scene.bed.gateway.kill9()?;
     copy(&saved, &scene.store)?;
-    let (code, found) = scene.verify(&[])?;
+    let (code, found) = proof::verify(&scene.bed, &scene.vkey, &[])?;
     ensure!(code == Some(6) && found[0]["finding"] == "truncated", "{found:?}");
     // What the spool still has comes again, each row at its place.
     scene.bed.gateway.again()?;
-    let after = call(&scene.bed, 1)?;
-    settle(&scene.bed, &after)?;
+    let after = proof::call(&scene.bed, 1)?;
     scene.ids.extend(after);
     scene.whole()
 }

@@ -7,7 +7,8 @@ use doorward_testkit::postgres::{Cluster, Database};
 use doorward_testkit::wait_until;
 use serde_json::Value;
 
-use crate::bed::{Bed, GRANTS, SHOP, SOON, block_on, id_of};
+use crate::bed::{Bed, GRANTS, SHOP, SOON};
+use crate::proof;
 
 const CALLS: usize = 12;
 const WRITER_PASSWORD: &str = "s3cret-of-the-stores-writer";
@@ -51,51 +52,21 @@ checkpoints: {{ interval: 200ms, to: ['file:{}'] }}
             ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
             Ok(setup)
         })?;
-        let mut ids = call(&bed, CALLS)?;
-        crate::bed::records(&bed.gateway, &ids)?;
+        let mut ids = proof::call(&bed, CALLS)?;
         bed.gateway.kill9()?;
         bed.gateway.again()?;
-        ids.extend(call(&bed, CALLS)?);
-        crate::bed::records(&bed.gateway, &ids)?;
+        ids.extend(proof::call(&bed, CALLS)?);
         // The store has its rows a moment before the checkpoint that counts them.
         let behind = "select exists (select from doorward.high_water h where next_leaf >
                       (select coalesce(max(size), 0) from doorward.checkpoint c where c.epoch = h.epoch))";
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while store.sql(behind)? != "f" && std::time::Instant::now() < end {
-            std::thread::park_timeout(std::time::Duration::from_millis(100));
-        }
-        let keys = String::from_utf8(bed.gateway.run(&["audit", "key"])?.stdout)?;
-        let vkey = keys.lines().next().context("the gateway's key comes first")?.to_owned();
+        let signed = wait_until(SOON, || store.sql(behind).is_ok_and(|behind| behind == "f"));
+        ensure!(signed, "the checkpoints do not come; {}", bed.gateway.log());
+        let vkey = proof::vkey(&bed)?;
         Ok(Self { bed, store, ids, vkey, dir })
     }
 
-    fn verify(&self, more: &[&str]) -> Result<(Option<i32>, Vec<Value>)> {
-        let args = [&["audit", "verify", "--json", "--vkey", &self.vkey], more].concat();
-        let output = self.bed.gateway.run(&args)?;
-        let lines = String::from_utf8(output.stdout)?;
-        let found: Vec<Value> = lines.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-        ensure!(!found.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok((output.status.code(), found))
-    }
-
-    /// Waits until nothing is found and every row is proved.
     fn whole(&self) -> Result<()> {
-        let mut last = String::new();
-        let whole = wait_until(SOON, || match self.verify(&[]) {
-            Ok((code, found)) => {
-                last = format!("{found:?}");
-                let summary = found.last().cloned().unwrap_or_default();
-                code == Some(0)
-                    && summary["leaves_unsigned"] == 0
-                    && summary["rows"].as_u64() >= Some(self.ids.len() as u64)
-            }
-            Err(error) => {
-                last = error.to_string();
-                false
-            }
-        });
-        ensure!(whole, "{last}; {}", self.bed.gateway.log());
-        Ok(())
+        proof::whole(&self.bed, &self.vkey, self.ids.len())
     }
 
     /// Keeps what the store has, for [`Self::put_back`].
@@ -133,28 +104,10 @@ checkpoints: {{ interval: 200ms, to: ['file:{}'] }}
         self.store
             .sql(&format!("set session_replication_role = replica; {sql}"))
             .with_context(|| name.to_owned())?;
-        let (code, mut found) = self.verify(args).with_context(|| name.to_owned())?;
-        found.pop();
-        let mut kinds: Vec<&str> = found.iter().filter_map(|finding| finding["finding"].as_str()).collect();
-        kinds.sort_unstable();
-        kinds.dedup();
-        ensure!(code == Some(6) && kinds == expected, "{name}: exit {code:?}, {found:?}");
+        let found = proof::find(&self.bed, &self.vkey, args, expected).with_context(|| name.to_owned())?;
         self.put_back().with_context(|| name.to_owned())?;
         Ok(found)
     }
-}
-
-fn call(bed: &Bed, calls: usize) -> Result<Vec<String>> {
-    let client = bed.client("ann", &["readers"])?;
-    block_on(async {
-        let mut ids = Vec::new();
-        for _ in 0..calls {
-            let answer = client.get("/shop/orders?limit=1").await?;
-            ensure!(answer.status == 200, "{}", answer.text());
-            ids.push(id_of(&answer)?);
-        }
-        Ok(ids)
-    })?
 }
 
 fn on_every_server(test: impl Fn(&Cluster) -> Result<()>) -> Result<()> {
