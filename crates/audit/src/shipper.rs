@@ -23,7 +23,7 @@ use crate::rollup::Aggregator;
 use crate::spool::reader::{Newer, Reader};
 use crate::spool::segment::Chunk;
 use crate::spool::{SegmentInfo, Shared};
-use crate::store::{Batch, DeadLetter, HighWater, Store, StoreError};
+use crate::store::{Batch, DeadLetter, HighWater, Refused, Store, StoreError};
 use reading::Reading;
 use settle::Settling;
 
@@ -124,7 +124,7 @@ pub(crate) struct Shipper {
     /// Whether the store is to be opened anew, because something of no consequence to records went wrong with it.
     stale: bool,
     settling: Settling,
-    /// The most records of the next batch: one after another while the store refuses a value.
+    /// The most records of the next batch: frame after frame while the store refuses a value.
     limit: usize,
     aggregator: Aggregator,
 }
@@ -312,7 +312,8 @@ impl Shipper {
         if !self.write(store, &mut batch)? {
             return Ok(Step::Moved);
         }
-        let records = u64::try_from(batch.records.len() + batch.dead_letters.len()).unwrap_or(u64::MAX);
+        let refused = batch.dead_letters.iter().filter(|letter| matches!(letter.what, Refused::Record(_)));
+        let records = u64::try_from(batch.records.len() + refused.count()).unwrap_or(u64::MAX);
         self.progress.shipped_total.fetch_add(records, Ordering::Relaxed);
         self.progress.damaged_total.fetch_add(damaged, Ordering::Relaxed);
         log.shipped(front.epoch, batch.leaf_to, &batch.checkpoints);
@@ -329,7 +330,7 @@ impl Shipper {
     }
 
     /// Writes a batch. When the store refuses a value of it, the next batch is half as large, until the one
-    /// record is found, which becomes a dead letter: `false` when the batch is to be read again.
+    /// frame is found, which becomes a dead letter: `false` when the batch is to be read again.
     fn write(&mut self, store: &mut dyn Store, batch: &mut Batch<'_>) -> Result<bool, ShipError> {
         if batch.is_empty() {
             return Ok(true);
@@ -337,16 +338,13 @@ impl Shipper {
         batch.rollups = self.aggregator.add_up(batch.records.iter().map(|record| &record.access));
         match store.write(batch) {
             Ok(()) => self.limit = self.limit.saturating_mul(2).min(BATCH_RECORDS),
-            Err(StoreError::Rejected(_)) if batch.records.len() > 1 => {
-                self.limit = batch.records.len() / 2;
+            Err(StoreError::Rejected(_)) if batch.frames > 1 => {
+                self.limit = batch.frames / 2;
                 return Ok(false);
             }
-            Err(StoreError::Rejected(reason)) if batch.records.len() == 1 => {
-                tracing::error!(%reason, "the store refuses a record; it is laid down as a dead letter");
-                let letters = batch.records.drain(..);
-                batch
-                    .dead_letters
-                    .extend(letters.map(|record| DeadLetter { record, reason: reason.clone() }));
+            Err(StoreError::Rejected(reason)) if batch.frames == 1 => {
+                tracing::error!(%reason, seq = batch.to_seq, "the store refuses a frame; it is laid down as a dead letter");
+                lay_down(batch, &reason);
                 batch.rollups = self.aggregator.add_up(std::iter::empty());
                 store.write(batch)?;
             }
@@ -396,4 +394,13 @@ impl Shipper {
         }
         self.retained_at = (!matches!(more, Ok(true))).then(Instant::now);
     }
+}
+
+/// Makes dead letters of the frames of a batch that the store refuses.
+fn lay_down(batch: &mut Batch<'_>, reason: &str) {
+    let records = batch.records.drain(..).map(Refused::Record);
+    let gaps = batch.gaps.drain(..).map(Refused::Gap);
+    let intents = batch.opened.drain(..).map(Refused::Intent);
+    let refused = records.chain(gaps).chain(intents);
+    batch.dead_letters.extend(refused.map(|what| DeadLetter { what, reason: reason.to_owned() }));
 }

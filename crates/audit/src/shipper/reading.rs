@@ -6,7 +6,7 @@ use doorward_core::Outcome;
 use doorward_tlog::Hash;
 use uuid::Uuid;
 
-use super::{Place, ShipError};
+use super::{BATCH_RECORDS, Place, ShipError};
 use crate::columns::CALL_COLUMNS;
 use crate::leaf;
 use crate::log::journal::{self, Entry};
@@ -65,9 +65,10 @@ impl<'a, 'p> Reading<'a, 'p> {
         })
     }
 
-    /// Reads up to `limit` records of the first `length` bytes of the segment, which the log has.
+    /// Reads up to `limit` records of the first `length` bytes of the segment, which the log has; so many frames of
+    /// any kind, when it is less than usual, because the store refuses one of them.
     pub(super) fn read(&mut self, length: u64, limit: usize) -> Result<(), ShipError> {
-        while self.batch.records.len() < limit
+        while self.read_so_far(limit) < limit
             && let Some((seq, event)) = self.reader.next(self.chunk, length)?
         {
             match event {
@@ -77,10 +78,15 @@ impl<'a, 'p> Reading<'a, 'p> {
                 event => {
                     self.frame(seq, event)?;
                     self.batch.to_seq = seq;
+                    self.batch.frames += 1;
                 }
             }
         }
         self.notes_from_here()
+    }
+
+    fn read_so_far(&self, limit: usize) -> usize {
+        if limit < BATCH_RECORDS { self.batch.frames } else { self.batch.records.len() }
     }
 
     /// The batch, and where the reader stands after it.

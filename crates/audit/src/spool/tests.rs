@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use uuid::Uuid;
 
 mod encrypted;
+mod refused;
 
 use super::model::{FakeDisk, FakeStore, record};
 use super::pressure::Level;
@@ -21,7 +22,7 @@ use super::*;
 use crate::config::Retention;
 use crate::log::Log;
 use crate::log::logger::{Logger, Signing};
-use crate::shipper::{Progress, Shipper};
+use crate::shipper::{OpenStore, Progress, Shipper};
 
 /// A gateway's spool and shipper on a fake disk, driven by hand.
 struct World {
@@ -39,6 +40,11 @@ impl World {
     }
 
     fn start_with(disk: &FakeDisk, store: &FakeStore, size_max: u64) -> Result<Self, String> {
+        let store = store.clone();
+        Self::start_on(disk, Box::new(move || Ok(Box::new(store.clone()))), size_max)
+    }
+
+    fn start_on(disk: &FakeDisk, open_store: OpenStore, size_max: u64) -> Result<Self, String> {
         let recovered =
             Recovered::read_at(disk, Some("gw"), 1_795_000_000).map_err(|error| error.to_string())?;
         let settings = Settings {
@@ -54,16 +60,9 @@ impl World {
         let mut writer = Writer::new(shared.clone(), crate::personal::testing::keyring(shared.files.clone()));
         writer.prove()?;
         let progress = Arc::new(Progress::default());
-        let store = store.clone();
         let log = Arc::new(Log::new(Arc::new(disk.clone()), false));
         let logger = Logger::new(shared.clone(), log.clone(), signing());
-        let shipper = Shipper::new(
-            shared.clone(),
-            log,
-            progress.clone(),
-            Box::new(move || Ok(Box::new(store.clone()))),
-            Retention::default(),
-        );
+        let shipper = Shipper::new(shared.clone(), log, progress.clone(), open_store, Retention::default());
         let recorder = SpoolRecorder(shared.clone());
         Ok(Self { shared, writer, logger, shipper, progress, recorder })
     }

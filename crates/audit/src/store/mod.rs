@@ -11,12 +11,14 @@ pub mod sqlite;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use doorward_pgclient::blocking::ClientError;
 use doorward_tlog::Hash;
 use uuid::Uuid;
 
 use crate::config::{Retention, StoreUrl};
-use crate::leaf::{Field, RowOf};
+use crate::leaf::{self, Field, RowOf};
 use crate::rollup::Rollups;
 use crate::wire::{Access, Gap};
 use postgres::PostgresStore;
@@ -45,7 +47,7 @@ pub enum StoreError {
         /// What the store has.
         found: u64,
     },
-    /// The store refuses a value of the batch, and would refuse it again. The shipper looks for the record
+    /// The store refuses a value of the batch, and would refuse it again. The shipper looks for the frame
     /// and lays it down as a dead letter.
     #[error("the store refuses a value: {0}")]
     Rejected(String),
@@ -93,20 +95,71 @@ impl Record<'_> {
     }
 }
 
-/// A record that the store refused, kept as JSON so that nothing is dropped and its leaves can be shown.
+/// What the store refused, kept as JSON so that nothing is dropped and its leaves can be shown.
 #[derive(Debug)]
 pub struct DeadLetter<'a> {
-    /// The record.
-    pub record: Record<'a>,
+    /// What it is.
+    pub what: Refused<'a>,
     /// What the store said.
     pub reason: String,
 }
 
+/// What a store may refuse.
+#[derive(Debug)]
+pub enum Refused<'a> {
+    /// A call's record.
+    Record(Record<'a>),
+    /// The record of what could not be kept.
+    Gap(LoggedGap<'a>),
+    /// The beginning of a call. If the gateway dies before the call ends, this is all that is known of it.
+    Intent(OpenIntent),
+}
+
+/// One row of a dead letter.
+#[derive(Debug)]
+pub struct LetterRow {
+    /// The frame's number.
+    pub seq: u64,
+    /// The call; none for a gap.
+    pub access_id: Uuid,
+    /// Its place in the log and its leaf.
+    pub leaf: Option<(u64, Hash)>,
+    /// What it holds, as JSON; ASCII, whatever that is, so that each store takes it as text.
+    pub payload: String,
+}
+
 impl DeadLetter<'_> {
-    /// One of its rows as a JSON object, keyed by the columns' names; ASCII, whatever it holds, so that each
-    /// store takes it as text.
-    pub fn payload(&self, gateway_id: &str, epoch: u64, action: usize) -> String {
-        let row = self.record.row(gateway_id, epoch, action);
+    /// Its rows, in a batch of this gateway and epoch.
+    pub fn rows(&self, gateway_id: &str, epoch: u64) -> Vec<LetterRow> {
+        match &self.what {
+            Refused::Record(record) => {
+                let row = |action| record.row(gateway_id, epoch, action);
+                (0..leaf::rows(&record.access)).map(row).map(|row| LetterRow::of_row(&row)).collect()
+            }
+            Refused::Gap(LoggedGap { seq, gap, leaf }) => {
+                let (from_us, until_us, reason) = (gap.from_us, gap.until_us, &gap.reason);
+                let gap = serde_json::json!({
+                    "seq": seq, "lost": gap.lost, "from_us": from_us, "until_us": until_us, "reason": reason,
+                });
+                let payload = ascii(&serde_json::json!({ GAP_LETTER: gap }).to_string());
+                vec![LetterRow { seq: *seq, access_id: Uuid::nil(), leaf: *leaf, payload }]
+            }
+            Refused::Intent(intent) => {
+                let frame = BASE64_STANDARD.encode(&intent.payload);
+                let intent_json = serde_json::json!({ "frame": frame, "columns": intent.columns });
+                let payload = ascii(&serde_json::json!({ "intent": intent_json }).to_string());
+                vec![LetterRow { seq: intent.seq, access_id: intent.access_id, leaf: None, payload }]
+            }
+        }
+    }
+}
+
+/// The name under which a dead letter holds a gap.
+pub(crate) const GAP_LETTER: &str = "gap";
+
+impl LetterRow {
+    /// A row as a JSON object, keyed by the columns' names.
+    fn of_row(row: &RowOf<'_>) -> Self {
         let mut object = serde_json::Map::new();
         for (column, field) in row.fields() {
             let value = match field {
@@ -117,7 +170,9 @@ impl DeadLetter<'_> {
             };
             object.insert(column.name.to_owned(), value);
         }
-        ascii(&serde_json::Value::Object(object).to_string())
+        let payload = ascii(&serde_json::Value::Object(object).to_string());
+        let leaf = row.leaf.map(|(index, hash)| (index, *hash));
+        Self { seq: row.seq, access_id: row.access.access_id, leaf, payload }
     }
 }
 
@@ -234,10 +289,12 @@ pub struct Batch<'a> {
     pub checkpoints: Vec<SignedCheckpoint>,
     /// Tiles of level 0 that became full, and the last one at the epoch's end.
     pub tiles: Vec<HashTile>,
-    /// Records that the store refused.
+    /// What the store refused.
     pub dead_letters: Vec<DeadLetter<'a>>,
     /// What the records add to the rollups.
     pub rollups: Rollups,
+    /// Frames that were read for it.
+    pub frames: usize,
 }
 
 impl Batch<'_> {

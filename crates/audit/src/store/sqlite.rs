@@ -89,6 +89,32 @@ impl Store for SqliteStore {
     }
 
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), StoreError> {
+        self.write_once(batch).map_err(|error| match error {
+            StoreError::Sqlite(error) if refuses_a_value(&error) => StoreError::Rejected(error.to_string()),
+            other => other,
+        })
+    }
+
+    fn retain(&mut self, retention: &Retention, now_us: i64) -> Result<bool, StoreError> {
+        let mut more = rollup::sqlite::fold(&mut self.connection)?;
+        more |= retention::sqlite::expire(&mut self.connection, retention, now_us)?;
+        if let Some(keep) = retention.longest_us() {
+            let before = now_us.saturating_sub(keep);
+            self.remove_log(before)?;
+        }
+        if let Some(size) = retention.size
+            && self.size()? > size.get()
+        {
+            more |= retention::sqlite::shrink(&mut self.connection)? > 0;
+        }
+        // Pages that are free go back to the file system, so that the file shrinks too.
+        self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({RETAIN_PAGES})"))?;
+        Ok(more)
+    }
+}
+
+impl SqliteStore {
+    fn write_once(&mut self, batch: &Batch<'_>) -> Result<(), StoreError> {
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let found = high_water(&transaction, batch.gateway_id, batch.epoch)?;
@@ -122,25 +148,6 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    fn retain(&mut self, retention: &Retention, now_us: i64) -> Result<bool, StoreError> {
-        let mut more = rollup::sqlite::fold(&mut self.connection)?;
-        more |= retention::sqlite::expire(&mut self.connection, retention, now_us)?;
-        if let Some(keep) = retention.longest_us() {
-            let before = now_us.saturating_sub(keep);
-            self.remove_log(before)?;
-        }
-        if let Some(size) = retention.size
-            && self.size()? > size.get()
-        {
-            more |= retention::sqlite::shrink(&mut self.connection)? > 0;
-        }
-        // Pages that are free go back to the file system, so that the file shrinks too.
-        self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({RETAIN_PAGES})"))?;
-        Ok(more)
-    }
-}
-
-impl SqliteStore {
     /// Removes gaps and checkpoints from before a time. The newest of these checkpoints stays: it alone shows that
     /// what it counts, and retention removed, was as old as that.
     fn remove_log(&mut self, before_us: i64) -> rusqlite::Result<()> {
@@ -245,8 +252,7 @@ fn insert_gaps(transaction: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Re
 
 fn insert_dead_letters(transaction: &Transaction<'_>, batch: &Batch<'_>) -> rusqlite::Result<()> {
     for letter in &batch.dead_letters {
-        for action in 0..leaf::rows(&letter.record.access) {
-            let row = letter.record.row(batch.gateway_id, batch.epoch, action);
+        for row in letter.rows(batch.gateway_id, batch.epoch) {
             transaction
                 .prepare_cached(
                     "INSERT INTO dead_letter
@@ -257,11 +263,11 @@ fn insert_dead_letters(transaction: &Transaction<'_>, batch: &Batch<'_>) -> rusq
                     batch.gateway_id,
                     number(batch.epoch),
                     number(row.seq),
-                    row.access.access_id.to_string(),
+                    row.access_id.to_string(),
                     row.leaf.map(|(index, _)| number(index)),
-                    row.leaf.map(|(_, hash)| &hash[..]),
+                    row.leaf.as_ref().map(|(_, hash)| &hash[..]),
                     letter.reason,
-                    letter.payload(batch.gateway_id, batch.epoch, action),
+                    row.payload,
                 ])?;
         }
     }
@@ -309,6 +315,12 @@ fn high_water(connection: &Connection, gateway_id: &str, epoch: u64) -> rusqlite
         })
         .optional()?;
     Ok(found.unwrap_or_default())
+}
+
+/// Whether an error is about the data, so that the same batch would be refused again.
+fn refuses_a_value(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{ConstraintViolation, TooBig, TypeMismatch};
+    matches!(error.sqlite_error_code(), Some(ConstraintViolation | TooBig | TypeMismatch))
 }
 
 /// SQLite's integers are signed; our numbers stay far below its largest.

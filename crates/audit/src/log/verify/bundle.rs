@@ -15,6 +15,8 @@ use super::{Evidence, LogId, VerifyError, signed_by};
 use crate::columns::{COLUMNS, Type, position};
 use crate::leaf::{FIELDS_MAX, Field, Hasher};
 use crate::query::{Cell, Row};
+use crate::store::GAP_LETTER;
+use crate::wire::Gap;
 
 /// Why a row cannot be proved, or a bundle not be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -77,9 +79,16 @@ fn json_of(row: &Row) -> Map<String, Json> {
     object
 }
 
-/// The leaf of a row that is kept as JSON; `None` when it is none of this version.
-pub(super) fn leaf_of_json(hasher: &mut Hasher, json: &[u8]) -> Option<Hash> {
-    leaf_of(hasher, &serde_json::from_slice(json).ok()?)
+/// The leaf of what a dead letter of a log holds; `None` when it is none of this version.
+pub(super) fn leaf_of_letter(hasher: &mut Hasher, log: &LogId, json: &[u8]) -> Option<Hash> {
+    let object: Map<String, Json> = serde_json::from_slice(json).ok()?;
+    let Some(gap) = object.get(GAP_LETTER) else { return leaf_of(hasher, &object) };
+    let int = |name: &str| gap.get(name)?.as_i64();
+    let number = |name: &str| gap.get(name)?.as_u64();
+    let reason = gap.get("reason")?.as_str()?.into();
+    let (seq, lost) = (number("seq")?, number("lost")?);
+    let gap = Gap { lost, from_us: int("from_us")?, until_us: int("until_us")?, reason };
+    Some(hasher.gap(&log.gateway_id, log.epoch, seq, &gap))
 }
 
 fn leaf_of(hasher: &mut Hasher, object: &Map<String, Json>) -> Option<Hash> {

@@ -80,7 +80,7 @@ impl PostgresEvidence {
         })?;
         self.client.query_each(&of("payload", "dead_letter"), &key, |row| {
             let payload = row.text(2).unwrap_or_default();
-            let leaf = super::bundle::leaf_of_json(hasher, payload.as_bytes());
+            let leaf = super::bundle::leaf_of_letter(hasher, log, payload.as_bytes());
             whole = whole && keep(row, leaf, What::DeadLetter);
             whole
         })?;

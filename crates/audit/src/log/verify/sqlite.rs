@@ -74,7 +74,7 @@ impl SqliteEvidence {
         let mut rows = statement.query(key)?;
         while let Some(row) = rows.next()? {
             let payload: String = row.get(2)?;
-            let leaf = super::bundle::leaf_of_json(&mut self.hasher, payload.as_bytes());
+            let leaf = super::bundle::leaf_of_letter(&mut self.hasher, log, payload.as_bytes());
             keep(row.get(0)?, row.get(1)?, leaf, What::DeadLetter)?;
         }
         extras.sort_by_key(|item| item.index);

@@ -308,19 +308,18 @@ fn insert_gaps(client: &mut Client, batch: &Batch<'_>) -> Result<(), StoreError>
 
 fn insert_dead_letters(client: &mut Client, batch: &Batch<'_>) -> Result<(), StoreError> {
     for letter in &batch.dead_letters {
-        for action in 0..leaf::rows(&letter.record.access) {
-            let row = letter.record.row(batch.gateway_id, batch.epoch, action);
+        for row in letter.rows(batch.gateway_id, batch.epoch) {
             client.execute(
                 "INSERT INTO doorward.dead_letter VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
                 &[
                     Param::Text(batch.gateway_id),
                     number(batch.epoch),
                     number(row.seq),
-                    Param::Text(&row.access.access_id.to_string()),
+                    Param::Text(&row.access_id.to_string()),
                     row.leaf.map_or(Param::Null, |(index, _)| number(index)),
-                    row.leaf.map_or(Param::Null, |(_, hash)| Param::Bytes(&hash[..])),
+                    row.leaf.as_ref().map_or(Param::Null, |(_, hash)| Param::Bytes(&hash[..])),
                     Param::Text(&letter.reason.replace('\0', "\u{fffd}")),
-                    Param::Text(&letter.payload(batch.gateway_id, batch.epoch, action)),
+                    Param::Text(&row.payload),
                 ],
             )?;
         }

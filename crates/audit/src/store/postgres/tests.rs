@@ -12,7 +12,7 @@ use super::*;
 use crate::columns::CALL_COLUMNS;
 use crate::leaf::Hasher;
 use crate::row::Value;
-use crate::store::{DeadLetter, HashTile, LogNote, LoggedGap, Record, SignedCheckpoint};
+use crate::store::{DeadLetter, HashTile, LogNote, LoggedGap, Record, Refused, SignedCheckpoint};
 use crate::wire::{Access, ActionText, Gap};
 
 const WRITER_PASSWORD: &str = "the writer's own";
@@ -240,7 +240,12 @@ fn everything_of_a_batch_is_there_and_once() {
         second.checkpoints = vec![SignedCheckpoint { size: 3, signed_us: 5, note: "one, cosigned".into() }];
         second.tiles = vec![HashTile { index: 0, hashes: vec![3; 96] }];
         second.dead_letters = vec![DeadLetter {
-            record: Record { seq: 6, access: plain(9), log_index: 5, leaf_hashes: vec![[9; 32]] },
+            what: Refused::Record(Record {
+                seq: 6,
+                access: plain(9),
+                log_index: 5,
+                leaf_hashes: vec![[9; 32]],
+            }),
             reason: "no".to_owned(),
         }];
         store.write(&second).unwrap();
