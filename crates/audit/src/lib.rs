@@ -47,7 +47,7 @@ pub use spool::{inspect, repair};
 
 use imports::Window;
 use log::Log;
-use log::logger::{Logger, Signing};
+use log::logger::{Logger, Signing, keep_lines};
 use log::publish::{Cosigner, Published, Publisher};
 use personal::pending::Pending;
 use personal::service::Told;
@@ -241,7 +241,8 @@ impl Audit {
         threads.keys = Some(keys.thread);
         if !config.drain_disabled {
             let (interval, count) = (config.checkpoints.interval.get(), config.checkpoints.count);
-            let logger = Logger::new(shared.clone(), log.clone(), Signing { signer, interval, count });
+            let signing = Signing { signer, interval, count, keep: keep_lines(&config.retention) };
+            let logger = Logger::new(shared.clone(), log.clone(), signing);
             let going = logging.clone();
             threads.logger = Some(spawn("audit-log", move || logger.run(&going))?);
             if publishes {

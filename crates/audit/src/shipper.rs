@@ -23,7 +23,7 @@ use crate::rollup::Aggregator;
 use crate::spool::reader::{Newer, Reader};
 use crate::spool::segment::Chunk;
 use crate::spool::{SegmentInfo, Shared};
-use crate::store::{Batch, DeadLetter, HighWater, Refused, Store, StoreError};
+use crate::store::{Batch, DeadLetter, HighWater, Refused, Shrink, Store, StoreError};
 use reading::Reading;
 use settle::Settling;
 
@@ -121,6 +121,8 @@ pub(crate) struct Shipper {
     store: Option<Box<dyn Store>>,
     place: Option<Place>,
     retained_at: Option<Instant>,
+    /// Up to when records are to be removed by size once the log has told of it.
+    tells: Option<i64>,
     /// Whether the store is to be opened anew, because something of no consequence to records went wrong with it.
     stale: bool,
     settling: Settling,
@@ -163,6 +165,7 @@ impl Shipper {
             store,
             place,
             retained_at,
+            tells: None,
             stale: false,
             settling: Settling::default(),
             limit: BATCH_RECORDS,
@@ -259,7 +262,7 @@ impl Shipper {
             self.settle_dead_epochs(store)?;
         }
         self.retain(store);
-        let Some(front) = front else { return Ok(Step::Idle) };
+        let Some(front) = front else { return self.ship_rest(store) };
         self.enter(store, &front)?;
         let Some(mut place) = self.place.take() else { return Ok(Step::Idle) };
         let shipped = self.ship(store, &front, &mut place);
@@ -296,7 +299,9 @@ impl Shipper {
         let (shared, log) = (self.shared.clone(), self.log.clone());
         let length = log.logged(front);
         let checkpoints = log.checkpoints(front.epoch, place.high_water.next_leaf);
-        if place.reader.offset >= length && checkpoints.is_empty() {
+        // What the log says about itself may come after the last frame.
+        let notes = log.has_more(front.epoch, place.high_water.next_leaf);
+        if place.reader.offset >= length && checkpoints.is_empty() && !notes {
             return Ok(Step::Idle);
         }
         let chunk = Chunk::load(&*shared.files, &front.name, place.reader.offset, length)?;
@@ -304,6 +309,9 @@ impl Shipper {
         reading.read(length, self.limit)?;
         let (reader, damaged, mut batch) = reading.finish(place.high_water)?;
         batch.checkpoints = log.checkpoints(front.epoch, batch.leaf_to);
+        if batch.is_empty() && reader.offset == place.reader.offset {
+            return Ok(Step::Idle);
+        }
         batch.tiles = log.full_tiles(front.epoch, batch.leaf_from, batch.leaf_to)?;
         if !batch.checkpoints.is_empty() {
             // Retention may remove rows before their tile is full; their leaves must stay.
@@ -384,15 +392,34 @@ impl Shipper {
     /// Lets the store remove what has expired. What is in the way of that is in nobody else's: records are shipped all
     /// the same.
     fn retain(&mut self, store: &mut dyn Store) {
-        if self.retained_at.is_some_and(|at| at.elapsed() < RETAIN_EVERY) {
+        let told = self.tells.is_some() && self.tells <= self.log.announced();
+        if !told && self.retained_at.is_some_and(|at| at.elapsed() < RETAIN_EVERY) {
             return;
         }
+        self.tells = None;
         let more = store.retain(&self.retention, SystemClock.now().micros());
+        let more = more.and_then(|more| Ok(self.shrink(store)? || more));
         if let Err(error) = &more {
             tracing::error!(%error, "the store's housekeeping failed; it is tried again later");
             self.stale = true;
         }
         self.retained_at = (!matches!(more, Ok(true))).then(Instant::now);
+    }
+}
+
+impl Shipper {
+    /// Lets a store that is too large remove records, once the log has told of it. Whether there may be more.
+    fn shrink(&mut self, store: &mut dyn Store) -> Result<bool, StoreError> {
+        let Some(limit) = self.retention.size else { return Ok(false) };
+        match store.shrink(limit.get(), self.log.announced())? {
+            Shrink::Done => Ok(false),
+            Shrink::Removed => Ok(true),
+            Shrink::Tell(wanted) => {
+                self.log.announce(wanted);
+                self.tells = Some(wanted.before_us);
+                Ok(false)
+            }
+        }
     }
 }
 

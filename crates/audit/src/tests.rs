@@ -17,6 +17,7 @@ use crate::personal::open::{Opener, Reader};
 use crate::query::{Filter, Timeline};
 use crate::spool::model::record;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Shrink, Store};
 use crate::{Audit, AuditError, Status, render};
 
 fn config(dir: &Path) -> AuditConfig {
@@ -241,7 +242,6 @@ fn two_gateways_of_one_name_do_not_overwrite_each_other() {
 
 #[test]
 fn retention_removes_what_is_old_and_what_is_too_much() {
-    use crate::store::Store;
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
     let audit = Audit::open(&config).unwrap();
@@ -265,7 +265,7 @@ fn retention_removes_what_is_old_and_what_is_too_much() {
     assert_eq!(rows.len(), 1_000);
     assert_eq!(rows[0].int("ts"), Some(day(20).micros()));
     let by_size = Retention { age: None, size: Some(ByteSize::new(1 << 20)), ..Retention::default() };
-    while store.retain(&by_size, day(30).micros()).unwrap() {}
+    while store.shrink(by_size.size.unwrap().get(), Some(i64::MAX)).unwrap() == Shrink::Removed {}
     assert!(timeline.query(&all).unwrap().len() < 3_000);
 }
 

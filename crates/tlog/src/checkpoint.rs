@@ -22,10 +22,12 @@ pub struct Checkpoint {
     pub root: Hash,
     /// When it was signed, in microseconds since 1970: the extension line `time NUMBER`.
     pub time_us: Option<i64>,
+    /// Other extension lines, which mean what the log's own people agree on; none is empty or holds an end of line.
+    pub extra: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Reads the text of a note. Of the lines after the third, those that are not ours to understand are passed over.
+    /// Reads the text of a note. Of the lines after the third, those that are not ours to understand are kept as they are.
     pub fn parse(text: &str) -> Result<Self, NoteError> {
         let mut lines = text.strip_suffix('\n').ok_or(NoteError::Form)?.split('\n');
         let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
@@ -35,8 +37,15 @@ impl Checkpoint {
             return Err(NoteError::Form);
         }
         let size = decimal(size).ok_or(NoteError::Form)?;
-        let time_us = lines.find_map(|line| decimal(line.strip_prefix(TIME)?)).map(u64::cast_signed);
-        Ok(Self { origin: origin.to_owned(), size, root: hash(root).ok_or(NoteError::Form)?, time_us })
+        let time = |line: &str| decimal(line.strip_prefix(TIME)?).map(u64::cast_signed);
+        let (mut time_us, mut extra) = (None, Vec::new());
+        for line in lines {
+            match time(line) {
+                Some(time) if time_us.is_none() => time_us = Some(time),
+                _ => extra.push(line.to_owned()),
+            }
+        }
+        Ok(Self { origin: origin.to_owned(), size, root: hash(root).ok_or(NoteError::Form)?, time_us, extra })
     }
 
     /// The signed note of this checkpoint.
@@ -50,10 +59,10 @@ impl Checkpoint {
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n{}\n{}", self.origin, self.size, BASE64_STANDARD.encode(self.root))?;
-        match self.time_us {
-            Some(time_us) => writeln!(f, "{TIME}{time_us}"),
-            None => Ok(()),
+        if let Some(time_us) = self.time_us {
+            writeln!(f, "{TIME}{time_us}")?;
         }
+        self.extra.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
 

@@ -196,7 +196,8 @@ fn logs_sign_and_witnesses_cosign() {
     assert!(!format!("{log:?}").contains(kept.rsplit('+').next().unwrap()));
     let time_us = Some(1_679_315_147_000_001);
     let origin = "example.com/log".to_owned();
-    let checkpoint = Checkpoint { origin, size: 20_852_163, root: [9; 32], time_us };
+    let extra = vec!["rows access 3".to_owned(), "time 5".to_owned()];
+    let checkpoint = Checkpoint { origin, size: 20_852_163, root: [9; 32], time_us, extra };
     let mut note = checkpoint.sign(&log);
     note.signatures.push(witness.sign(&note.text, 1_679_315_147));
     let note = Note::parse(&note.to_string()).unwrap();

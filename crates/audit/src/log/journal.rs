@@ -1,10 +1,11 @@
 //! The log of one epoch on disk.
 //!
 //! ```text
-//! EPOCH-START.leaves   entries of 44 bytes: leaf hash, frame's number u64 LE, crc32c u32 LE over place and entry
+//! EPOCH-START.leaves   entries of 44 bytes: leaf hash, frame's number in 7 bytes LE, what it adds to the counts in
+//!                      one, crc32c u32 LE over place and entry
 //! EPOCH-PLACE.note     what a leaf says that stands for no frame: kind, newline, text
 //! EPOCH-LEVEL-INDEX.tile   full tiles of level 1 and up
-//! EPOCH.tree           the tree at the start of the newest leaves file, and the last frame before it
+//! EPOCH.tree           the tree at the start of the newest leaves file, the counts, and the last frame before it
 //! EPOCH.final          the last checkpoint, when the epoch is over
 //! ```
 //!
@@ -15,14 +16,19 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use doorward_core::{Clock, SystemClock};
 use doorward_tlog::tile::{TILE, Tile};
 use doorward_tlog::tree::Tree;
 use doorward_tlog::{Hash, tile};
 
+use super::tally::{Tag, Tally};
 use crate::spool::files::{Appender, Files};
 
 /// Entries of one leaves file; whole tiles of level 1.
 pub(crate) const LEAVES_PER_FILE: u64 = 65_536;
+/// What the line of the last leaf's time begins with; it is there when that was so long before the signature.
+pub(crate) const LOGGED: &str = "logged ";
+const LOGGED_BEFORE_US: i64 = 60 * 1_000_000;
 /// Bytes of an entry.
 const ENTRY: usize = 44;
 /// The most bytes of a note or a tree.
@@ -33,7 +39,21 @@ const SMALL_MAX: usize = 256 << 10;
 pub(crate) struct Entry {
     pub(crate) hash: Hash,
     pub(crate) seq: u64,
+    pub(crate) tag: Tag,
 }
+
+impl Entry {
+    /// The frame's number and the tag, as they are kept.
+    fn packed(&self) -> u64 {
+        (self.seq & SEQ_MAX) | (u64::from(self.tag.byte()) << SEQ_BITS)
+    }
+}
+
+/// Bits of a frame's number: at a million frames a second, they last for two thousand years.
+const SEQ_BITS: u32 = 56;
+const SEQ_MAX: u64 = (1 << SEQ_BITS) - 1;
+/// What stands behind the counts in a tree's file; files of before have none.
+const COUNTED: &[u8; 8] = b"DWtally1";
 
 fn leaves_name(epoch: u64, start: u64) -> String {
     format!("{epoch:016x}-{start:016x}.leaves")
@@ -142,8 +162,10 @@ fn decode(bytes: &[u8], from: u64) -> Vec<Entry> {
     let good = |(place, bytes): (u64, &[u8; ENTRY])| {
         let (entry, crc) = bytes.split_last_chunk::<4>()?;
         let (hash, seq) = entry.split_first_chunk::<32>()?;
-        let seq = u64::from_le_bytes(*seq.first_chunk::<8>()?);
-        (checksum(place, entry) == u32::from_le_bytes(*crc)).then_some(Entry { hash: *hash, seq })
+        let packed = u64::from_le_bytes(*seq.first_chunk::<8>()?);
+        let tag = Tag::from_byte(packed.to_le_bytes()[7]);
+        let entry_of = Entry { hash: *hash, seq: packed & SEQ_MAX, tag };
+        (checksum(place, entry) == u32::from_le_bytes(*crc)).then_some(entry_of)
     };
     (from..).zip(entries).map_while(good).collect()
 }
@@ -197,6 +219,11 @@ pub(crate) struct Journal {
     /// The frame of the last leaf, and how many leaves it has.
     pub(crate) last_seq: u64,
     pub(crate) last_count: usize,
+    tally: Tally,
+    /// Whether the class of each row is known.
+    counted: bool,
+    /// When the last leaf was logged, microseconds, as far as it is known.
+    logged_us: Option<i64>,
     file: Option<Box<dyn Appender>>,
     buffer: Vec<u8>,
     full: Vec<Tile>,
@@ -212,6 +239,9 @@ impl Journal {
             tree: Tree::default(),
             last_seq: 0,
             last_count: 0,
+            tally: Tally::default(),
+            counted: true,
+            logged_us: None,
             file: None,
             buffer: Vec::new(),
             full: Vec::new(),
@@ -232,6 +262,8 @@ impl Journal {
             .collect();
         starts.sort_unstable();
         journal.oldest = starts.first().map_or(journal.tree.size(), |(start, _)| *start);
+        // It is asked before anything is cut.
+        journal.logged_us = starts.last().and_then(|(start, _)| files.modified(&leaves_name(epoch, *start)));
         for (start, length) in starts {
             journal.replay(files, start, length)?;
         }
@@ -257,6 +289,7 @@ impl Journal {
         }
         for entry in entries {
             self.count(entry.seq);
+            self.counted &= self.tally.add(entry.tag);
             self.tree.push(entry.hash, |tile| self.full.push(tile));
         }
         self.keep_tiles(files)?;
@@ -272,15 +305,26 @@ impl Journal {
         self.last_seq = seq;
     }
 
+    /// What a checkpoint that is signed now says beside size and root: the counts, and when the last leaf was logged
+    /// when that is longer ago, as after a crash.
+    pub(crate) fn told(&self, signed_us: i64) -> Vec<String> {
+        let mut lines = if self.counted { self.tally.lines() } else { Vec::new() };
+        if let Some(logged_us) = self.logged_us.filter(|at| at.saturating_add(LOGGED_BEFORE_US) < signed_us) {
+            lines.push(format!("{LOGGED}{logged_us}"));
+        }
+        lines
+    }
+
     /// Appends a leaf; it is durable after [`Self::sync`].
     pub(crate) fn append(&mut self, files: &dyn Files, entry: Entry) -> io::Result<()> {
         let place = self.tree.size();
         let from = self.buffer.len();
         self.buffer.extend_from_slice(&entry.hash);
-        self.buffer.extend_from_slice(&entry.seq.to_le_bytes());
+        self.buffer.extend_from_slice(&entry.packed().to_le_bytes());
         let crc = checksum(place, self.buffer.get(from..).unwrap_or_default());
         self.buffer.extend_from_slice(&crc.to_le_bytes());
         self.count(entry.seq);
+        self.counted &= self.tally.add(entry.tag);
         let full = &mut self.full;
         self.tree.push(entry.hash, |tile| full.push(tile));
         if self.tree.size().is_multiple_of(LEAVES_PER_FILE) {
@@ -309,6 +353,7 @@ impl Journal {
         };
         file.append(&self.buffer)?;
         file.sync()?;
+        self.logged_us = Some(SystemClock.now().micros());
         self.buffer.clear();
         self.keep_tiles(files)
     }
@@ -334,6 +379,12 @@ impl Journal {
         bytes.extend_from_slice(&self.last_seq.to_le_bytes());
         bytes.extend_from_slice(&(self.last_count as u64).to_le_bytes());
         bytes.extend_from_slice(&self.tree.to_bytes());
+        if self.counted {
+            let counts = self.tally.to_bytes();
+            bytes.extend_from_slice(&counts);
+            bytes.extend_from_slice(&u64::try_from(counts.len()).unwrap_or_default().to_le_bytes());
+            bytes.extend_from_slice(COUNTED);
+        }
         let crc = crc32c::crc32c(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         files.put(&tree_name(self.epoch), &bytes)
@@ -348,7 +399,18 @@ impl Journal {
         let (last_count, tree) = rest.split_first_chunk::<8>()?;
         self.last_seq = u64::from_le_bytes(*last_seq);
         self.last_count = usize::try_from(u64::from_le_bytes(*last_count)).ok()?;
+        let (tree, tally) =
+            counts_of(tree).map_or((tree, None), |(tree, counts)| (tree, Tally::from_bytes(counts)));
         self.tree = Tree::from_bytes(tree)?;
+        self.counted = tally.is_some();
+        self.tally = tally.unwrap_or_default();
         Some(())
     }
+}
+
+/// The tree and the counts behind it; `None` when a version before has written it.
+fn counts_of(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (rest, length) = bytes.strip_suffix(COUNTED)?.split_last_chunk::<8>()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    rest.split_at_checked(rest.len().checked_sub(length)?)
 }

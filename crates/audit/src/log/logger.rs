@@ -15,12 +15,15 @@ use doorward_tlog::note::{Note, Signer};
 use doorward_tlog::tile::Tile;
 
 use super::journal::{self, Entry, Journal};
+use super::tally::Tag;
 use super::{Final, Frontier, Log, Signed};
+use crate::config::Retention;
 use crate::leaf::{self, Hasher, RowOf};
+use crate::retention::CLASSES;
 use crate::spool::reader::{Event, Newer, Reader};
 use crate::spool::segment::Chunk;
 use crate::spool::{SegmentInfo, Shared};
-use crate::store::SignedCheckpoint;
+use crate::store::{SignedCheckpoint, TooLarge};
 use crate::wire::{Access, Gap};
 
 /// Frames that are logged before the log is synced.
@@ -34,6 +37,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) const EPOCH_NOTE: &str = "epoch";
 /// The kind of a note that tells of damaged frames.
 pub(crate) const GAP_NOTE: &str = "gap";
+/// The kind of a note that tells of records that are about to be removed because the store is too large.
+pub(crate) const SIZE_NOTE: &str = "removal";
 
 /// Why a step did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +54,8 @@ pub(crate) struct Signing {
     pub(crate) signer: Signer,
     pub(crate) interval: Duration,
     pub(crate) count: u64,
+    /// What the first leaf says of retention: [`keep_lines`].
+    pub(crate) keep: String,
 }
 
 /// The log thread's own state; [`Logger::run`] is its thread.
@@ -163,6 +170,7 @@ impl Logger {
         let until = segment.as_ref().map_or(self.shared.settings.epoch, |segment| segment.epoch);
         self.finish_before(until)?;
         let Some(segment) = segment else {
+            self.announce()?;
             self.sign(false)?;
             return Ok(false);
         };
@@ -192,8 +200,29 @@ impl Logger {
             size: place.journal.tree.size(),
         });
         place.journal.trim(&*files, self.log.free())?;
+        self.announce()?;
         self.sign(false)?;
         Ok(true)
+    }
+
+    /// Notes what is about to be removed because the store is too large, once this start has a log.
+    fn announce(&mut self) -> Result<(), LogError> {
+        let current = self.shared.settings.epoch;
+        let Some(place) = self.place.as_mut().filter(|place| place.journal.epoch == current) else {
+            return Ok(());
+        };
+        let Some(wanted) = self.log.to_announce() else { return Ok(()) };
+        let (files, gateway_id) = (self.log.files.clone(), &self.shared.settings.gateway_id);
+        let body = size_note(wanted);
+        let hash = self.hasher.note(gateway_id, current, SIZE_NOTE, &body);
+        place.journal.put_note(&*files, SIZE_NOTE, &body)?;
+        // It is of no frame; the last one's leaves are all there.
+        let seq = place.journal.last_seq;
+        place.journal.append(&*files, Entry { hash, seq, tag: Tag::OTHER })?;
+        place.journal.sync(&*files)?;
+        self.log.grow(current, place.journal.tree.size());
+        self.log.was_announced(wanted);
+        Ok(())
     }
 
     /// The segment that holds what comes next, if there is more.
@@ -252,7 +281,7 @@ impl Logger {
             let body = self.epoch_note(epoch)?;
             let hash = self.hasher.note(&self.shared.settings.gateway_id, epoch, EPOCH_NOTE, &body);
             journal.put_note(&*files, EPOCH_NOTE, &body)?;
-            journal.append(&*files, Entry { hash, seq: 0 })?;
+            journal.append(&*files, Entry { hash, seq: 0, tag: Tag::OTHER })?;
             journal.sync(&*files)?;
         }
         self.signed = None;
@@ -273,7 +302,10 @@ impl Logger {
         };
         let gateway_id = &self.shared.settings.gateway_id;
         let vkey = self.signing.signer.vkey();
-        Ok(format!("doorward-log-epoch/v1\ngateway {gateway_id}\nepoch {epoch}\nkey {vkey}\n{previous}"))
+        let keep = &self.signing.keep;
+        Ok(format!(
+            "doorward-log-epoch/v1\ngateway {gateway_id}\nepoch {epoch}\nkey {vkey}\n{keep}{previous}"
+        ))
     }
 
     /// Signs the last checkpoints of epochs before `epoch` that are not over yet, oldest first.
@@ -355,10 +387,35 @@ impl Logger {
         let (size, root) = (journal.tree.size(), journal.tree.root());
         let signed_us = SystemClock.now().micros();
         // The time is signed too: whoever holds the store cannot make a checkpoint older than it is.
-        let note = Checkpoint { origin, size, root, time_us: Some(signed_us) }.sign(signer).to_string();
+        let extra = journal.told(signed_us);
+        let note =
+            Checkpoint { origin, size, root, time_us: Some(signed_us), extra }.sign(signer).to_string();
         let checkpoint = SignedCheckpoint { size, signed_us, note };
         Signed { epoch: journal.epoch, checkpoint, edge: journal.tree.edge().collect() }
     }
+}
+
+/// For how long records of each class are kept, in microseconds, as the first leaf of an epoch says it.
+pub(crate) fn keep_lines(retention: &Retention) -> String {
+    let keep = |class: &str| match retention.class_us(class) {
+        Some(keep_us) => format!("keep {class} {keep_us}\n"),
+        None => format!("keep {class} {FOR_EVER}\n"),
+    };
+    CLASSES.into_iter().map(keep).collect()
+}
+
+/// What stands in the place of an age for what retention does not remove.
+pub(crate) const FOR_EVER: &str = "for-ever";
+
+/// What the note of a removal by size says.
+fn size_note(TooLarge { before_us, bytes, limit }: TooLarge) -> String {
+    format!("doorward-log-removal/v1\nbefore {before_us}\nbytes {bytes}\nlimit {limit}\n")
+}
+
+/// Up to when such a note says that records may have gone.
+pub(crate) fn parse_size_note(body: &str) -> Option<i64> {
+    let rest = body.strip_prefix("doorward-log-removal/v1\nbefore ")?;
+    rest.split('\n').next()?.parse().ok()
 }
 
 /// The origin of an epoch's checkpoints.
@@ -391,23 +448,24 @@ impl Writing<'_> {
             Event::Gap(_) | Event::Damage(_) if there > 0 => Ok(()),
             Event::Gap(gap) => {
                 let hash = self.hasher.gap(gateway_id, epoch, seq, gap);
-                journal.append(self.files, Entry { hash, seq })
+                journal.append(self.files, Entry { hash, seq, tag: Tag::OTHER })
             }
             Event::Damage(lost) => {
                 let gap = damage(*lost);
                 journal.put_note(self.files, GAP_NOTE, &gap_body(seq, &gap))?;
                 let hash = self.hasher.gap(gateway_id, epoch, seq, &gap);
-                journal.append(self.files, Entry { hash, seq })
+                journal.append(self.files, Entry { hash, seq, tag: Tag::OTHER })
             }
         }
     }
 
     fn rows(&mut self, journal: &mut Journal, seq: u64, access: &Access<'_>, there: usize) -> io::Result<()> {
         let (gateway_id, epoch) = (&*self.shared.settings.gateway_id, journal.epoch);
+        let tag = Tag::of(access);
         for action in there..leaf::rows(access) {
             let row = RowOf { gateway_id, epoch, seq, access, action, leaf: None };
             let hash = self.hasher.row(&row);
-            journal.append(self.files, Entry { hash, seq })?;
+            journal.append(self.files, Entry { hash, seq, tag })?;
         }
         Ok(())
     }

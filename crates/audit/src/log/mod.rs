@@ -16,6 +16,7 @@ pub(crate) mod journal;
 pub mod key;
 pub(crate) mod logger;
 pub mod publish;
+pub(crate) mod tally;
 pub mod verify;
 pub mod witness;
 
@@ -30,7 +31,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::spool::SegmentInfo;
 use crate::spool::files::Files;
-use crate::store::{HashTile, SignedCheckpoint};
+use crate::store::{HashTile, SignedCheckpoint, TooLarge};
 use journal::{Entry, LEAVES_PER_FILE};
 use publish::{Cosigner, Published};
 
@@ -71,6 +72,14 @@ pub(crate) struct Signed {
     pub(crate) edge: Vec<Tile>,
 }
 
+/// Removals by size: what is removed so is told by a note in the log first.
+#[derive(Default)]
+struct Announced {
+    wanted: Option<TooLarge>,
+    /// Records from before this time may go, microseconds; durable in the log.
+    before_us: Option<i64>,
+}
+
 /// What the log thread shares with the shipper and the publisher.
 pub(crate) struct Log {
     pub(crate) files: Arc<dyn Files>,
@@ -88,6 +97,8 @@ pub(crate) struct Log {
     stored: Mutex<u64>,
     published: Mutex<u64>,
     pub(crate) error: Mutex<Option<String>>,
+    /// What is to be told before the store removes records by its size, and up to when it was told.
+    announce: Mutex<Announced>,
     /// Who speaks to witnesses, once there is somebody.
     pub(crate) cosigner: OnceLock<Arc<dyn Cosigner>>,
     pub(crate) publishing: Mutex<Published>,
@@ -107,6 +118,7 @@ impl Log {
             stored: Mutex::new(0),
             published: Mutex::new(if publishes { 0 } else { u64::MAX }),
             error: Mutex::default(),
+            announce: Mutex::default(),
             cosigner: OnceLock::new(),
             publishing: Mutex::default(),
         }
@@ -118,6 +130,32 @@ impl Log {
         if frontier.epoch < epoch || (frontier.epoch == epoch && frontier.seq <= seq) {
             self.moved.wait_for(&mut frontier, span);
         }
+    }
+
+    /// Whether an epoch's log has, durably, more than these leaves.
+    pub(crate) fn has_more(&self, epoch: u64, leaves: u64) -> bool {
+        let frontier = self.frontier.lock();
+        frontier.epoch == epoch && frontier.size > leaves
+    }
+
+    /// Asks the log thread to note that records will be removed because the store is too large.
+    pub(crate) fn announce(&self, wanted: TooLarge) {
+        self.announce.lock().wanted = Some(wanted);
+    }
+
+    /// Up to when such a removal was noted; `None` when it was not by this start.
+    pub(crate) fn announced(&self) -> Option<i64> {
+        self.announce.lock().before_us
+    }
+
+    fn to_announce(&self) -> Option<TooLarge> {
+        self.announce.lock().wanted
+    }
+
+    fn was_announced(&self, told: TooLarge) {
+        let mut announce = self.announce.lock();
+        announce.before_us = announce.before_us.max(Some(told.before_us));
+        announce.wanted = announce.wanted.filter(|wanted| *wanted != told);
     }
 
     pub(crate) fn frontier(&self) -> Frontier {
@@ -145,6 +183,14 @@ impl Log {
         }
         drop(now);
         self.moved.notify_all();
+    }
+
+    /// A note came to the log; it is of no frame.
+    fn grow(&self, epoch: u64, size: u64) {
+        let mut now = self.frontier.lock();
+        if now.epoch == epoch {
+            now.size = now.size.max(size);
+        }
     }
 
     fn sign(&self, signed: Signed) {

@@ -217,7 +217,8 @@ mod tests {
         fn request(&self, origin: &str, signer: &Signer, old: usize, leaves: &[Hash]) -> String {
             let (old_size, size) = (old as u64, leaves.len() as u64);
             let root = tree::root(&mut &*leaves, size).unwrap();
-            let note = Checkpoint { origin: origin.to_owned(), size, root, time_us: Some(1) }.sign(signer);
+            let (time_us, extra) = (Some(1), Vec::new());
+            let note = Checkpoint { origin: origin.to_owned(), size, root, time_us, extra }.sign(signer);
             let proof = tree::consistency(&mut &*leaves, old_size.min(size), size).unwrap();
             AddCheckpoint { old_size, proof, note }.to_string()
         }

@@ -15,6 +15,8 @@ use crate::rollup::tables::Level;
 const WINDOW_ROWS: i64 = 10_000;
 /// Rows that one step removes when the file is too large.
 const SIZE_ROWS: i64 = 5_000;
+/// Rows whose removal is told at one time, so that notes of it stay few.
+const SIZE_TOLD_ROWS: i64 = 50_000;
 /// How often a group is looked through from its beginning.
 const SWEEP_EVERY_US: i64 = 24 * 60 * 60 * 1_000_000;
 
@@ -89,21 +91,30 @@ fn expire_group(transaction: &Transaction<'_>, group: &Group, now_us: i64) -> ru
     Ok(looked_at == WINDOW_ROWS)
 }
 
-/// Removes the oldest records that no hold covers, of whatever class, a bounded number. How many.
-pub fn shrink(connection: &mut Connection) -> rusqlite::Result<usize> {
+/// Removes the oldest records from before a time that no hold covers, of whatever class, a bounded number. How many.
+pub fn shrink(connection: &mut Connection, before_us: i64) -> rusqlite::Result<usize> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let oldest = format!("FROM access_event WHERE {FREE} ORDER BY ts LIMIT ?1");
+    let oldest = format!("FROM access_event WHERE ts < ?2 AND {FREE} ORDER BY ts LIMIT ?1");
     let newest: Option<i64> = transaction
         .prepare_cached(&format!("SELECT max(ts) FROM (SELECT ts {oldest})"))?
-        .query_row([SIZE_ROWS], |row| row.get(0))?;
+        .query_row([SIZE_ROWS, before_us], |row| row.get(0))?;
     let Some(newest) = newest else { return Ok(0) };
     let removed = transaction
         .prepare_cached(&format!("DELETE FROM access_event WHERE rowid IN (SELECT rowid {oldest})"))?
-        .execute([SIZE_ROWS])?;
+        .execute([SIZE_ROWS, before_us])?;
     // They were of all classes.
     raise_horizon(&transaction, "", newest.saturating_add(1))?;
     transaction.commit()?;
     Ok(removed)
+}
+
+/// Before when the records are that a store which is too large should remove next; `None` when there are none.
+pub fn too_much(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let oldest = format!("SELECT ts FROM access_event WHERE {FREE} ORDER BY ts LIMIT ?1");
+    let newest: Option<i64> = connection
+        .prepare_cached(&format!("SELECT max(ts) FROM ({oldest})"))?
+        .query_row([SIZE_TOLD_ROWS], |row| row.get(0))?;
+    Ok(newest.map(|newest| newest.saturating_add(1)))
 }
 
 /// Keeps, with the removal, up to when rows were removed: a row that is missing after that was taken away.

@@ -6,8 +6,8 @@ use doorward_settings::HumanDuration;
 use rusqlite::Connection;
 
 use crate::config::{Retention, RetentionClasses};
-use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
+use crate::store::{Shrink, Store, TooLarge};
 
 const DAY_US: i64 = 86_400_000_000;
 
@@ -59,6 +59,12 @@ impl Bed {
 
     fn retain(&mut self, day: i64) {
         while self.store.retain(&retention(), day * DAY_US).unwrap() {}
+    }
+
+    fn shrink(&mut self, retention: &Retention) {
+        let limit = retention.size.unwrap().get();
+        while self.store.retain(retention, 200 * DAY_US).unwrap() {}
+        while self.store.shrink(limit, Some(i64::MAX)).unwrap() == Shrink::Removed {}
     }
 
     fn number(&self, sql: &str) -> i64 {
@@ -120,10 +126,15 @@ fn a_hold_without_conditions_keeps_everything_even_in_a_store_that_is_too_large(
     let mut bed = Bed::new();
     bed.hold("from_us) VALUES ('1', 'all', 0, 'me', NULL)");
     let tight = Retention { size: Some(doorward_settings::ByteSize::new(1)), ..retention() };
-    while bed.store.retain(&tight, 200 * DAY_US).unwrap() {}
+    bed.shrink(&tight);
     assert_eq!(bed.number("SELECT count(*) FROM access_event"), 800);
     bed.file.execute("UPDATE legal_hold SET released_us = 1", []).unwrap();
-    while bed.store.retain(&tight, 200 * DAY_US).unwrap() {}
+    // What is to go is told first, and nothing else goes.
+    let told = bed.store.shrink(1, Some(DAY_US)).unwrap();
+    assert_eq!((told, bed.number("SELECT min(ts) FROM access_event")), (Shrink::Removed, DAY_US));
+    let told = bed.store.shrink(1, Some(DAY_US)).unwrap();
+    assert!(matches!(told, Shrink::Tell(TooLarge { limit: 1, .. })), "{told:?}");
+    bed.shrink(&tight);
     assert_eq!(bed.number("SELECT count(*) FROM access_event"), 0);
     // The horizon of what was too much is for every class.
     assert_eq!(bed.number("SELECT before_us FROM retention_horizon WHERE class = ''"), 199 * DAY_US + 1);

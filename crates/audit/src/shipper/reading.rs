@@ -188,14 +188,7 @@ impl<'a, 'p> Reading<'a, 'p> {
     }
 
     fn note(&mut self, index: u64, entry: Entry) -> Result<(), ShipError> {
-        let (kind, body) = journal::read_note(&*self.log.files, self.batch.epoch, index)?;
-        match parse_gap(&body).filter(|_| kind == GAP_NOTE) {
-            Some((seq, gap)) => {
-                self.batch.gaps.push(LoggedGap { seq, gap, leaf: Some((index, entry.hash)) });
-            }
-            None => self.batch.notes.push(LogNote { index, kind, body, leaf_hash: entry.hash }),
-        }
-        Ok(())
+        put_note(self.log, &mut self.batch, index, entry)
     }
 
     /// Frames were lost after they were logged: their leaves stay, and nothing is there to show for them.
@@ -206,6 +199,29 @@ impl<'a, 'p> Reading<'a, 'p> {
         let gap = Gap { lost, from_us: now, until_us: now, reason };
         self.batch.gaps.push(LoggedGap { seq, gap, leaf: None });
     }
+}
+
+fn put_note(log: &Log, batch: &mut Batch<'_>, index: u64, entry: Entry) -> Result<(), ShipError> {
+    let (kind, body) = journal::read_note(&*log.files, batch.epoch, index)?;
+    match parse_gap(&body).filter(|_| kind == GAP_NOTE) {
+        Some((seq, gap)) => batch.gaps.push(LoggedGap { seq, gap, leaf: Some((index, entry.hash)) }),
+        None => batch.notes.push(LogNote { index, kind, body, leaf_hash: entry.hash }),
+    }
+    Ok(())
+}
+
+/// Adds what the log of an epoch that is over says about itself after the last frame.
+pub(super) fn last_notes(log: &Log, batch: &mut Batch<'_>) -> Result<(), ShipError> {
+    let notes: BTreeSet<u64> = journal::notes(&*log.files, batch.epoch)?.into_iter().collect();
+    let mut leaves = Leaves::new(log, batch.epoch, batch.leaf_to);
+    while notes.contains(&leaves.next())
+        && let Some(entry) = leaves.peek()?
+    {
+        put_note(log, batch, leaves.next(), entry)?;
+        leaves.skip();
+    }
+    batch.leaf_to = leaves.next();
+    Ok(())
 }
 
 fn is_unknown(access: &Access<'_>) -> bool {

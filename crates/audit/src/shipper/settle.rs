@@ -13,12 +13,13 @@ use doorward_core::{Clock, NotDurable, Outcome, SystemClock};
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use super::{RETRY, ShipError, Shipper};
+use super::reading::last_notes;
+use super::{RETRY, ShipError, Shipper, Step};
 use crate::columns::CALL_COLUMNS;
 use crate::row::Value;
 use crate::spool::reader::{Newer, column_map, in_our_columns};
 use crate::spool::{Content, SegmentInfo, ours_to_settle};
-use crate::store::{Batch, OpenIntent, Store};
+use crate::store::{Batch, HighWater, OpenIntent, Store};
 use crate::wire::{self, Access, ActionText, Frame};
 
 /// Completions that are appended at one time.
@@ -103,6 +104,37 @@ impl Shipper {
         if waiting.appended.is_empty() { Settling::Done } else { Settling::Waiting(waiting) }
     }
 
+    /// Ships what the log says after its epoch's last segment is shipped and gone: at the end of a start.
+    pub(super) fn ship_rest(&mut self, store: &mut dyn Store) -> Result<Step, ShipError> {
+        let (log, settings) = (self.log.clone(), &self.shared.settings);
+        let Some(place) = self.place.as_mut().filter(|place| place.reader.epoch == settings.epoch) else {
+            return Ok(Step::Idle);
+        };
+        let HighWater { last_seq, next_leaf } = place.high_water;
+        let mut batch = Batch {
+            gateway_id: &settings.gateway_id,
+            epoch: settings.epoch,
+            from_seq: last_seq,
+            to_seq: last_seq,
+            leaf_from: next_leaf,
+            leaf_to: next_leaf,
+            ..Batch::default()
+        };
+        last_notes(&log, &mut batch)?;
+        batch.checkpoints = log.checkpoints(batch.epoch, batch.leaf_to);
+        batch.tiles = log.full_tiles(batch.epoch, next_leaf, batch.leaf_to)?;
+        if batch.is_empty() {
+            return Ok(Step::Idle);
+        }
+        if !batch.checkpoints.is_empty() {
+            batch.tiles.extend(log.last_tile(batch.epoch, batch.leaf_to)?);
+        }
+        store.write(&batch)?;
+        log.shipped(batch.epoch, batch.leaf_to, &batch.checkpoints);
+        place.high_water.next_leaf = batch.leaf_to;
+        Ok(Step::Moved)
+    }
+
     /// Brings the last checkpoints of epochs that are over to the store, with the last tile.
     pub(super) fn close_epochs(
         &mut self,
@@ -118,7 +150,7 @@ impl Shipper {
             }
             let gateway_id = &self.shared.settings.gateway_id;
             let high_water = store.high_water(gateway_id, epoch)?;
-            let batch = Batch {
+            let mut batch = Batch {
                 gateway_id,
                 epoch,
                 from_seq: high_water.last_seq,
@@ -129,6 +161,7 @@ impl Shipper {
                 tiles: log.last_tile(epoch, last.size())?.into_iter().collect(),
                 ..Batch::default()
             };
+            last_notes(&log, &mut batch)?;
             store.write(&batch)?;
             log.done(epoch, |last| last.stored = true)?;
         }

@@ -26,6 +26,10 @@ pub(crate) trait Files: Send + Sync {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Makes sure that a file of this length is there with nothing in it, and that the disk has given it all its room.
     fn set_aside(&self, name: &str, bytes: u64) -> io::Result<()>;
+    /// When a file was changed last, microseconds since 1970, where that can be known.
+    fn modified(&self, _name: &str) -> Option<i64> {
+        None
+    }
     /// Bytes that the disk has left for us, where that can be known.
     fn free(&self) -> io::Result<Option<u64>>;
     /// Puts a small file in place: all of it or nothing, durably.
@@ -167,6 +171,12 @@ impl Files for Directory {
             let _ = fs::remove_file(&path);
         }
         done
+    }
+
+    fn modified(&self, name: &str) -> Option<i64> {
+        let at = fs::metadata(self.0.join(name)).ok()?.modified().ok()?;
+        let since = at.duration_since(std::time::UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_micros()).ok()
     }
 
     #[cfg(unix)]

@@ -22,7 +22,7 @@ use crate::columns::CALL_COLUMNS;
 use crate::config::Retention;
 use crate::leaf::{self, Hasher};
 use crate::row::Value;
-use crate::store::{Batch, HighWater, OpenIntent, Store, StoreError};
+use crate::store::{Batch, HighWater, OpenIntent, Shrink, Store, StoreError, TooLarge};
 
 #[derive(Clone, Debug, Default)]
 struct FakeFile {
@@ -312,6 +312,8 @@ pub(crate) struct Kept {
     high_water: BTreeMap<u64, HighWater>,
     open: BTreeMap<(u64, u64), OpenIntent>,
     pub(crate) away: bool,
+    /// It is too large by the records from before this time.
+    pub(crate) too_large: Option<i64>,
     /// Its housekeeping fails.
     pub(crate) stuck: bool,
 }
@@ -429,6 +431,15 @@ impl Store for FakeStore {
 
     fn retain(&mut self, _: &Retention, _: i64) -> Result<bool, StoreError> {
         if self.0.lock().stuck { Err(StoreError::Io(io::Error::other("stuck"))) } else { Ok(false) }
+    }
+
+    fn shrink(&mut self, limit: u64, announced_us: Option<i64>) -> Result<Shrink, StoreError> {
+        let Some(before_us) = self.0.lock().too_large else { return Ok(Shrink::Done) };
+        if announced_us < Some(before_us) {
+            return Ok(Shrink::Tell(TooLarge { before_us, bytes: limit + 1, limit }));
+        }
+        self.0.lock().too_large = None;
+        Ok(Shrink::Removed)
     }
 }
 

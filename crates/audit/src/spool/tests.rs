@@ -21,7 +21,7 @@ use super::recovery::ours_to_settle;
 use super::*;
 use crate::config::Retention;
 use crate::log::Log;
-use crate::log::logger::{Logger, Signing};
+use crate::log::logger::{Logger, Signing, keep_lines};
 use crate::shipper::{OpenStore, Progress, Shipper};
 
 /// A gateway's spool and shipper on a fake disk, driven by hand.
@@ -96,7 +96,12 @@ impl World {
 fn signing() -> Signing {
     static KEY: LazyLock<String> =
         LazyLock::new(|| Signer::generate("doorward/gw", Kind::Ed25519).unwrap().1);
-    Signing { signer: Signer::parse(&KEY).unwrap(), interval: Duration::ZERO, count: 1 }
+    Signing {
+        signer: Signer::parse(&KEY).unwrap(),
+        interval: Duration::ZERO,
+        count: 1,
+        keep: keep_lines(&Retention::default()),
+    }
 }
 
 /// What a future says, if it says it now.

@@ -308,6 +308,28 @@ impl Batch<'_> {
     }
 }
 
+/// A store that is larger than it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge {
+    /// Records from before this time would have to go next, microseconds.
+    pub before_us: i64,
+    /// Its bytes.
+    pub bytes: u64,
+    /// The bytes that it may have.
+    pub limit: u64,
+}
+
+/// What came of a look at a store's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shrink {
+    /// It is small enough, or nothing of it may be removed.
+    Done,
+    /// Some records were removed; there may be more to remove.
+    Removed,
+    /// Records are to be removed, and this is to be told first.
+    Tell(TooLarge),
+}
+
 /// What a store does for the shipper. It is called from the shipper's thread alone, and may block.
 pub trait Store: Send {
     /// How far the store has come with an epoch.
@@ -322,7 +344,10 @@ pub trait Store: Send {
     /// Writes a batch and its high-water mark: all of it, or nothing.
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), StoreError>;
 
-    /// Keeps house, a little at a time: folds rollups, and removes what is too old or too much. Whether there is
-    /// more to do.
+    /// Keeps house, a little at a time: folds rollups, and removes what is too old. Whether there is more to do.
     fn retain(&mut self, retention: &Retention, now_us: i64) -> Result<bool, StoreError>;
+
+    /// Removes the oldest records, a little at a time, while the store is larger than `limit` bytes; of those only
+    /// what is older than `announced_us`, because the log tells of it first.
+    fn shrink(&mut self, limit: u64, announced_us: Option<i64>) -> Result<Shrink, StoreError>;
 }

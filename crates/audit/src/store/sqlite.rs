@@ -10,7 +10,7 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use uuid::Uuid;
 
-use super::{BUSY_WAIT, Batch, HighWater, OpenIntent, Store, StoreError};
+use super::{BUSY_WAIT, Batch, HighWater, OpenIntent, Shrink, Store, StoreError, TooLarge};
 use crate::columns::{COLUMNS, SCHEMA_VERSION, Type};
 use crate::config::Retention;
 use crate::leaf::{self, Field, RowOf};
@@ -102,14 +102,21 @@ impl Store for SqliteStore {
             let before = now_us.saturating_sub(keep);
             self.remove_log(before)?;
         }
-        if let Some(size) = retention.size
-            && self.size()? > size.get()
-        {
-            more |= retention::sqlite::shrink(&mut self.connection)? > 0;
-        }
         // Pages that are free go back to the file system, so that the file shrinks too.
         self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({RETAIN_PAGES})"))?;
         Ok(more)
+    }
+
+    fn shrink(&mut self, limit: u64, announced_us: Option<i64>) -> Result<Shrink, StoreError> {
+        let bytes = self.size()?;
+        if bytes <= limit {
+            return Ok(Shrink::Done);
+        }
+        if retention::sqlite::shrink(&mut self.connection, announced_us.unwrap_or(i64::MIN))? > 0 {
+            return Ok(Shrink::Removed);
+        }
+        let next = retention::sqlite::too_much(&self.connection)?;
+        Ok(next.map_or(Shrink::Done, |before_us| Shrink::Tell(TooLarge { before_us, bytes, limit })))
     }
 }
 

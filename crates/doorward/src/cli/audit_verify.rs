@@ -222,6 +222,7 @@ fn summary_json(report: &Report) -> Value {
         "leaves_proved": summary.proved,
         "leaves_unsigned": summary.unsigned,
         "expired": summary.expired,
+        "removed_by_size": summary.outgrown,
         "before_log": summary.before_log,
         "dead_letters": summary.dead_letters,
         "gaps": summary.gaps,
@@ -243,6 +244,7 @@ fn summary_text(report: &Report) -> String {
     let others = [
         (summary.unsigned, "not yet under a checkpoint"),
         (summary.expired, "removed by retention"),
+        (summary.outgrown, "removed because the store was too large, by the gateway's own word"),
         (summary.before_log, "from before there was a log, without proof"),
         (summary.dead_letters, "dead letters"),
         (summary.gaps, "gaps"),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json};
 use uuid::Uuid;
 
 use super::walk::Tiles;
-use super::{Evidence, LogId, VerifyError, signed_by};
+use super::{Evidence, LogId, VerifyError, What, class_of, signed_by};
 use crate::columns::{COLUMNS, Type, position};
 use crate::leaf::{FIELDS_MAX, Field, Hasher};
 use crate::query::{Cell, Row};
@@ -79,10 +79,19 @@ fn json_of(row: &Row) -> Map<String, Json> {
     object
 }
 
-/// The leaf of what a dead letter of a log holds; `None` when it is none of this version.
-pub(super) fn leaf_of_letter(hasher: &mut Hasher, log: &LogId, json: &[u8]) -> Option<Hash> {
-    let object: Map<String, Json> = serde_json::from_slice(json).ok()?;
-    let Some(gap) = object.get(GAP_LETTER) else { return leaf_of(hasher, &object) };
+/// What a dead letter of a log holds, and its leaf; `None` when it is none of this version.
+pub(super) fn letter(hasher: &mut Hasher, log: &LogId, json: &[u8]) -> (What, Option<Hash>) {
+    let object: Map<String, Json> = serde_json::from_slice(json).unwrap_or_default();
+    match object.get(GAP_LETTER) {
+        Some(gap) => (What::DeadLetter { class: None }, leaf_of_gap(hasher, log, gap)),
+        None => {
+            let class = class_of(object.get("class").and_then(Json::as_str));
+            (What::DeadLetter { class: Some(class) }, leaf_of(hasher, &object))
+        }
+    }
+}
+
+fn leaf_of_gap(hasher: &mut Hasher, log: &LogId, gap: &Json) -> Option<Hash> {
     let int = |name: &str| gap.get(name)?.as_i64();
     let number = |name: &str| gap.get(name)?.as_u64();
     let reason = gap.get("reason")?.as_str()?.into();

@@ -10,6 +10,7 @@
 //! store recorded, and [`SLACK_US`] after it: a call may be logged that much later than it began.
 
 mod bundle;
+mod expiry;
 mod postgres;
 mod report;
 mod sqlite;
@@ -18,6 +19,7 @@ mod walk;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::vec;
 
 use doorward_tlog::Hash;
@@ -30,7 +32,11 @@ pub use postgres::PostgresEvidence;
 pub use report::{Finding, Kind, Report, Summary};
 pub use sqlite::SqliteEvidence;
 
-use super::logger::{EPOCH_NOTE, origin};
+use super::journal::LOGGED;
+use super::logger::{EPOCH_NOTE, FOR_EVER, origin};
+use super::tally::{Tally, class_of};
+use crate::retention::CLASSES;
+use expiry::{Expiry, Keep};
 
 /// The most findings that are kept; the rest is counted.
 pub const FINDINGS_MAX: usize = 10_000;
@@ -100,11 +106,16 @@ pub enum What {
         access_id: Option<Uuid>,
         /// When it began, microseconds.
         ts: Option<i64>,
+        /// The place of its class among those that there are.
+        class: usize,
         /// Whether it was kept by the version that had no log.
         before_log: bool,
     },
-    /// A record that the store refused.
-    DeadLetter,
+    /// Something that the store refused.
+    DeadLetter {
+        /// The place of its class; `None` when it is no row.
+        class: Option<usize>,
+    },
     /// Records that could not be kept.
     Gap,
     /// Something that the log says about itself.
@@ -150,8 +161,11 @@ pub trait Evidence {
     fn checkpoints(&mut self, log: &LogId) -> Result<Vec<(i64, String)>, VerifyError>;
     /// The leaf hashes of one tile, as far as they are kept.
     fn tile(&mut self, log: &LogId, index: u64) -> Result<Vec<Hash>, VerifyError>;
-    /// Up to when retention has removed rows, microseconds.
-    fn horizon(&mut self) -> Result<Option<i64>, VerifyError>;
+    /// What the logs say about themselves in notes of one kind.
+    fn notes(&mut self, kind: &str) -> Result<Vec<String>, VerifyError>;
+    /// Classes, and up to when retention says that it has removed their rows, microseconds; the class without a name
+    /// stands for all.
+    fn horizons(&mut self) -> Result<Vec<(String, i64)>, VerifyError>;
 }
 
 /// Hands on a row, behind the extras that stand before it; rows come in the order of places.
@@ -187,10 +201,22 @@ pub struct Scope {
 pub(crate) struct Known {
     pub(crate) size: u64,
     pub(crate) root: Hash,
-    /// Microseconds, as the signature vouches for; what the store says beside the note is anybody's word.
+    /// When it was signed, or its last leaf was logged when that is earlier: microseconds, as the signature vouches
+    /// for; what the store says beside the note is anybody's word.
     pub(crate) signed_us: Option<i64>,
+    /// What it says of the classes of its rows.
+    pub(crate) tally: Option<Tally>,
     /// Where it is from.
-    pub(crate) from: String,
+    pub(crate) from: Arc<str>,
+}
+
+impl Known {
+    fn of(checkpoint: &Checkpoint, from: Arc<str>) -> Self {
+        let logged = checkpoint.extra.iter().find_map(|line| line.strip_prefix(LOGGED)?.parse().ok());
+        let signed_us = [checkpoint.time_us, logged].into_iter().flatten().min();
+        let (size, root, tally) = (checkpoint.size, checkpoint.root, Tally::parse(&checkpoint.extra));
+        Self { size, root, signed_us, tally, from }
+    }
 }
 
 /// Checks everything in the scope.
@@ -203,16 +229,17 @@ pub fn check(evidence: &mut dyn Evidence, scope: &Scope) -> Result<Report, Verif
         }
     }
     logs.sort();
+    let mut starts = expiry::starts(evidence, &logs)?;
+    let expiry = Expiry::read(evidence, &starts, scope.now_us)?;
     logs.retain(|log| scope.gateway_id.as_ref().is_none_or(|gateway| *gateway == log.gateway_id));
     strangers(evidence, scope, &logs, &mut report)?;
-    let horizon = evidence.horizon()?;
     let mut committed: BTreeMap<LogId, Known> = BTreeMap::new();
     // The newest first: each commits the last checkpoint of the one before.
     for (place, log) in logs.iter().enumerate().rev() {
         let older = place.checked_sub(1).and_then(|place| logs.get(place));
         let newest = logs.get(place + 1).is_none_or(|next| next.gateway_id != log.gateway_id);
         let older = older.filter(|older| older.gateway_id == log.gateway_id);
-        let notes = first_note(evidence, log)?;
+        let notes = starts.remove(log);
         if let Some(start) = &notes {
             chain(log, older, start, &mut committed, &mut report);
         }
@@ -227,7 +254,7 @@ pub fn check(evidence: &mut dyn Evidence, scope: &Scope) -> Result<Report, Verif
             continue;
         }
         forks(log, &mut known, &mut report);
-        walk::walk(evidence, log, walk::With { known, newest, horizon, scope }, &mut report)?;
+        walk::walk(evidence, log, walk::With { known, newest, expiry: &expiry, scope }, &mut report)?;
         if notes.is_none() && report.had_items {
             report.add(Finding::of(
                 log,
@@ -272,6 +299,8 @@ fn strangers(
 /// What the first leaf of a log says.
 pub(crate) struct Start {
     key: Option<Vkey>,
+    /// For how long it keeps each class; `None` when it was made by a version that did not say.
+    keep: Option<Keep>,
     previous: Option<(u64, Checkpoint)>,
 }
 
@@ -288,19 +317,33 @@ fn first_note(evidence: &mut dyn Evidence, log: &LogId) -> Result<Option<Start>,
 }
 
 fn parse_start(log: &LogId, body: &str) -> Option<Start> {
-    let mut lines = body.splitn(6, '\n');
+    let (head, previous) = body.split_once("\nprevious ")?;
+    let mut lines = head.split('\n');
     let head = [lines.next()?, lines.next()?, lines.next()?];
     let (gateway, epoch) = (format!("gateway {}", log.gateway_id), format!("epoch {}", log.epoch));
     if head != ["doorward-log-epoch/v1", &gateway, &epoch] {
         return None;
     }
     let key = lines.next()?.strip_prefix("key ").and_then(|key| Vkey::parse(key).ok());
-    let previous = lines.next()?.strip_prefix("previous ")?;
+    let keep = parse_keep(lines);
+    let (previous, checkpoint) = previous.split_once('\n')?;
     let previous = match previous.parse() {
-        Ok(epoch) => Some((epoch, Checkpoint::parse(lines.next()?).ok()?)),
+        Ok(epoch) => Some((epoch, Checkpoint::parse(checkpoint).ok()?)),
         Err(_) => None,
     };
-    Some(Start { key, previous })
+    Some(Start { key, keep, previous })
+}
+
+/// For how long each class is kept; `None` when not all are named.
+fn parse_keep<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Keep> {
+    let mut keep = [None; CLASSES.len()];
+    for line in lines {
+        let (class, span) = line.strip_prefix("keep ")?.split_once(' ')?;
+        let place = CLASSES.iter().position(|known| *known == class)?;
+        *keep.get_mut(place)? = Some(if span == FOR_EVER { None } else { Some(span.parse().ok()?) });
+    }
+    let [Some(access), Some(refused), Some(admin), Some(imported)] = keep else { return None };
+    Some(Keep([access, refused, admin, imported]))
 }
 
 /// Whether a log goes on from the one before.
@@ -319,8 +362,7 @@ fn chain(
                 report.add(Finding::of(log, Kind::ChainBroken, &text));
             }
             let from = format!("the first leaf of epoch {}", log.epoch);
-            let (size, root, signed_us) = (checkpoint.size, checkpoint.root, checkpoint.time_us);
-            committed.insert(before, Known { size, root, signed_us, from });
+            committed.insert(before, Known::of(checkpoint, from.into()));
         }
         (None, Some(older)) => {
             let text = format!(
@@ -348,20 +390,19 @@ fn checkpoints(
     keys: &[Vkey],
     report: &mut Report,
 ) -> Result<Vec<Known>, VerifyError> {
-    let mut notes: Vec<(String, String)> =
-        evidence.checkpoints(log)?.into_iter().map(|(_, note)| (note, "the store".to_owned())).collect();
+    let store: Arc<str> = "the store".into();
+    let mut notes: Vec<(String, Arc<str>)> =
+        evidence.checkpoints(log)?.into_iter().map(|(_, note)| (note, store.clone())).collect();
     for dir in &scope.outside {
         let path = log_dir(dir, log).join("checkpoint");
         if let Some(note) = read_text(&path)? {
-            notes.push((note, path.display().to_string()));
+            notes.push((note, path.display().to_string().into()));
         }
     }
     let mut known = Vec::new();
     for (note, from) in notes {
         match signed_by(&note, keys, log.epoch) {
-            Ok(Checkpoint { size, root, time_us, .. }) => {
-                known.push(Known { size, root, signed_us: time_us, from });
-            }
+            Ok(checkpoint) => known.push(Known::of(&checkpoint, from)),
             Err(text) => {
                 report.add(Finding::of(log, Kind::BadSignature, &format!("a checkpoint from {from}: {text}")))
             }

@@ -8,7 +8,7 @@ use doorward_pgclient::blocking::{Client, Options, Param};
 use doorward_tlog::{Hash, tile};
 use uuid::Uuid;
 
-use super::{EXTRAS_MAX, Evidence, Item, LogId, Strangers, VerifyError, What, weave};
+use super::{EXTRAS_MAX, Evidence, Item, LogId, Strangers, VerifyError, What, class_of, weave};
 use crate::columns::{COLUMNS, Type, position};
 use crate::config::Server;
 use crate::leaf::{FIELDS_MAX, Field, Hasher};
@@ -80,8 +80,8 @@ impl PostgresEvidence {
         })?;
         self.client.query_each(&of("payload", "dead_letter"), &key, |row| {
             let payload = row.text(2).unwrap_or_default();
-            let leaf = super::bundle::leaf_of_letter(hasher, log, payload.as_bytes());
-            whole = whole && keep(row, leaf, What::DeadLetter);
+            let (what, leaf) = super::bundle::letter(hasher, log, payload.as_bytes());
+            whole = whole && keep(row, leaf, what);
             whole
         })?;
         extras.sort_by_key(|item| item.index);
@@ -169,9 +169,16 @@ impl Evidence for PostgresEvidence {
         Ok(bytes.and_then(|bytes| tile::hashes(&bytes)).unwrap_or_default())
     }
 
-    fn horizon(&mut self) -> Result<Option<i64>, VerifyError> {
-        let reply = self.client.query("SELECT max(before_us) FROM timeline.retention_horizon", &[])?;
-        Ok(reply.rows().next().and_then(|row| row.int(0)))
+    fn notes(&mut self, kind: &str) -> Result<Vec<String>, VerifyError> {
+        let most = Param::Int(i64::try_from(EXTRAS_MAX).unwrap_or(i64::MAX));
+        let sql = "SELECT body FROM timeline.log_note WHERE kind = $1 LIMIT $2";
+        let reply = self.client.query(sql, &[Param::Text(kind), most])?;
+        Ok(reply.rows().filter_map(|row| row.text(0).map(str::to_owned)).collect())
+    }
+
+    fn horizons(&mut self) -> Result<Vec<(String, i64)>, VerifyError> {
+        let reply = self.client.query("SELECT class, before_us FROM timeline.retention_horizon", &[])?;
+        Ok(reply.rows().filter_map(|row| Some((row.text(0)?.to_owned(), row.int(1)?))).collect())
     }
 }
 
@@ -195,7 +202,8 @@ fn item(row: Row<'_>, hasher: &mut Hasher) -> Item {
     let int = |name| position(name).and_then(|place| row.int(place));
     let access_id = position("access_id").and_then(|place| Uuid::parse_str(row.text(place)?).ok());
     let before_log = int("schema_version").is_none_or(|version| version < 2);
-    let what = What::Row { access_id, ts: int("ts"), before_log };
+    let class = class_of(position("class").and_then(|place| row.text(place)));
+    let what = What::Row { access_id, ts: int("ts"), class, before_log };
     let index = int("log_index").map(i64::cast_unsigned);
     Item { index, stored: hash, leaf: readable.then(|| hasher.fields(&fields)), what }
 }

@@ -93,6 +93,8 @@ pub struct Summary {
     pub unsigned: u64,
     /// Rows that retention has removed.
     pub expired: u64,
+    /// Rows that were removed because the store was too large, as the gateways say.
+    pub outgrown: u64,
     /// Rows of the version that had no log.
     pub before_log: u64,
     /// Records that the store refused and that are kept apart.

@@ -7,7 +7,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use super::{EXTRAS_MAX, Evidence, Item, LogId, Strangers, VerifyError, What, weave};
+use super::{EXTRAS_MAX, Evidence, Item, LogId, Strangers, VerifyError, What, class_of, weave};
 use crate::columns::{COLUMNS, Type, position};
 use crate::leaf::{FIELDS_MAX, Field, Hasher};
 use crate::store::BUSY_WAIT;
@@ -74,8 +74,8 @@ impl SqliteEvidence {
         let mut rows = statement.query(key)?;
         while let Some(row) = rows.next()? {
             let payload: String = row.get(2)?;
-            let leaf = super::bundle::leaf_of_letter(&mut self.hasher, log, payload.as_bytes());
-            keep(row.get(0)?, row.get(1)?, leaf, What::DeadLetter)?;
+            let (what, leaf) = super::bundle::letter(&mut self.hasher, log, payload.as_bytes());
+            keep(row.get(0)?, row.get(1)?, leaf, what)?;
         }
         extras.sort_by_key(|item| item.index);
         Ok(extras)
@@ -152,8 +152,18 @@ impl Evidence for SqliteEvidence {
         Ok(bytes.and_then(|bytes| tile::hashes(&bytes)).unwrap_or_default())
     }
 
-    fn horizon(&mut self) -> Result<Option<i64>, VerifyError> {
-        Ok(self.connection.query_row("SELECT max(before_us) FROM retention_horizon", [], |row| row.get(0))?)
+    fn notes(&mut self, kind: &str) -> Result<Vec<String>, VerifyError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT body FROM log_note WHERE kind = ?1 LIMIT ?2")?;
+        let most = i64::try_from(EXTRAS_MAX).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![kind, most], |row| row.get(0))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn horizons(&mut self) -> Result<Vec<(String, i64)>, VerifyError> {
+        let mut statement = self.connection.prepare("SELECT class, before_us FROM retention_horizon")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 }
 
@@ -161,6 +171,7 @@ impl Evidence for SqliteEvidence {
 struct Places {
     ts: Option<usize>,
     access_id: Option<usize>,
+    class: Option<usize>,
     schema_version: Option<usize>,
     log_index: Option<usize>,
     leaf_hash: Option<usize>,
@@ -171,6 +182,7 @@ impl Places {
         Self {
             ts: position("ts"),
             access_id: position("access_id"),
+            class: position("class"),
             schema_version: position("schema_version"),
             log_index: position("log_index"),
             leaf_hash: position("leaf_hash"),
@@ -198,6 +210,10 @@ impl Places {
                 _ => None,
             },
             ts: int(self.ts),
+            class: match at(self.class) {
+                Field::Text(class) => class_of(Some(class)),
+                _ => class_of(None),
+            },
             before_log: int(self.schema_version).is_none_or(|version| version < 2),
         };
         let stored = match at(self.leaf_hash) {

@@ -145,7 +145,7 @@ fn live_epoch(store: &mut dyn Store, now_us: i64, with_tile: bool) {
     leaves.iter().for_each(|leaf| tree.push(*leaf, |_| ()));
     let signed_us = now_us - 50 * DAY_US;
     let (size, root, time_us) = (tree.size(), tree.root(), Some(signed_us));
-    let checkpoint = Checkpoint { origin: origin("doorward/gw", 7), size, root, time_us };
+    let checkpoint = Checkpoint { origin: origin("doorward/gw", 7), size, root, time_us, extra: Vec::new() };
     let (size, note) = (tree.size(), checkpoint.sign(&signer).to_string());
     batch.checkpoints.push(SignedCheckpoint { size, signed_us, note });
     if with_tile {

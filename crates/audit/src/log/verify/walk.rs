@@ -8,9 +8,10 @@ use doorward_tlog::tile::{self, TILE};
 use doorward_tlog::tree::Tree;
 use uuid::Uuid;
 
+use super::expiry::{Expiry, Explained, KINDS, OTHER, spans, unexplained};
 use super::{
-    Evidence, FINDINGS_MAX, Finding, Item, Kind, Known, LogId, Report, SLACK_US, Scope, UNSIGNED_US,
-    VerifyError, What, log_dir,
+    Evidence, FINDINGS_MAX, Finding, Item, Kind, Known, LogId, Report, Scope, UNSIGNED_US, VerifyError, What,
+    log_dir,
 };
 
 /// A row may be so far behind the last checkpoint and the row before it, and no farther.
@@ -22,7 +23,7 @@ pub(super) struct With<'a> {
     pub(super) known: Vec<Known>,
     /// Whether it is its gateway's newest.
     pub(super) newest: bool,
-    pub(super) horizon: Option<i64>,
+    pub(super) expiry: &'a Expiry,
     pub(super) scope: &'a Scope,
 }
 
@@ -42,6 +43,8 @@ pub(super) fn walk(
         tree: Tree::default(),
         proved: 0,
         items: 0,
+        present: [0; KINDS],
+        marks: Vec::new(),
         last_ts: None,
         missing: Vec::new(),
         differing: Vec::new(),
@@ -152,6 +155,14 @@ struct Differing {
     ts: Option<i64>,
 }
 
+/// Places without a row, and the times of the rows around.
+pub(super) struct Lost {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    before_us: Option<i64>,
+    after_us: Option<i64>,
+}
+
 struct Walk<'a, 'w> {
     log: &'a LogId,
     with: With<'w>,
@@ -162,29 +173,32 @@ struct Walk<'a, 'w> {
     /// Leaves below the largest checkpoint that holds.
     proved: u64,
     items: u64,
+    /// Leaves so far that have something to show, by kind.
+    present: [u64; KINDS],
+    /// The same at the size of each checkpoint.
+    marks: Vec<(u64, [u64; KINDS])>,
     last_ts: Option<i64>,
-    /// First and last place, and the times of the rows around.
-    missing: Vec<(u64, u64, Option<i64>, Option<i64>)>,
+    missing: Vec<Lost>,
     differing: Vec<Differing>,
 }
 
 impl Walk<'_, '_> {
     fn item(&mut self, item: Item) {
         self.items += 1;
-        let (access_id, ts) = match &item.what {
-            What::Row { access_id, ts, .. } => {
+        let (access_id, ts, kind) = match &item.what {
+            What::Row { access_id, ts, class, .. } => {
                 self.report.summary.rows += 1;
-                (*access_id, *ts)
+                (*access_id, *ts, *class)
             }
-            What::DeadLetter => {
+            What::DeadLetter { class } => {
                 self.report.summary.dead_letters += 1;
-                (None, None)
+                (None, None, class.unwrap_or(OTHER))
             }
             What::Gap => {
                 self.report.summary.gaps += 1;
-                (None, None)
+                (None, None, OTHER)
             }
-            What::Note { .. } => (None, None),
+            What::Note { .. } => (None, None, OTHER),
         };
         let Some(index) = item.index else {
             if matches!(item.what, What::Row { before_log: true, .. }) {
@@ -206,6 +220,9 @@ impl Walk<'_, '_> {
         }
         if index > self.tree.size() {
             self.skip_to(index, ts);
+        }
+        if let Some(present) = self.present.get_mut(kind) {
+            *present += 1;
         }
         let logged = self.tiles.leaf(index).or(item.stored).or(item.leaf);
         if let Some(should) = logged {
@@ -243,9 +260,10 @@ impl Walk<'_, '_> {
         if roots.peek().is_none() {
             return;
         }
+        self.marks.push((size, self.present));
         let root = self.tree.root();
-        let wrong: Vec<String> =
-            roots.filter(|known| known.root != root).map(|known| known.from.clone()).collect();
+        let wrong: Vec<&str> =
+            roots.filter(|known| known.root != root).map(|known| known.from.as_ref()).collect();
         if wrong.is_empty() {
             self.proved = size;
             return;
@@ -275,7 +293,7 @@ impl Walk<'_, '_> {
                 None => self.push([0; 32]),
             }
         }
-        self.missing.push((first, index - 1, self.last_ts, next_ts));
+        self.missing.push(Lost { first, last: index - 1, before_us: self.last_ts, after_us: next_ts });
     }
 
     fn end(&mut self) {
@@ -293,9 +311,7 @@ impl Walk<'_, '_> {
         if largest > stored {
             self.skip_to(largest, None);
         }
-        for (first, last, before, after) in std::mem::take(&mut self.missing) {
-            self.lost(first, last, (before, after), stored);
-        }
+        self.lost(stored);
         self.differ();
         let signed = self.with.known.iter().filter_map(|known| known.signed_us).max();
         let uncounted = stored.saturating_sub(largest);
@@ -312,28 +328,29 @@ impl Walk<'_, '_> {
     }
 
     /// Places without a row: removed by retention, or taken away.
-    fn lost(&mut self, first: u64, last: u64, between: (Option<i64>, Option<i64>), stored: u64) {
-        let horizon = self.with.horizon.map(|horizon| horizon.saturating_add(SLACK_US));
-        let mut from = first;
-        while from <= last {
-            // A leaf is older than each checkpoint that counts it. Only that is sure: the checkpoints before may
-            // have been taken away, to make what is missing look older than it is.
-            let next = self.with.known.iter().find(|known| known.size > from);
-            let to = next.map_or(last, |next| (next.size - 1).clamp(from, last));
-            let logged_before = next.and_then(|next| next.signed_us);
-            if logged_before.is_some_and(|at| horizon.is_some_and(|horizon| at <= horizon)) {
-                self.report.summary.expired += to - from + 1;
-                from = to + 1;
-                continue;
-            }
-            // The rest of the range is younger still.
-            let (kind, text) = match from >= stored {
-                true => (Kind::Truncated, "the newest rows were taken away"),
-                false => (Kind::Missing, "rows were taken away"),
-            };
-            let text = format!("{text}: {} of them", last - from + 1);
-            self.found(kind, Some((from, last)), None, between, &text);
+    fn lost(&mut self, stored: u64) {
+        let missing = std::mem::take(&mut self.missing);
+        if missing.is_empty() {
             return;
+        }
+        let spans = spans(&self.with.known, &self.marks, missing.iter().map(|lost| (lost.first, lost.last)));
+        let explained: Vec<Explained> = spans.iter().map(|span| self.with.expiry.explain(span)).collect();
+        for one in explained.iter().filter(|one| one.left.is_empty()) {
+            self.report.summary.expired += one.aged;
+            self.report.summary.outgrown += one.outgrown;
+        }
+        for lost in missing {
+            for (first, last, words) in unexplained(&lost, &spans, &explained) {
+                let (kind, text) = match first >= stored {
+                    true => (Kind::Truncated, "the newest rows were taken away"),
+                    false => (Kind::Missing, "rows were taken away"),
+                };
+                let mut text = format!("{text}: {} of them", last - first + 1);
+                if !words.is_empty() {
+                    text.push_str(&format!(" (before their time: {words})"));
+                }
+                self.found(kind, Some((first, last)), None, (lost.before_us, lost.after_us), &text);
+            }
         }
     }
 

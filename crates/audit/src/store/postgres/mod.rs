@@ -24,7 +24,7 @@ pub use migrate::{
 pub use schema::StoreFacts;
 
 use super::config::{Server, StoreLogin};
-use super::{Batch, HighWater, OpenIntent, Store, StoreError};
+use super::{Batch, HighWater, OpenIntent, Shrink, Store, StoreError, TooLarge};
 use crate::columns::COLUMNS;
 use crate::config::Retention;
 use crate::leaf;
@@ -171,20 +171,29 @@ impl Store for PostgresStore {
             more |= self.remove_days(before)?;
             self.client.query(&format!("SELECT doorward.remove_log({TIME})"), &[Param::Int(before)])?;
         }
-        if let Some(size) = retention.size {
-            let sql = "SELECT bytes, (extract(epoch FROM oldest_day_ends) * 1000000)::bigint FROM doorward.records_size()";
-            let reply = self.client.query(sql, &[])?;
-            let at = |column| reply.first().and_then(|row| row.int(column));
-            if let (Some(bytes), Some(oldest_day_ends)) = (at(0), at(1))
-                && bytes.cast_unsigned() > size.get()
-            {
-                more |= self.remove_days(oldest_day_ends)?;
-            }
-        }
         Ok(more)
+    }
+
+    fn shrink(&mut self, limit: u64, announced_us: Option<i64>) -> Result<Shrink, StoreError> {
+        let sql = "SELECT bytes, (extract(epoch FROM oldest_day_ends) * 1000000)::bigint FROM doorward.records_size()";
+        let reply = self.client.query(sql, &[])?;
+        let at = |column| reply.first().and_then(|row| row.int(column));
+        let (Some(bytes), Some(before_us)) = (at(0).map(i64::cast_unsigned), at(1)) else {
+            return Ok(Shrink::Done);
+        };
+        // The owner lets no younger day go.
+        if bytes <= limit || before_us > SystemClock.now().micros().saturating_sub(DAY_US) {
+            return Ok(Shrink::Done);
+        }
+        if announced_us < Some(before_us) {
+            return Ok(Shrink::Tell(TooLarge { before_us, bytes, limit }));
+        }
+        Ok(if self.remove_days(before_us)? { Shrink::Removed } else { Shrink::Done })
     }
 }
 
+/// The owner's floor of retention, in microseconds.
+const DAY_US: i64 = 24 * 60 * 60 * 1_000_000;
 /// `$1` microseconds since 1970 as a time; exact, where floating point would not be.
 const TIME: &str = "'epoch'::timestamptz + $1::bigint * interval '1 microsecond'";
 
