@@ -9,6 +9,7 @@
 //! Invariants: nothing is done before its intent is durable; a deed that was begun and not ended is a record
 //! with outcome `unknown`; a deed names ids, never a person.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -185,10 +186,15 @@ fn own_name(name: &str, bytes_max: usize) -> String {
     whole.get(..bytes_max.min(whole.len())).unwrap_or(&whole).to_owned()
 }
 
+/// The folder of these processes' spool, in the gateway's.
+pub fn folder(spool: &Path) -> PathBuf {
+    spool.join(FOLDER)
+}
+
 /// The same store and keys, and a spool beside the gateway's. Removing old records is the gateways' work.
 pub(crate) fn spool_of_its_own(config: &AuditConfig) -> AuditConfig {
     let mut config = config.clone();
-    config.spool.dir.push(FOLDER);
+    config.spool.dir = folder(&config.spool.dir);
     let known = config.spool.dir.join("gateway-id").exists();
     let random = Uuid::new_v4().simple().to_string();
     let name = config.spool.gateway_id.take();

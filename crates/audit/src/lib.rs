@@ -43,7 +43,7 @@ pub use config::AuditConfig;
 pub use imports::GENERATION_MAX as IMPORTS_REMEMBERED;
 pub use shipper::OpenStore;
 pub use spool::{PLACES_MAX, State};
-pub use spool::{inspect, repair};
+pub use spool::{inspect, repair, waiting};
 
 use imports::Window;
 use log::Log;

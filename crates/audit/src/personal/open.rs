@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::aead::LessSafeKey;
@@ -12,14 +13,17 @@ use uuid::Uuid;
 
 use super::Fields;
 use super::keys::{KeyId, Masters};
+use super::pending::Pending;
 use super::seal::{Kind, Parsed, Place};
 use super::service::{KeyError, Opened, Person};
 use super::start;
-use super::store::{KeyStoreError, Known};
+use super::store::{KeyStoreError, Known, ROWS_MAX};
 use super::xaes::{self, Half, KeyBytes};
+use crate::admin;
 use crate::columns::{COLUMNS, Column, Source, Type};
 use crate::config::{AuditConfig, StoreUrl};
 use crate::query::{Cell, Filter, Row};
+use crate::spool::files::Directory;
 
 /// Stands for a value whose key is not at hand.
 pub const SEALED: &str = "sealed";
@@ -70,7 +74,7 @@ pub struct Found {
 /// The keys, open.
 pub struct Opener {
     opened: Opened,
-    masters: Masters,
+    masters: Arc<Masters>,
     states: HashMap<Uuid, State>,
     ready: HashMap<(Uuid, Half), LessSafeKey>,
     since: Instant,
@@ -85,10 +89,35 @@ impl Opener {
             let text = format!("there is no key store at {}", path.display());
             return Err(KeyStoreError::Away(text).into());
         }
-        let masters = start::masters(config, false)?;
+        let masters = Arc::new(start::masters(config, false)?);
         let opened = Opened::new((start::opener(config))()?, &masters)?;
         let (states, ready) = (HashMap::new(), HashMap::new());
         Ok(Self { opened, masters, states, ready, since: Instant::now() })
+    }
+
+    /// Takes keys into the key store that were made while it was away and wait in this machine's spools, so that
+    /// whoever has only such a key is found, and erased. Their files go when no gateway has the spool; a running one
+    /// hands over what it has by itself, and an id that was erased meanwhile is not taken again.
+    pub fn take_in_waiting(&mut self, config: &AuditConfig) -> Result<usize, KeyError> {
+        let mut taken = 0;
+        for dir in [config.spool.dir.clone(), admin::folder(&config.spool.dir)] {
+            if !dir.is_dir() {
+                continue;
+            }
+            let lock = crate::lock(&dir).ok();
+            let files = Arc::new(Directory::existing(&dir));
+            let pending = Pending::open(files, 0, self.masters.clone())?;
+            let (entries, names) = pending.take_stock();
+            for chunk in entries.chunks(ROWS_MAX) {
+                let sealed = chunk.iter().map(|entry| entry.sealed(&self.opened.root));
+                self.opened.store.import(&sealed.collect::<Result<Vec<_>, _>>()?)?;
+            }
+            taken += entries.len();
+            if lock.is_some() {
+                pending.settle(&entries, &names);
+            }
+        }
+        Ok(taken)
     }
 
     /// The row with its sealed values opened, as far as the keys go.

@@ -25,9 +25,9 @@ use crate::columns::COLUMNS;
 use crate::config::{AuditConfig, Retention, StoreUrl};
 use crate::query::{Cell, Filter, Row, Timeline};
 use crate::row::Value;
-use crate::spool::files::Files;
+use crate::spool::files::{Directory, Files};
 use crate::spool::model::{FakeDisk, record};
-use crate::{Audit, AuditError, Status};
+use crate::{Audit, AuditError, Status, waiting};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -636,6 +636,48 @@ fn who_was_erased_is_not_brought_back_by_a_gateway_that_was_cut_off() {
     assert!(matches!(opened.store.known(local).unwrap(), Known::Erased(_)));
     // And the person who comes again is a new one, also for this gateway.
     eventually(|| id_of(&mut gateway, "ann") != local);
+}
+
+#[test]
+fn who_is_erased_while_records_and_keys_wait_in_the_spool_stays_erased() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    kept(&config, [call_of("bob")]);
+    // Nothing comes to the store; ann's call was made while the key store was away too.
+    let mut stopped = config.clone();
+    stopped.drain_disabled = true;
+    let audit = Audit::open(&stopped).unwrap();
+    keep(&audit, call_of("cat"));
+    audit.shutdown(Duration::ZERO);
+    drop(audit);
+    let masters = Arc::new(super::start::masters(&config, false).unwrap());
+    let files: Arc<dyn Files> = Arc::new(Directory::existing(&config.spool.dir));
+    let who = Who::Person { issuer: "corp".into(), subject: "ann".into(), email: None };
+    let ann = Pending::open(files.clone(), 9, masters).unwrap().mint(&[who]).unwrap()[0].id;
+    assert_eq!(waiting::waiting(&config, Duration::ZERO).unwrap().as_ref(), Some(&config.spool.dir));
+
+    let mut opener = Opener::open(&config).unwrap();
+    assert!(opener.find(&subject("ann")).unwrap().is_empty());
+    assert_eq!(opener.take_in_waiting(&config).unwrap(), 1);
+    let found = |opener: &mut Opener, name: &str| -> Vec<Uuid> {
+        opener.find(&subject(name)).unwrap().iter().map(|found| found.id).collect()
+    };
+    assert_eq!(found(&mut opener, "ann"), [ann]);
+    let cat = found(&mut opener, "cat");
+    let now = doorward_core::Clock::now(&doorward_core::SystemClock).micros();
+    opener.erase(&[ann, cat[0]], now).unwrap();
+    // The wrapped key is gone from the spool with the mapping, and does not come back by a copy of its file.
+    assert!(files.list().unwrap().iter().all(|(name, _)| !name.ends_with(".pending")));
+
+    let rows = kept(&config, [call_of("bob")]);
+    assert_eq!(waiting::waiting(&config, Duration::ZERO).unwrap(), None);
+    let of_cat = rows.iter().find(|row| row.text("subject_id") == Some(&cat[0].to_string())).unwrap().clone();
+    let opened = Reader::new(&config).rows(&[of_cat]);
+    for column in ["principal_subject", "source_ip", "operation"] {
+        assert_eq!(opened[0].text(column), Some(ERASED), "{column}");
+    }
+    assert!(found(&mut opener, "cat").is_empty() && found(&mut opener, "ann").is_empty());
+    assert!(opener.erased_at(ann).unwrap().is_some());
 }
 
 #[test]

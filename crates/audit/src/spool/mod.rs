@@ -21,6 +21,7 @@ mod recovery;
 pub mod repair;
 pub(crate) mod reserve;
 pub(crate) mod segment;
+pub mod waiting;
 mod writer;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use doorward_audit::admin::Deed;
@@ -10,6 +11,7 @@ use doorward_audit::hold::{Hold, HoldError, Holds};
 use doorward_audit::personal::open::{Found, Opener};
 use doorward_audit::query::{Cell, Filter, Row, Timeline};
 use doorward_audit::time::rfc3339;
+use doorward_audit::waiting;
 use doorward_core::{Clock, SystemClock, Timestamp, Verb};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -36,6 +38,9 @@ pub(super) struct RewrapArgs {
     #[arg(long)]
     keep_old: bool,
 }
+
+/// How long records that are on their way to the store are waited for.
+const SHIP_WAIT: Duration = Duration::from_secs(10);
 
 /// What is there of a person.
 #[derive(Default)]
@@ -134,11 +139,33 @@ fn clear(row: &Row) -> bool {
 
 fn holds(config: &Config, ids: &[Uuid]) -> anyhow::Result<Vec<Hold>> {
     match Holds::open(&config.root.store) {
-        Ok(mut holds) => Ok(holds.covering(ids)?),
+        Ok(mut holds) => {
+            shipped(config, &holds.list(false)?)?;
+            Ok(holds.covering(ids)?)
+        }
         // Without a store there is nothing to hold.
         Err(HoldError::Missing(_)) => Ok(Vec::new()),
         Err(error) => Err(error).context("whether a legal hold covers the person cannot be found out"),
     }
+}
+
+/// A hold over a resource or a time covers whoever has records there: those that are on their way to the store count.
+fn shipped(config: &Config, holds: &[Hold]) -> anyhow::Result<()> {
+    let by_records = |hold: &&Hold| {
+        hold.subject_id.is_none() && (hold.resource.is_some() || hold.from.is_some() || hold.until.is_some())
+    };
+    let Some(hold) = holds.iter().find(by_records) else { return Ok(()) };
+    let waits = waiting::waiting(&config.root.audit(), SHIP_WAIT)
+        .context("whether a legal hold covers records that wait in the spool cannot be found out")?;
+    if let Some(dir) = waits {
+        bail!(
+            "records wait in the spool {}, and the legal hold {} may cover some of them, so nothing is erased; when the \
+             store has them (start the gateway, or `doorward spool drain`), do it again",
+            dir.display(),
+            hold.name
+        );
+    }
+    Ok(())
 }
 
 fn hold_ids(holds: &[Hold]) -> Map<String, Value> {

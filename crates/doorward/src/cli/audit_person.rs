@@ -74,7 +74,10 @@ pub(super) fn account(person: &Person) -> String {
 
 /// Opens the keys, for a command that cannot do without.
 pub(super) fn keys(config: &Config) -> anyhow::Result<Opener> {
-    Opener::open(&config.root.audit()).context("personal data cannot be opened")
+    let audit = config.root.audit();
+    let mut opener = Opener::open(&audit).context("personal data cannot be opened")?;
+    opener.take_in_waiting(&audit).context("keys that wait in the spool cannot be taken in")?;
+    Ok(opener)
 }
 
 /// Where the command's deeds are recorded.
