@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::bed::{Bed, block_on};
 
 /// How long a socket may be silent before the test looks at what came.
-const QUIET: Duration = Duration::from_secs(3);
+const QUIET: Duration = Duration::from_secs(20);
 
 /// Many callers who announced bodies filled the gateway's memory before anybody had decided on them. Now
 /// nothing of a body is waited for unless its caller may do what it is for.

@@ -13,7 +13,7 @@ use doorward_testkit::wait_until;
 use serde_json::Value;
 
 /// How long a test waits for what is on its way: long, because machines may be busy.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(90);
 
 /// The database login's password. Tests search everything that the gateway writes for it.
 pub(crate) const PASSWORD: &str = "s3cret-of-the-database-login";

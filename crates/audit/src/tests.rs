@@ -39,7 +39,7 @@ fn wait_for<T>(future: impl Future<Output = T>) -> T {
 
 /// Waits until the status is as hoped.
 fn until(audit: &Audit, hoped: impl Fn(&Status) -> bool) -> Status {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(90);
     loop {
         let status = audit.status();
         if hoped(&status) {
@@ -63,8 +63,8 @@ fn a_record_comes_to_the_timeline_promptly() {
     let started = Instant::now();
     keep(&audit.recorder(), record());
     until(&audit, |status| status.shipped_total == 1);
-    assert!(started.elapsed() < Duration::from_secs(5));
-    assert!(audit.shutdown(Duration::from_secs(5)));
+    assert!(started.elapsed() < Duration::from_secs(30));
+    assert!(audit.shutdown(Duration::from_secs(60)));
     let rows = Timeline::open(&dir.path().join("data/audit.db")).unwrap().query(&Filter::default()).unwrap();
     assert_eq!(rows.len(), 1);
     // The person's id is random, and kept elsewhere.
@@ -254,7 +254,7 @@ fn retention_removes_what_is_old_and_what_is_too_much() {
         durables.push(recorder.reserve().unwrap().complete(record));
     }
     until(&audit, |status| status.shipped_total == 3_000);
-    audit.shutdown(Duration::from_secs(5));
+    audit.shutdown(Duration::from_secs(60));
     let mut store = SqliteStore::open(config.store.path().unwrap()).unwrap();
     let timeline = Timeline::open(config.store.path().unwrap()).unwrap();
     let all = Filter { limit: Some(10_000), ..Filter::default() };

@@ -17,6 +17,9 @@ use http::{HeaderMap, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// Nothing more comes of a connection that has been silent for so long, however busy the machine is.
+const QUIET: Duration = Duration::from_millis(1_500);
+
 type Records = Arc<Mutex<Vec<AccessRecord>>>;
 
 struct Organs;
@@ -216,7 +219,7 @@ impl Site {
     }
 
     async fn record_count(&self, count: usize) {
-        for _ in 0..200 {
+        for _ in 0..3_000 {
             if self.records.lock().unwrap().len() >= count {
                 return;
             }
@@ -229,8 +232,7 @@ impl Site {
 async fn hear(stream: &mut TcpStream) -> String {
     let mut heard = Vec::new();
     let mut space = [0; 4096];
-    while let Ok(Ok(count)) = tokio::time::timeout(Duration::from_millis(700), stream.read(&mut space)).await
-    {
+    while let Ok(Ok(count)) = tokio::time::timeout(QUIET, stream.read(&mut space)).await {
         if count == 0 {
             break;
         }
@@ -432,7 +434,7 @@ async fn a_slow_head_is_told_so_and_an_idle_connection_is_closed() {
 
     let mut silent = site.connect().await;
     let mut space = [0; 16];
-    let closed = tokio::time::timeout(Duration::from_secs(2), silent.read(&mut space)).await;
+    let closed = tokio::time::timeout(Duration::from_secs(30), silent.read(&mut space)).await;
     assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
     assert_eq!(site.records().len(), 1);
 }
@@ -484,7 +486,7 @@ async fn a_drain_finishes_what_is_under_way_and_cuts_what_stays() {
     slow.write_all(b"GET /shop/slow HTTP/1.1\r\nHost: gw\r\n\r\n").await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let (cut, heard, rest) =
-        tokio::join!(site.listener.drain(Duration::from_secs(3)), hear(&mut slow), hear(&mut idle));
+        tokio::join!(site.listener.drain(Duration::from_secs(30)), hear(&mut slow), hear(&mut idle));
     assert_eq!((cut, statuses(&heard), rest.as_str()), (0, vec!["200"], ""));
     assert!(TcpStream::connect(site.address).await.is_err());
 

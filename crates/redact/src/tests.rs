@@ -455,7 +455,7 @@ fn time_is_linear_in_the_input() {
                 let begun = Instant::now();
                 let _ = redactor.redact(form, &text, ALL);
                 // Without optimization and on a busy machine; what is quadratic takes minutes.
-                assert!(begun.elapsed() < Duration::from_secs(10), "{unit:?} {form:?} {:?}", begun.elapsed());
+                assert!(begun.elapsed() < Duration::from_secs(30), "{unit:?} {form:?} {:?}", begun.elapsed());
             }
         }
     }

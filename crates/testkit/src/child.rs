@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use crate::wait_until;
 
 /// How long a child may take to end by itself before it is killed.
-const STOP_SECONDS_MAX: Duration = Duration::from_secs(20);
+const STOP_SECONDS_MAX: Duration = Duration::from_secs(120);
 
 /// What a watchdog does: `$1` signal, `$2` process, `$3` folder (may be empty). The word `done` sends
 /// it home; the end of its input sends it to work.

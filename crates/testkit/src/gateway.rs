@@ -18,7 +18,7 @@ use crate::child::{Guarded, Signal};
 use crate::wait_until;
 
 /// How long the gateway may take to get ready.
-const READY_SECONDS_MAX: Duration = Duration::from_secs(30);
+const READY_SECONDS_MAX: Duration = Duration::from_secs(120);
 /// The configuration's name in the gateway's folder.
 pub const CONFIG: &str = "doorward.yaml";
 const READY: &str = "ready.json";

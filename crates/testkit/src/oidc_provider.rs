@@ -16,7 +16,7 @@ use crate::http::StrictClient;
 use crate::issuer::Alg;
 use crate::{free_port, wait_until, workspace_root};
 
-const READY_SECONDS_MAX: Duration = Duration::from_secs(20);
+const READY_SECONDS_MAX: Duration = Duration::from_secs(90);
 
 /// Where the npm packages are.
 ///

@@ -23,7 +23,7 @@ use crate::child::{Guarded, Signal};
 use crate::{free_port, pause, wait_until, workspace_root};
 
 /// How long a server may take to accept connections.
-const START_SECONDS_MAX: Duration = Duration::from_secs(30);
+const START_SECONDS_MAX: Duration = Duration::from_secs(120);
 /// A port may be taken between the choice and the start; then another is tried.
 const START_TRIES_MAX: u32 = 4;
 /// How long to wait between two tries.
@@ -363,7 +363,7 @@ impl Cluster {
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1"])
             .args(["-p", &self.port.to_string(), "-U", user, "-d", database])
             .env("PGPASSWORD", password)
-            .env("PGCONNECT_TIMEOUT", "10")
+            .env("PGCONNECT_TIMEOUT", "60")
             .stdin(Stdio::null());
         psql
     }

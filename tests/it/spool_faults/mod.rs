@@ -27,7 +27,7 @@ use child::Orders;
 /// Lives of the gateway.
 const LIVES: u64 = 40;
 /// How long a life may take to begin.
-const BEGIN: Duration = Duration::from_secs(30);
+const BEGIN: Duration = Duration::from_secs(90);
 /// How long the last one may take to ship what is left.
 const DRAIN: Duration = Duration::from_secs(120);
 const ORDERS: &str = "DOORWARD_FAULT_ORDERS";

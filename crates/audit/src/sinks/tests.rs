@@ -18,7 +18,7 @@ use crate::config::{AuditConfig, Retention};
 use crate::spool::model::record;
 use crate::{Audit, AuditError};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 
 /// The bodies that a collector took, in order of arrival.
 fn bodies(collector: &Collector) -> Vec<Json> {
@@ -172,7 +172,7 @@ fn what_one_sink_has_is_kept_for_another() {
         let bench = Bench::start(dir.path(), sinks.clone(), &collector);
         wanted.extend(bench.keep(4, "select 1"));
         bench.until(|status| status.lag_bytes == 0 && status.sent_total == 4);
-        assert!(bench.audit.shutdown(Duration::from_secs(5)));
+        assert!(bench.audit.shutdown(SOON));
     }
     let listener = TcpListener::bind(address).unwrap();
     let bench = Bench::start(dir.path(), sinks, &collector);

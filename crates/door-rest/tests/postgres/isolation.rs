@@ -9,6 +9,9 @@ use expect_test::expect;
 
 use crate::shop::{self, Setup, Shop, get, patch, post};
 
+/// Until when something has come to be, on a busy machine too; what it must beat takes longer.
+const SOON: Duration = Duration::from_secs(25);
+
 const ONE_CONNECTION: &str = "pool: { size: 2 }";
 
 #[tokio::test]
@@ -51,7 +54,7 @@ async fn a_caller_who_hangs_up_cancels_the_query() {
     let running = "select count(*) from pg_stat_activity where state = 'active' and query ilike '%\"slow\"%' \
                    and pid <> pg_backend_pid()";
     while shop.database.sql(running).unwrap().trim() != "0" {
-        assert!(started.elapsed() < Duration::from_secs(5), "the query goes on");
+        assert!(started.elapsed() < SOON, "the query goes on");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let records = shop.recorder.records();
@@ -65,7 +68,7 @@ async fn a_statement_ends_with_its_time() {
     let shop = Shop::with(Setup { obligations: brief, ..Setup::default() }).await;
     let started = Instant::now();
     shop.ann(post("rpc/slow", "")).await.is(&expect![[r#"504 {"code":"57014","details":null,"hint":"Ask for less: a filter, a limit, fewer columns; or ask the operator for a longer timeout.","message":"canceling statement due to statement timeout","fault":"forward.rest-timeout"}"#]]);
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(started.elapsed() < SOON);
 }
 
 #[tokio::test]
@@ -77,7 +80,7 @@ async fn new_tables_are_known_after_a_reload() {
         .unwrap();
     let started = Instant::now();
     while shop.ann(get("fresh")).await.status() != 200 {
-        assert!(started.elapsed() < Duration::from_secs(10), "the catalogue is not read again");
+        assert!(started.elapsed() < SOON, "the catalogue is not read again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -106,7 +109,7 @@ async fn a_database_that_is_away_comes_back() {
         cluster.start().unwrap();
         let started = Instant::now();
         while shop.ann(get("orders?limit=1")).await.status() != 200 {
-            assert!(started.elapsed() < Duration::from_secs(20), "it does not come back");
+            assert!(started.elapsed() < SOON, "it does not come back");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         cluster.stop().unwrap();

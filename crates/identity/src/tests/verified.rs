@@ -58,7 +58,7 @@ async fn a_cached_verification_is_cheap() {
         doorward_core::Authenticator::authenticate(&identity, &credentials, &ARRIVAL, NOW).await.unwrap();
     }
     let each = began.elapsed() / rounds;
-    assert!(each < Duration::from_micros(50), "{each:?} for a token of {} bytes", token.len());
+    assert!(each < Duration::from_millis(1), "{each:?} for a token of {} bytes", token.len());
 }
 
 /// RFC 7515 A.2 and A.3, RFC 8037 A.4: signatures that others made.

@@ -7,7 +7,7 @@ use doorward_core::{Login, Secret};
 use doorward_pgclient::{Pool, PoolSettings, RunError, Target};
 use tokio::time::sleep;
 
-use crate::support::{PASSWORD, cluster, clusters, login, pool, read, small, text, write};
+use crate::support::{PASSWORD, cluster, clusters, login, pool, read, running, small, text, until, write};
 
 fn code(error: RunError) -> &'static str {
     error.into_fault().code().name
@@ -18,10 +18,9 @@ async fn the_pool_is_bounded_and_says_so() {
     let cluster = cluster();
     let settings = PoolSettings { size: 2, wait_max: Duration::from_millis(200), ..PoolSettings::default() };
     let pool = pool(&cluster, settings);
-    let busy = |pool: Pool| tokio::spawn(async move { read(&pool, "alice", "select pg_sleep(1.5)").await });
+    let busy = |pool: Pool| tokio::spawn(async move { read(&pool, "alice", "select pg_sleep(5)").await });
     let (one, two) = (busy(pool.clone()), busy(pool.clone()));
-    sleep(Duration::from_millis(300)).await;
-    assert_eq!(pool.stats().in_use, 2);
+    until(|| pool.stats().in_use == 2).await;
     let started = Instant::now();
     let error = read(&pool, "alice", "select 1").await.unwrap_err();
     let fault = error.into_fault();
@@ -93,7 +92,7 @@ async fn the_server_dies_in_mid_answer() {
         })
     };
     let (reading, writing) = (ask(pool.clone(), false), ask(pool.clone(), true));
-    sleep(Duration::from_millis(500)).await;
+    running(&cluster, "pg_sleep(20)", 2).await;
     cluster.kill9().unwrap();
     // Killing the postmaster leaves the sessions to find out; they end within their next wait.
     let error = writing.await.unwrap().unwrap_err();

@@ -14,6 +14,8 @@ use doorward_testkit::postgres::Cluster;
 
 pub(crate) const LOGIN: &str = "authenticator";
 pub(crate) const PASSWORD: &str = "correct horse";
+/// Until when something has come to be, however busy the machine is.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Roles, rows under row-level security, and functions that leave things behind.
 const SCHEMA: &str = r#"
@@ -73,7 +75,26 @@ pub(crate) fn pool(cluster: &Cluster, settings: PoolSettings) -> Pool {
 }
 
 pub(crate) fn small(size: usize) -> PoolSettings {
-    PoolSettings { size, wait_max: Duration::from_secs(5), ..PoolSettings::default() }
+    PoolSettings { size, wait_max: SOON, connect_timeout: SOON, ..PoolSettings::default() }
+}
+
+/// Waits until it is so, while the runtime goes on.
+pub(crate) async fn until(mut so: impl FnMut() -> bool) {
+    let waited = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, waited).await.unwrap();
+}
+
+/// Waits until the server is at work on so many statements with this text in them.
+pub(crate) async fn running(cluster: &Cluster, part: &str, count: usize) {
+    let sql = format!(
+        "select count(*) from pg_stat_activity where state = 'active' and pid <> pg_backend_pid()
+         and position('{part}' in query) > 0"
+    );
+    until(|| cluster.sql(&sql).unwrap().trim() == count.to_string()).await;
 }
 
 /// Runs one read-only statement as a role.
