@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use doorward_audit::OpenStore;
 use doorward_audit::config::{Retention, StoreUrl};
-use doorward_audit::store::{self, Batch, HighWater, OpenIntent, Store, StoreError};
+use doorward_audit::store::{self, Batch, HighWater, OpenIntent, Shrink, Store, StoreError};
 use doorward_testkit::pause;
 use parking_lot::Mutex;
 
@@ -137,5 +137,9 @@ impl Store for Faulty {
 
     fn retain(&mut self, retention: &Retention, now_us: i64) -> Result<bool, StoreError> {
         self.inner.retain(retention, now_us)
+    }
+
+    fn shrink(&mut self, limit: u64, announced_us: Option<i64>) -> Result<Shrink, StoreError> {
+        self.inner.shrink(limit, announced_us)
     }
 }
