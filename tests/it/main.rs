@@ -5,6 +5,7 @@ mod architecture;
 mod attacks;
 mod bed;
 mod bounds;
+mod bucket;
 mod clients;
 mod command_line;
 mod dashboards;

@@ -18,10 +18,12 @@ use doorward_core::{
     Outcome, Principal, PrincipalKind, ResourceName, Slot, SystemClock, Verb,
 };
 use serde_json::{Map, Value};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use uuid::Uuid;
 
 use crate::config::{AuditConfig, GATEWAY_ID_MAX, Retention, RetentionClasses, RollupRetention};
+use crate::log::publish::Cosigner;
+use crate::transport::Reach;
 use crate::{Audit, AuditError};
 
 /// The folder of these processes' spool, in the gateway's.
@@ -85,7 +87,7 @@ impl Deeds {
         environment: &str,
         digest: &ConfigDigest,
     ) -> Result<Self, AdminError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let config = spool_of_its_own(config);
         let started = Instant::now();
         let audit = loop {
@@ -122,6 +124,22 @@ impl Deeds {
         record.outcome = Outcome::Denied;
         let slot = self.audit.recorder().reserve().ok_or(NotDurable)?;
         Ok(self.runtime.block_on(slot.complete(record))?)
+    }
+
+    /// What the record's checkpoints can be carried on.
+    pub fn runtime(&self) -> &Handle {
+        self.runtime.handle()
+    }
+
+    /// Lets the record's checkpoints go to witnesses and buckets.
+    pub fn reach(
+        &self,
+        config: &AuditConfig,
+        cosigner: Arc<dyn Cosigner>,
+        reach: &Reach,
+    ) -> Result<(), AuditError> {
+        self.audit.speak_to_witnesses(cosigner);
+        self.audit.reach_buckets(config, reach)
     }
 
     /// Carries the records to the store. Whether all are there; what is not waits for the next time.

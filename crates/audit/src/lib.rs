@@ -21,11 +21,13 @@ pub mod render;
 pub mod retention;
 pub mod rollup;
 pub mod row;
+pub mod s3;
 mod shipper;
 pub mod sinks;
 mod spool;
 pub mod store;
 pub mod time;
+pub mod transport;
 pub mod wire;
 
 use std::fs::{File, OpenOptions};
@@ -47,6 +49,8 @@ pub use spool::{inspect, repair, waiting};
 
 use imports::Window;
 use log::Log;
+use log::carry::{Carrier, Desk};
+use log::config::{CheckpointsConfig, Place};
 use log::logger::{Logger, Signing, keep_lines};
 use log::publish::{Cosigner, Published, Publisher};
 use personal::pending::Pending;
@@ -59,6 +63,7 @@ use spool::encryption::Keys;
 use spool::files::{Directory, Files};
 use spool::pressure::Level;
 use spool::{Recovered, Settings, Shared, SpoolRecorder, Writer};
+use transport::Reach;
 
 /// The largest segment file.
 const SEGMENT_SIZE_MAX: u64 = 64 << 20;
@@ -164,6 +169,8 @@ pub struct Audit {
     sinks: RwLock<Sinks>,
     /// The same for the publisher, once the last checkpoint is signed.
     publishing: Arc<AtomicBool>,
+    /// Checkpoints on their way to the places outside the store, in the configuration's order.
+    desks: Vec<Arc<Desk>>,
     threads: Mutex<Threads>,
     /// Unlocked by the operating system when the process ends, however it ends.
     _lock: File,
@@ -235,6 +242,11 @@ impl Audit {
         let alone = checkpoints.to.is_empty() && checkpoints.witnesses.is_empty();
         let publishes = !config.drain_disabled && !alone;
         let log = Arc::new(Log::new(shared.files.clone(), publishes));
+        let desk = |place: &Place| Arc::new(Desk::new(place.name(), place.every()));
+        let desks: Vec<_> = match publishes {
+            true => checkpoints.to.iter().map(desk).collect(),
+            false => Vec::new(),
+        };
         let (logging, publishing) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
         let mut threads =
             Threads { writer: Some(spawn("audit-writer", move || writer.run())?), ..Threads::default() };
@@ -246,8 +258,7 @@ impl Audit {
             let going = logging.clone();
             threads.logger = Some(spawn("audit-log", move || logger.run(&going))?);
             if publishes {
-                let gateway_id = shared.settings.gateway_id.clone();
-                let publisher = Publisher::new(log.clone(), gateway_id, checkpoints);
+                let publisher = Publisher::new(log.clone(), desks.clone(), checkpoints);
                 let going = publishing.clone();
                 threads.publisher = Some(spawn("audit-publisher", move || publisher.run(&going))?);
             }
@@ -262,7 +273,7 @@ impl Audit {
         }
         let (pending, told, threads) = (keys.pending, keys.told, Mutex::new(threads));
         let sinks = RwLock::default();
-        Ok(Self {
+        let audit = Self {
             shared,
             progress,
             pending,
@@ -270,11 +281,36 @@ impl Audit {
             log,
             logging,
             publishing,
+            desks,
             source,
             sinks,
             threads,
             _lock: lock,
-        })
+        };
+        audit.carry(checkpoints, None)?;
+        Ok(audit)
+    }
+
+    /// Lets checkpoints go to the buckets that the configuration names; [`Audit::open`] was given the same. Reads
+    /// their secrets: blocks.
+    pub fn reach_buckets(&self, config: &AuditConfig, reach: &Reach) -> Result<(), AuditError> {
+        self.carry(&config.checkpoints, Some(reach))
+    }
+
+    /// Starts the carriers of places that are reached by this, or of those that need nothing.
+    fn carry(&self, config: &CheckpointsConfig, reach: Option<&Reach>) -> Result<(), AuditError> {
+        for (place, desk) in config.to.iter().zip(&self.desks) {
+            if matches!(place, Place::Bucket(_)) != reach.is_some() {
+                continue;
+            }
+            let opened = log::place::open(place, reach)
+                .map_err(|problem| AuditError::Config { key: "checkpoints.to", text: problem.to_string() })?;
+            let gateway_id = self.shared.settings.gateway_id.clone();
+            let carrier = Carrier::new(self.log.clone(), opened, gateway_id, desk.clone());
+            // It ends with its desk, which the publisher ends; one that hangs in a request is left behind.
+            desk.carried_by(spawn("audit-carrier", move || carrier.run())?);
+        }
+        Ok(())
     }
 
     /// Starts the sinks that the configuration names; [`Audit::open`] was given the same. Reads their secrets:
@@ -296,9 +332,15 @@ impl Audit {
         let _ = self.log.cosigner.set(cosigner);
     }
 
-    /// How checkpoints fare outside the store. Cheap.
+    /// How the log and its checkpoints fare, outside the store too. Cheap.
     pub fn published(&self) -> Published {
-        self.log.publishing.lock().clone()
+        let epoch = self.shared.settings.epoch;
+        let frontier = self.log.frontier();
+        let leaves = if frontier.epoch == epoch { frontier.size } else { 0 };
+        let (signed, signed_us) = self.log.newest(epoch).unwrap_or_default();
+        let places = self.desks.iter().map(|desk| desk.status(epoch)).collect();
+        let (witnesses, witnessed) = self.log.witnessing.lock().status(epoch, signed);
+        Published { epoch, leaves, signed, signed_us, places, witnesses, witnessed }
     }
 
     /// How it goes. Cheap.

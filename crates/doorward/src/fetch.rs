@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use doorward_audit::log::publish::Cosigner;
-use doorward_audit::sinks::transport::{Answer, Transport};
+use doorward_audit::transport::{Answer, Transport};
 use doorward_core::{BoxFuture, Secret};
 use doorward_http::{Caps, Client, ClientOptions};
 use doorward_identity::{Fetch, FetchError, FetchRequest, Fetched};
@@ -19,6 +19,8 @@ const POST_SPAN_MAX: Duration = Duration::from_secs(10);
 /// How long an object may take to be put.
 const PUT_SPAN_MAX: Duration = Duration::from_secs(60);
 const POST_BYTES_MAX: usize = 64 << 10;
+const POST_CAPS: Caps =
+    Caps { bytes_max: POST_BYTES_MAX, span_max: POST_SPAN_MAX, dangerous_plaintext: false };
 
 /// The gateway's own HTTP client, for identity and for traces. Identity has decided already which issuers
 /// may be plain `http://`, each under a key of its own; traces go to other machines by TLS only.
@@ -64,7 +66,7 @@ impl Outbound {
         url: &str,
         headers: &[(String, Secret)],
         body: Vec<u8>,
-        span_max: Duration,
+        caps: Caps,
     ) -> Result<Answer, String> {
         let mut map = HeaderMap::new();
         map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -72,7 +74,6 @@ impl Outbound {
             let name: HeaderName = name.parse().map_err(|_| format!("{name:?} is no header name"))?;
             map.insert(name, sensitive(value).map_err(|error| error.0)?);
         }
-        let caps = Caps { bytes_max: POST_BYTES_MAX, span_max, dangerous_plaintext: false };
         let reply = self.0.send(method, url, map, body.into(), caps).await;
         let reply = reply.map_err(|error| error.to_string())?;
         Ok(Answer { status: reply.status.as_u16(), body: reply.body.to_vec() })
@@ -99,7 +100,7 @@ impl Transport for Outbound {
         headers: &'a [(String, Secret)],
         body: Vec<u8>,
     ) -> BoxFuture<'a, Result<u16, String>> {
-        let sent = self.send(Method::POST, url, headers, body, POST_SPAN_MAX);
+        let sent = self.send(Method::POST, url, headers, body, POST_CAPS);
         Box::pin(async { Ok(sent.await?.status) })
     }
 
@@ -109,7 +110,18 @@ impl Transport for Outbound {
         headers: &'a [(String, Secret)],
         body: Vec<u8>,
     ) -> BoxFuture<'a, Result<Answer, String>> {
-        Box::pin(self.send(Method::PUT, url, headers, body, PUT_SPAN_MAX))
+        let caps = Caps { span_max: PUT_SPAN_MAX, ..POST_CAPS };
+        Box::pin(self.send(Method::PUT, url, headers, body, caps))
+    }
+
+    fn get<'a>(
+        &'a self,
+        url: &'a str,
+        headers: &'a [(String, Secret)],
+        bytes_max: usize,
+    ) -> BoxFuture<'a, Result<Answer, String>> {
+        let caps = Caps { bytes_max, ..POST_CAPS };
+        Box::pin(self.send(Method::GET, url, headers, Vec::new(), caps))
     }
 }
 

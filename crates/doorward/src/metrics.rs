@@ -4,9 +4,12 @@
 //! Cardinality is bounded by the configuration: labels are doors, resources, verbs, outcomes, fault
 //! codes and stages; never principals, objects or paths.
 
+pub(crate) mod checkpoints;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use doorward_audit::Status;
+use doorward_audit::log::publish::Published;
 use doorward_audit::sinks::SinkStatus;
 use doorward_core::{AccessRecord, ImportTally, Observer, ResourceName, Stage};
 use doorward_http::Connections;
@@ -157,7 +160,7 @@ impl Metrics {
     /// All metrics in the text format, with the state of the spool as it is now.
     pub(crate) fn render(
         &self,
-        audit: &Status,
+        audit: (&Status, &Published),
         connections: Option<&Connections>,
         digest: &str,
     ) -> Result<String, std::fmt::Error> {
@@ -189,7 +192,8 @@ impl Metrics {
             "1 while the file's configuration serves",
             self.config_current.clone(),
         );
-        register_audit(&mut registry, audit);
+        register_audit(&mut registry, audit.0);
+        checkpoints::register(&mut registry, audit.1);
         if let Some(connections) = connections {
             let open = ConstGauge::new(i64::from(connections.open()));
             registry.register("connections", "Open connections", open);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use doorward_audit::sinks::Outside;
+use doorward_audit::transport::Reach;
 use doorward_audit::{Audit, AuditConfig, otlp};
 use doorward_core::{AccessRecord, Gateway, ImportTally, Observer, ResourceName, SystemClock};
 use doorward_door_ingest::SyslogListener;
@@ -135,9 +136,11 @@ async fn open_audit(config: AuditConfig, outbound: Arc<Outbound>) -> anyhow::Res
         tls: |ca| client_config(ca).map_err(|error| error.to_string()),
         runtime: tokio::runtime::Handle::current(),
     };
+    let reach = Reach { transport: outside.transport.clone(), runtime: outside.runtime.clone() };
     let opened = blocking(move || -> anyhow::Result<Audit> {
         let audit = Audit::open(&config)?;
         audit.start_sinks(&config, &outside)?;
+        audit.reach_buckets(&config, &reach)?;
         Ok(audit)
     });
     opened.await?

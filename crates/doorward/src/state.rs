@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use doorward_audit::Audit;
+use doorward_audit::log::publish::Published;
 use doorward_core::ResourceName;
 use doorward_http::Connections;
 use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::doors::Opened;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, checkpoints};
 
 /// The running gateway, as its operator sees it.
 pub(crate) struct State {
@@ -39,6 +40,8 @@ pub(crate) struct Readiness {
     /// A sink that is away turns nothing red: records are kept for it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sinks: Vec<SinkReadiness>,
+    /// Nor does a place or a witness: checkpoints wait for it.
+    checkpoints: CheckpointReadiness,
     resources: Vec<ResourceReadiness>,
 }
 
@@ -50,6 +53,51 @@ struct SinkReadiness {
     lost: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
+}
+
+/// The transparency log of this start.
+#[derive(Debug, Serialize)]
+struct CheckpointReadiness {
+    /// Leaves, and how many of them the newest checkpoint counts.
+    leaves: u64,
+    signed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<i64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    places: Vec<KeeperReadiness>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    witnesses: Vec<KeeperReadiness>,
+    /// Leaves of the newest checkpoint that enough witnesses have cosigned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witnessed: Option<u64>,
+}
+
+/// A place outside the store, or a witness.
+#[derive(Debug, Serialize)]
+struct KeeperReadiness {
+    name: String,
+    /// Leaves under a checkpoint that it does not have yet.
+    behind: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+}
+
+impl CheckpointReadiness {
+    fn of(published: Published) -> Self {
+        let age_seconds = checkpoints::age_seconds(&published);
+        let Published { leaves, signed, places, witnesses, witnessed, .. } = published;
+        let witnessed = (!witnesses.is_empty()).then_some(witnessed);
+        let places = places.into_iter().map(|place| {
+            let (name, behind, trouble) = (place.name, place.behind, place.error);
+            KeeperReadiness { name, behind, trouble }
+        });
+        let witnesses = witnesses.into_iter().map(|witness| {
+            let (name, behind, trouble) = (witness.name, witness.behind, witness.error);
+            KeeperReadiness { name, behind, trouble }
+        });
+        let (places, witnesses) = (places.collect(), witnesses.collect());
+        Self { leaves, signed, age_seconds, places, witnesses, witnessed }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -162,6 +210,7 @@ impl State {
                 keys_trouble: spool.keys_error,
             },
             sinks,
+            checkpoints: CheckpointReadiness::of(self.audit.published()),
             resources: resources.collect(),
         }
     }
@@ -169,7 +218,8 @@ impl State {
     /// The metrics' text.
     pub(crate) fn metrics_text(&self) -> Result<String, std::fmt::Error> {
         let digest = self.serving.lock().digest.clone();
-        self.metrics.render(&self.audit.status(), self.connections.get(), &digest)
+        let audit = (&self.audit.status(), &self.audit.published());
+        self.metrics.render(audit, self.connections.get(), &digest)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The configuration of the transparency log.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +9,10 @@ use doorward_settings::{HumanDuration, SecretRef};
 use doorward_tlog::note::{Kind, Vkey};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+
+use crate::s3::{S3Config, check_url};
 
 /// The most places and witnesses.
 pub const PLACES_MAX: usize = 16;
@@ -29,7 +33,7 @@ pub struct CheckpointsConfig {
     /// at its first start and keeps in the spool's directory.
     pub key: Option<SecretRef>,
     /// Where checkpoints and tiles are kept beside the store, best out of reach of whoever can change the store:
-    /// `file:DIRECTORY`.
+    /// `file:DIRECTORY`, or a bucket.
     pub to: Vec<Place>,
     /// Witnesses that cosign each checkpoint (tlog-witness).
     pub witnesses: Vec<WitnessConfig>,
@@ -66,13 +70,30 @@ impl CheckpointsConfig {
         if self.quorum.is_some_and(|quorum| quorum > self.witnesses.len()) {
             return Some(("checkpoints.quorum", "there are fewer witnesses than that".to_owned()));
         }
+        let mut names: Vec<String> = self.to.iter().map(Place::name).collect();
+        names.sort_unstable();
+        if let Some(twice) = names.iter().zip(names.iter().skip(1)).find(|(one, other)| one == other) {
+            return Some(("checkpoints.to", format!("{} stands there twice", twice.0)));
+        }
+        let buckets = self.to.iter().enumerate().filter_map(|(place, to)| match to {
+            Place::Directory(_) => None,
+            Place::Bucket(bucket) => Some((place, bucket)),
+        });
+        for (place, bucket) in buckets {
+            if let Some(text) = bucket.problem() {
+                return Some(("checkpoints.to", format!("place {}: {text}", place + 1)));
+            }
+        }
         self.witnesses.iter().find_map(WitnessConfig::problem)
     }
 
     /// The same with relative paths taken from `base`.
     pub(crate) fn relative_to(mut self, base: &Path) -> Self {
-        for Place::Directory(path) in &mut self.to {
-            *path = base.join(&*path);
+        for place in &mut self.to {
+            match place {
+                Place::Directory(path) => *path = base.join(&*path),
+                Place::Bucket(_) => {}
+            }
         }
         self
     }
@@ -84,19 +105,83 @@ impl CheckpointsConfig {
 }
 
 /// A place outside the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Place {
     /// A directory in the layout of tlog-tiles: `DIRECTORY/GATEWAY/EPOCH/checkpoint` and `…/tile/…`.
     Directory(PathBuf),
+    /// A bucket, in the same layout.
+    Bucket(Box<BucketPlace>),
+}
+
+/// A bucket for checkpoints and tiles.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BucketPlace {
+    /// The bucket, and the key with which it is written and read.
+    pub s3: S3Config,
+    /// A checkpoint is put at most so often, each with two or three requests for what is new.
+    #[serde(default = "default_every")]
+    pub every: HumanDuration,
+}
+
+fn default_every() -> HumanDuration {
+    HumanDuration::new(Duration::from_secs(10))
+}
+
+impl BucketPlace {
+    fn problem(&self) -> Option<String> {
+        if let Err(text) = check_url(&self.s3.url) {
+            return Some(format!("s3.url: {text}"));
+        }
+        (self.every.get() > INTERVAL_MAX).then(|| "every: at most 1h is expected".to_owned())
+    }
+}
+
+impl Place {
+    /// How often a checkpoint is put there, at most.
+    pub(crate) fn every(&self) -> Duration {
+        match self {
+            Self::Directory(_) => Duration::ZERO,
+            Self::Bucket(place) => place.every.get(),
+        }
+    }
+
+    /// The place, as its operator knows it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Directory(path) => path.display().to_string(),
+            Self::Bucket(place) => place.s3.url.clone(),
+        }
+    }
+}
+
+/// What a place is.
+const PLACE_FORM: &str = "`file:DIRECTORY`, for example `file:/mnt/worm/doorward`, or a mapping with `s3`";
+
+struct PlaceVisitor;
+
+impl<'de> Visitor<'de> for PlaceVisitor {
+    type Value = Place;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(PLACE_FORM)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Place, E> {
+        match text.strip_prefix("file:").filter(|path| !path.is_empty()) {
+            Some(path) => Ok(Place::Directory(path.into())),
+            None => Err(E::custom(format!("expected {PLACE_FORM}"))),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Place, A::Error> {
+        BucketPlace::deserialize(MapAccessDeserializer::new(map)).map(|place| Place::Bucket(Box::new(place)))
+    }
 }
 
 impl<'de> Deserialize<'de> for Place {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        match text.strip_prefix("file:").filter(|path| !path.is_empty()) {
-            Some(path) => Ok(Self::Directory(path.into())),
-            None => Err(D::Error::custom("expected `file:DIRECTORY`, for example `file:/mnt/worm/doorward`")),
-        }
+        deserializer.deserialize_any(PlaceVisitor)
     }
 }
 
@@ -105,11 +190,11 @@ impl JsonSchema for Place {
         "CheckpointPlace".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let bucket = generator.subschema_for::<BucketPlace>();
         json_schema!({
-            "type": "string",
-            "pattern": "^file:.+",
-            "description": "A place for checkpoints and tiles: `file:DIRECTORY`."
+            "description": "A place for checkpoints and tiles: `file:DIRECTORY`, or a mapping with `s3`.",
+            "anyOf": [{ "type": "string", "pattern": "^file:.+" }, bucket]
         })
     }
 }
@@ -137,5 +222,52 @@ impl WitnessConfig {
         }
         let known = ["https://", "http://"].iter().any(|scheme| self.url.starts_with(scheme));
         (!known).then(|| ("checkpoints.witnesses.url", "an address with https:// is expected".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use doorward_settings::Document;
+
+    use super::*;
+
+    fn read(yaml: &str) -> Result<CheckpointsConfig, String> {
+        let document = Document::parse("doorward.yaml", yaml).map_err(|problem| problem.to_string())?;
+        let config: CheckpointsConfig =
+            document.root().deserialize().map_err(|problem| problem.to_string())?;
+        match config.problem() {
+            Some((key, text)) => Err(format!("{key}: {text}")),
+            None => Ok(config),
+        }
+    }
+
+    #[test]
+    fn places_are_directories_and_buckets() {
+        let key = "access_key_id: 'env:ID', secret_access_key: 'env:SECRET'";
+        let config =
+            read(&format!("to: ['file:a', {{ s3: {{ url: 's3://b/p', {key} }}, every: 1m }}]")).unwrap();
+        let config = config.relative_to(Path::new("/etc"));
+        let names: Vec<_> = config.to.iter().map(|place| (place.name(), place.every().as_secs())).collect();
+        assert_eq!(names, [("/etc/a".to_owned(), 0), ("s3://b/p".to_owned(), 60)]);
+        for (yaml, wanted) in [
+            ("to: ['a']".to_owned(), "expected `file:DIRECTORY`"),
+            ("to: ['s3://b/p']".to_owned(), "or a mapping with `s3`"),
+            ("to: [{ every: 1m }]".to_owned(), "s3"),
+            (
+                format!("to: [{{ s3: {{ url: 'ftp://b', {key} }} }}]"),
+                "checkpoints.to: place 1: s3.url: expected",
+            ),
+            (format!("to: [{{ every: 2h, s3: {{ url: 's3://b', {key} }} }}]"), "place 1: every: at most 1h"),
+            (
+                "to: [{ s3: { url: 's3://b', access_key_id: 'plain', secret_access_key: 'env:S' } }]"
+                    .to_owned(),
+                "not the secret itself",
+            ),
+            ("to: ['file:a', 'file:a']".to_owned(), "a stands there twice"),
+            ("to: ['file:a', 'file:b']\nquorum: 1".to_owned(), "there are fewer witnesses"),
+        ] {
+            let error = read(&yaml).unwrap_err();
+            assert!(error.contains(wanted), "{yaml}: {error}");
+        }
     }
 }

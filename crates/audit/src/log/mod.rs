@@ -11,10 +11,12 @@
 //! - the first leaf of each epoch commits the last checkpoint of the epoch before it;
 //! - nothing here stops the spool: when the log cannot be written, records wait in the spool.
 
+pub(crate) mod carry;
 pub mod config;
 pub(crate) mod journal;
 pub mod key;
 pub(crate) mod logger;
+pub mod place;
 pub mod publish;
 pub(crate) mod tally;
 pub mod verify;
@@ -33,7 +35,7 @@ use crate::spool::SegmentInfo;
 use crate::spool::files::Files;
 use crate::store::{HashTile, SignedCheckpoint, TooLarge};
 use journal::{Entry, LEAVES_PER_FILE};
-use publish::{Cosigner, Published};
+use publish::{Cosigner, Witnessing};
 
 /// Checkpoints that wait for the store at one time; between them the older ones are left out.
 const CHECKPOINTS_MAX: usize = 256;
@@ -80,6 +82,15 @@ struct Announced {
     before_us: Option<i64>,
 }
 
+/// What places outside the store have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    /// There is none, and no witness: nobody takes checkpoints there.
+    Nowhere,
+    /// All have these leaves of this epoch, and none of a later one.
+    Leaves { epoch: u64, count: u64 },
+}
+
 /// What the log thread shares with the shipper and the publisher.
 pub(crate) struct Log {
     pub(crate) files: Arc<dyn Files>,
@@ -93,15 +104,18 @@ pub(crate) struct Log {
     /// The newest checkpoint of the current epoch, for the publisher, which takes it.
     latest: Mutex<Option<Signed>>,
     pub(crate) signed: Condvar,
-    /// Leaves of the current epoch that the store has, and that places outside have.
+    /// Leaves of the current epoch that the store has.
     stored: Mutex<u64>,
-    published: Mutex<u64>,
+    /// Leaves that places outside have.
+    published: Mutex<Kept>,
+    /// The newest checkpoint of all: its epoch, its leaves, and when it was signed.
+    newest: Mutex<(u64, u64, i64)>,
     pub(crate) error: Mutex<Option<String>>,
     /// What is to be told before the store removes records by its size, and up to when it was told.
     announce: Mutex<Announced>,
     /// Who speaks to witnesses, once there is somebody.
     pub(crate) cosigner: OnceLock<Arc<dyn Cosigner>>,
-    pub(crate) publishing: Mutex<Published>,
+    pub(crate) witnessing: Mutex<Witnessing>,
 }
 
 impl Log {
@@ -116,11 +130,16 @@ impl Log {
             latest: Mutex::default(),
             signed: Condvar::new(),
             stored: Mutex::new(0),
-            published: Mutex::new(if publishes { 0 } else { u64::MAX }),
+            published: Mutex::new(if publishes {
+                Kept::Leaves { epoch: 0, count: 0 }
+            } else {
+                Kept::Nowhere
+            }),
+            newest: Mutex::default(),
             error: Mutex::default(),
             announce: Mutex::default(),
             cosigner: OnceLock::new(),
-            publishing: Mutex::default(),
+            witnessing: Mutex::default(),
         }
     }
 
@@ -205,7 +224,8 @@ impl Log {
         }
         waiting.push_back((signed.epoch, signed.checkpoint.clone()));
         drop(waiting);
-        if *self.published.lock() != u64::MAX {
+        *self.newest.lock() = (signed.epoch, signed.checkpoint.size, signed.checkpoint.signed_us);
+        if *self.published.lock() != Kept::Nowhere {
             *self.latest.lock() = Some(signed);
             self.signed.notify_all();
         }
@@ -236,14 +256,25 @@ impl Log {
         }
     }
 
-    /// Places outside have these leaves of the current epoch.
-    pub(crate) fn published(&self, leaves: u64) {
-        *self.published.lock() = leaves;
+    /// Places outside have these leaves of an epoch.
+    pub(crate) fn published(&self, epoch: u64, count: u64) {
+        *self.published.lock() = Kept::Leaves { epoch, count };
+    }
+
+    /// Leaves and time of the newest checkpoint, if it is of this epoch.
+    pub(crate) fn newest(&self, epoch: u64) -> Option<(u64, i64)> {
+        let (of, leaves, signed_us) = *self.newest.lock();
+        (of == epoch && signed_us != 0).then_some((leaves, signed_us))
     }
 
     /// Leaves of the current epoch that nobody needs to read again.
     fn free(&self) -> u64 {
-        (*self.stored.lock()).min(*self.published.lock())
+        let stored = *self.stored.lock();
+        match *self.published.lock() {
+            Kept::Nowhere => stored,
+            Kept::Leaves { epoch, count } if epoch == self.frontier().epoch => stored.min(count),
+            Kept::Leaves { .. } => 0,
+        }
     }
 
     /// The newest checkpoint, if there is one that was not taken yet.
@@ -261,7 +292,7 @@ impl Log {
 
     /// An epoch is over. `kept`: places outside have its last checkpoint already.
     fn over(&self, epoch: u64, checkpoint: SignedCheckpoint, edge: Vec<Tile>, kept: bool) {
-        let published = kept || *self.published.lock() == u64::MAX;
+        let published = kept || *self.published.lock() == Kept::Nowhere;
         self.finals.lock().insert(epoch, Final { checkpoint, edge, stored: false, published });
     }
 

@@ -1,31 +1,34 @@
-//! The publisher thread: carries checkpoints and tiles to places outside the store, and to witnesses.
+//! The publisher thread: asks the witnesses for cosignatures, and hands checkpoints to the carriers, one for each
+//! place outside the store.
 //!
 //! Constraints: it takes the newest checkpoint, and leaves out those that came while it was busy; a place or a
-//! witness that is away stops nothing but itself. Leaves are kept for it in the spool's directory until every place
-//! has them, but no more than [`LAG_MAX`] of them.
+//! witness that is away stops nothing but itself. Leaves are kept for places in the spool's directory until each
+//! has them, but no more than [`LAG_MAX`] of an epoch.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use doorward_tlog::checkpoint::Checkpoint;
-use doorward_tlog::note::{NOTE_MAX, Note, Signature, Vkey};
-use doorward_tlog::tile::{LEVELS, TileNodes};
+use doorward_tlog::note::{Note, Signature, Vkey};
+use doorward_tlog::tile::TileNodes;
 use doorward_tlog::tree;
 use doorward_tlog::witness::{AddCheckpoint, cosignatures};
 
-use super::config::{CheckpointsConfig, Place, WitnessConfig};
+pub use super::carry::PlaceStatus;
+use super::carry::{Cosigned, Desk};
+use super::config::{CheckpointsConfig, WitnessConfig};
 use super::{Log, Signed};
-use crate::spool::files::private;
 
 /// How often it looks around when nothing is signed.
 const TICK: Duration = Duration::from_millis(500);
 /// Leaves that are kept for a place that is away.
 const LAG_MAX: u64 = 64 * super::journal::LEAVES_PER_FILE;
+/// How long a witness that failed is left alone: at first, and at most.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long places may take for the last checkpoint, when the gateway stops.
+const LAST_WAIT: Duration = Duration::from_secs(10);
 
 /// Speaks to witnesses. Called from a thread of its own, and may block, for ten seconds at most.
 pub trait Cosigner: Send + Sync {
@@ -33,30 +36,73 @@ pub trait Cosigner: Send + Sync {
     fn post(&self, url: &str, body: String, dangerous_plaintext: bool) -> Result<(u16, String), String>;
 }
 
-/// How checkpoints fare outside the store.
+/// How the log of the current epoch and its checkpoints fare.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published {
+    /// The epoch.
+    pub epoch: u64,
+    /// Its leaves.
+    pub leaves: u64,
     /// Leaves of the newest checkpoint.
     pub signed: u64,
-    /// Leaves of the newest checkpoint that every place has.
-    pub kept: u64,
+    /// When it was signed, microseconds; 0 when none was.
+    pub signed_us: i64,
+    /// The places outside the store.
+    pub places: Vec<PlaceStatus>,
+    /// The witnesses.
+    pub witnesses: Vec<WitnessStatus>,
     /// Leaves of the newest checkpoint that enough witnesses have cosigned.
     pub witnessed: u64,
-    /// Witnesses that cosigned the newest checkpoint.
-    pub witnesses: usize,
-    /// What is in the way.
+}
+
+/// How a witness fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WitnessStatus {
+    /// Its name, as its key has it.
+    pub name: String,
+    /// Leaves of the current epoch that it has cosigned.
+    pub cosigned: u64,
+    /// Leaves under a checkpoint of the current epoch that it has not cosigned.
+    pub behind: u64,
+    /// Why it did not cosign the last checkpoint that it was asked to.
     pub error: Option<String>,
+}
+
+/// What the publisher says of the witnesses.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Witnessing {
+    /// Of each witness: its name, the epoch and leaves that it cosigned last, and its trouble.
+    pub(crate) witnesses: Vec<(String, (u64, u64), Option<String>)>,
+    /// The epoch and leaves of the newest checkpoint with enough cosignatures.
+    pub(crate) witnessed: (u64, u64),
+}
+
+impl Witnessing {
+    /// Leaves of an epoch: the number that goes with it, or none.
+    fn of(epoch: u64, (of, leaves): (u64, u64)) -> u64 {
+        if of == epoch { leaves } else { 0 }
+    }
+
+    pub(crate) fn status(&self, epoch: u64, signed: u64) -> (Vec<WitnessStatus>, u64) {
+        let status = |(name, cosigned, error): &(String, (u64, u64), Option<String>)| {
+            let cosigned = Self::of(epoch, *cosigned);
+            let behind = signed.saturating_sub(cosigned);
+            WitnessStatus { name: name.clone(), cosigned, behind, error: error.clone() }
+        };
+        (self.witnesses.iter().map(status).collect(), Self::of(epoch, self.witnessed))
+    }
 }
 
 /// The publisher's own state; [`Publisher::run`] is its thread.
 pub(crate) struct Publisher {
     log: Arc<Log>,
-    gateway_id: Arc<str>,
-    places: Vec<PathBuf>,
-    /// Leaves that each place has, by epoch.
-    kept: Vec<BTreeMap<u64, u64>>,
+    desks: Vec<Arc<Desk>>,
     witnesses: Vec<Witness>,
     quorum: usize,
+    /// The newest checkpoint.
+    newest: Option<Signed>,
+    /// Epochs that are over whose last checkpoint was handed to the carriers.
+    handed: BTreeSet<u64>,
 }
 
 struct Witness {
@@ -64,137 +110,182 @@ struct Witness {
     key: Option<Vkey>,
     /// Leaves that it has cosigned, by epoch.
     seen: BTreeMap<u64, u64>,
+    /// Its last cosignature: the epoch, the leaves, and what it signed.
+    last: Option<(u64, u64, Signature)>,
+    error: Option<String>,
+    /// It is not asked before.
+    not_before: Instant,
+    retry: Duration,
 }
 
 impl Publisher {
-    pub(crate) fn new(log: Arc<Log>, gateway_id: Arc<str>, config: &CheckpointsConfig) -> Self {
-        let places: Vec<PathBuf> = config.to.iter().map(|Place::Directory(path)| path.clone()).collect();
+    pub(crate) fn new(log: Arc<Log>, desks: Vec<Arc<Desk>>, config: &CheckpointsConfig) -> Self {
         let witness = |config: &WitnessConfig| Witness {
             key: Vkey::parse(&config.vkey).ok(),
             config: config.clone(),
             seen: BTreeMap::new(),
+            last: None,
+            error: None,
+            not_before: Instant::now(),
+            retry: RETRY_MIN,
         };
         Self {
             log,
-            gateway_id,
-            kept: vec![BTreeMap::new(); places.len()],
-            places,
+            desks,
             witnesses: config.witnesses.iter().map(witness).collect(),
             quorum: config.quorum(),
+            newest: None,
+            handed: BTreeSet::new(),
         }
     }
 
-    /// Works while `going` says so; at the end it takes what was signed last.
+    /// Works while `going` says so; at the end it sees that what was signed last is carried, but not for long.
     pub(crate) fn run(mut self, going: &AtomicBool) {
         loop {
             let last = !going.load(Ordering::Relaxed);
             let wait = if last { Duration::ZERO } else { TICK };
             let latest = self.log.take_latest(wait);
-            self.finish_epochs();
-            if let Some(signed) = &latest {
-                self.publish(signed);
-                let least = self.kept.iter().map(|kept| kept.get(&signed.epoch).copied().unwrap_or(0)).min();
-                let size = signed.checkpoint.size;
-                self.log.published(least.unwrap_or(size).max(size.saturating_sub(LAG_MAX)));
+            for (epoch, over) in self.log.finals() {
+                if !over.published && self.handed.insert(epoch) {
+                    self.publish(&Signed { epoch, checkpoint: over.checkpoint, edge: over.edge });
+                }
             }
+            if latest.is_some() {
+                self.newest = latest;
+                self.publish_newest();
+            } else if self.may_get_more() {
+                self.publish_newest();
+            }
+            if last {
+                self.end();
+            }
+            self.collect();
             if last {
                 return;
             }
         }
     }
 
-    /// The last checkpoints of epochs that are over.
-    fn finish_epochs(&mut self) {
-        for (epoch, last) in self.log.finals() {
-            if last.published {
-                continue;
-            }
-            let signed = Signed { epoch, checkpoint: last.checkpoint.clone(), edge: last.edge.clone() };
-            if self.publish(&signed)
-                && let Err(error) = self.log.done(epoch, |last| last.published = true)
-            {
-                tracing::warn!(epoch, %error, "the log of an epoch that is over could not be removed");
-            }
+    /// Whether a witness that has not cosigned the newest checkpoint may do so by now.
+    fn may_get_more(&self) -> bool {
+        let Some(signed) = &self.newest else { return false };
+        let lacks = |witness: &Witness| witness.cosignature(signed.epoch, signed.checkpoint.size).is_none();
+        self.witnesses.iter().any(|witness| lacks(witness) && Instant::now() >= witness.not_before)
+    }
+
+    fn publish_newest(&mut self) {
+        if let Some(signed) = self.newest.clone() {
+            self.publish(&signed);
         }
     }
 
-    /// Brings a checkpoint to the witnesses and to all places. Whether each place has it.
-    fn publish(&mut self, signed: &Signed) -> bool {
-        let mut errors = Vec::new();
-        let cosigned = self.cosign(signed, &mut errors);
+    /// Waits for the carriers' last tries.
+    fn end(&self) {
+        let deadline = Instant::now() + LAST_WAIT;
+        self.desks.iter().for_each(|desk| desk.end());
+        let late = self.desks.iter().filter(|desk| !desk.wait_for_end(deadline)).count();
+        if late > 0 {
+            tracing::warn!(
+                places = late,
+                "the last checkpoint is not kept everywhere; the next start sees to it"
+            );
+        }
+    }
+
+    /// Looks how far the places are, and lets go of what all of them have.
+    fn collect(&mut self) {
+        for (epoch, over) in self.log.finals() {
+            let there = self.desks.iter().all(|desk| desk.kept(epoch) >= over.size());
+            if over.published || !there || !self.handed.contains(&epoch) {
+                continue;
+            }
+            if let Err(error) = self.log.done(epoch, |over| over.published = true) {
+                tracing::warn!(epoch, %error, "the log of an epoch that is over could not be removed");
+                continue;
+            }
+            self.handed.remove(&epoch);
+            self.desks.iter().for_each(|desk| desk.forget(epoch));
+        }
+        if let Some(Signed { epoch, checkpoint, .. }) = &self.newest {
+            let least = self.desks.iter().map(|desk| desk.kept(*epoch)).min().unwrap_or(checkpoint.size);
+            self.log.published(*epoch, least.max(checkpoint.size.saturating_sub(LAG_MAX)));
+        }
+    }
+
+    /// Brings a checkpoint to the witnesses, and hands it to the carriers.
+    fn publish(&mut self, signed: &Signed) {
+        let cosigned = self.cosign(signed);
         let mut checkpoint = signed.checkpoint.clone();
         for signature in &cosigned {
             checkpoint.note.push_str(&signature.to_string());
         }
-        let mut everywhere = true;
-        for (place, kept) in self.places.iter().zip(&mut self.kept) {
-            let dir = place.join(&*self.gateway_id).join(signed.epoch.to_string());
-            let from = match kept.get(&signed.epoch) {
-                Some(from) => Ok(*from),
-                None => size_at(&dir),
-            };
-            let done = from.and_then(|from| put(&self.log, &dir, signed, from, &checkpoint.note));
-            match done {
-                Ok(()) => drop(kept.insert(signed.epoch, signed.checkpoint.size)),
-                Err(error) => {
-                    everywhere = false;
-                    errors.push(format!("{}: {error}", place.display()));
-                }
-            }
-        }
-        let mut status = self.log.publishing.lock();
-        status.signed = checkpoint.size;
-        status.witnesses = cosigned.len();
-        if everywhere {
-            status.kept = checkpoint.size;
-        }
+        let mut witnessing = self.log.witnessing.lock();
+        witnessing.witnesses = self.witnesses.iter().map(Witness::status).collect();
         if cosigned.len() >= self.quorum {
-            status.witnessed = checkpoint.size;
+            witnessing.witnessed = (signed.epoch, checkpoint.size);
         }
-        let error = (!errors.is_empty()).then(|| errors.join("; "));
-        if let Some(error) = error.as_ref().filter(|error| status.error.as_ref() != Some(error)) {
-            tracing::warn!(%error, "a checkpoint could not be kept everywhere");
-        }
-        status.error = error;
-        drop(status);
+        drop(witnessing);
+        let carried = Arc::new(Cosigned { signed: signed.clone(), note: checkpoint.note.clone() });
+        self.desks.iter().for_each(|desk| desk.hand(carried.clone()));
         if !cosigned.is_empty() {
             self.log.cosigned(signed.epoch, checkpoint);
         }
-        everywhere
     }
 
     /// Asks all witnesses at once.
-    fn cosign(&mut self, signed: &Signed, errors: &mut Vec<String>) -> Vec<Signature> {
-        let Some(cosigner) = self.log.cosigner.get().cloned() else {
-            if !self.witnesses.is_empty() {
-                errors.push("nobody speaks to the witnesses yet".to_owned());
-            }
-            return Vec::new();
-        };
+    fn cosign(&mut self, signed: &Signed) -> Vec<Signature> {
+        let cosigner = self.log.cosigner.get().cloned();
         let log = &*self.log;
-        let answers = std::thread::scope(|scope| {
-            let asked: Vec<_> = self
-                .witnesses
-                .iter_mut()
-                .map(|witness| {
-                    let cosigner = &*cosigner;
-                    scope.spawn(move || (witness.config.url.clone(), witness.ask(log, cosigner, signed)))
-                })
-                .collect();
-            asked.into_iter().filter_map(|asked| asked.join().ok()).collect::<Vec<_>>()
-        });
-        let mut cosigned = Vec::new();
-        for (url, answer) in answers {
-            match answer {
-                Ok(signature) => cosigned.push(signature),
-                Err(error) => errors.push(format!("witness {url}: {error}")),
+        std::thread::scope(|scope| {
+            for witness in &mut self.witnesses {
+                let cosigner = cosigner.as_deref();
+                scope.spawn(move || witness.asked(log, cosigner, signed));
             }
-        }
-        cosigned
+        });
+        let size = signed.checkpoint.size;
+        self.witnesses.iter().filter_map(|witness| witness.cosignature(signed.epoch, size)).cloned().collect()
     }
 }
 
 impl Witness {
+    /// Its cosignature of a checkpoint, if it has given one.
+    fn cosignature(&self, epoch: u64, size: u64) -> Option<&Signature> {
+        let (of, leaves, signature) = self.last.as_ref()?;
+        (*of == epoch && *leaves == size).then_some(signature)
+    }
+
+    fn status(&self) -> (String, (u64, u64), Option<String>) {
+        let name = self.key.as_ref().map_or_else(|| self.config.url.clone(), |key| key.name().to_owned());
+        let cosigned = self.last.as_ref().map_or((0, 0), |(epoch, size, _)| (*epoch, *size));
+        (name, cosigned, self.error.clone())
+    }
+
+    /// Asks for a cosignature, unless there is one, or it was away just now.
+    fn asked(&mut self, log: &Log, cosigner: Option<&dyn Cosigner>, signed: &Signed) {
+        let size = signed.checkpoint.size;
+        if self.cosignature(signed.epoch, size).is_some() || Instant::now() < self.not_before {
+            return;
+        }
+        let answer = match cosigner {
+            Some(cosigner) => self.ask(log, cosigner, signed),
+            None => Err("nobody speaks to the witnesses yet".to_owned()),
+        };
+        match answer {
+            Ok(signature) => {
+                self.last = Some((signed.epoch, size, signature));
+                (self.error, self.retry) = (None, RETRY_MIN);
+            }
+            Err(error) => {
+                if self.error.as_ref() != Some(&error) {
+                    tracing::warn!(witness = self.config.url, %error, "a checkpoint is not cosigned");
+                }
+                self.error = Some(error);
+                self.not_before = Instant::now() + self.retry;
+                self.retry = (self.retry * 2).min(RETRY_MAX);
+            }
+        }
+    }
+
     /// Asks for a cosignature; once more when the witness has seen another size than we thought.
     fn ask(&mut self, log: &Log, cosigner: &dyn Cosigner, signed: &Signed) -> Result<Signature, String> {
         let key = self.key.clone().ok_or("its key cannot be read")?;
@@ -231,62 +322,4 @@ impl Witness {
         }
         Err("it does not agree about what it has seen".to_owned())
     }
-}
-
-/// Leaves of the checkpoint that is in a log's directory.
-fn size_at(dir: &Path) -> io::Result<u64> {
-    let path = dir.join("checkpoint");
-    match fs::metadata(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-        Ok(found) if found.len() > NOTE_MAX as u64 => {
-            return Err(io::Error::other("its checkpoint is too long"));
-        }
-        Ok(_) => {}
-    }
-    let note = Note::parse(&fs::read_to_string(&path)?).map_err(io::Error::other)?;
-    Ok(Checkpoint::parse(&note.text).map_err(io::Error::other)?.size)
-}
-
-/// Writes the tiles that are new since `from`, and then the checkpoint.
-fn put(log: &Log, dir: &Path, signed: &Signed, from: u64, note: &str) -> io::Result<()> {
-    let size = signed.checkpoint.size;
-    if from > size {
-        return Err(io::Error::other(format!(
-            "there is a checkpoint of {from} leaves, and the log has {size}: two gateways of one name?"
-        )));
-    }
-    for level in 0..LEVELS {
-        let tiles = |size: u64| size.checked_shr(8 * (u32::from(level) + 1)).unwrap_or(0);
-        for index in tiles(from)..tiles(size) {
-            // What nobody has any more was kept no longer for a place that was away.
-            let Some(hashes) = log.any_tile(signed, level, index)? else { continue };
-            let tile = doorward_tlog::tile::Tile { level, index, hashes };
-            let path = dir.join(tile.path());
-            put_file(&path, &tile.bytes())?;
-            let mut partial = path.into_os_string();
-            partial.push(".p");
-            match fs::remove_dir_all(PathBuf::from(partial)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-        }
-    }
-    for tile in &signed.edge {
-        put_file(&dir.join(tile.path()), &tile.bytes())?;
-    }
-    put_file(&dir.join("checkpoint"), note.as_bytes())
-}
-
-/// Puts a file in place: all of it or nothing, durably.
-pub(super) fn put_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let draft = path.with_extension("new");
-    let mut file = private(OpenOptions::new().write(true).create(true).truncate(true)).open(&draft)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(&draft, path)?;
-    File::open(folder)?.sync_all()
 }

@@ -13,7 +13,7 @@ use doorward_tlog::tree::{consistent, empty_root, leaf_hash};
 use doorward_tlog::witness::AddCheckpoint;
 use parking_lot::Mutex;
 
-use super::publish::put_file;
+use super::place::put_file;
 use crate::row::hex_text;
 use crate::spool::files::make_private;
 

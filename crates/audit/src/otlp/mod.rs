@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::config::OtlpConfig;
-pub use crate::sinks::transport::Transport;
+pub use crate::transport::Transport;
 
 /// Calls that wait for the collector.
 pub const QUEUE_MAX: usize = 8_192;

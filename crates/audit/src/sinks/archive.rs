@@ -16,10 +16,10 @@ use serde_json::Value as Json;
 use tokio::runtime::Handle;
 
 use super::format::Formatter;
-use super::s3::Bucket;
 use super::tail::Entry;
-use super::transport::Transport;
 use super::worker::{Moment, Receiver, Taken, Trouble};
+use crate::s3::{self, Bucket};
+use crate::transport::Transport;
 
 /// An object is written when it has grown to this.
 const OBJECT_BYTES: usize = 16 << 20;
@@ -62,7 +62,8 @@ impl Archive {
             "{}/{:016x}/{:016x}-{:016x}.jsonl.gz",
             object.gateway_id, object.epoch, object.first, object.last
         );
-        let put = self.bucket.put(&*self.transport, &key, "application/gzip", bytes, SystemClock.now());
+        let object = s3::Object { key: &key, content_type: "application/gzip", bytes };
+        let put = self.bucket.put(&*self.transport, object, SystemClock.now());
         self.runtime.block_on(put).map_err(|error| Trouble::Away(error.to_string()))
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use doorward_core::{BoxFuture, Secret};
 use parking_lot::Mutex;
 
-use super::transport::{Answer, Transport};
+use crate::transport::{Answer, Transport};
 
 #[derive(Default)]
 pub(crate) struct Collector {
@@ -44,6 +44,14 @@ impl Transport for Collector {
         _: &'a str,
         _: &'a [(String, Secret)],
         _: Vec<u8>,
+    ) -> BoxFuture<'a, Result<Answer, String>> {
+        Box::pin(async { Err("a collector takes posts".to_owned()) })
+    }
+    fn get<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a [(String, Secret)],
+        _: usize,
     ) -> BoxFuture<'a, Result<Answer, String>> {
         Box::pin(async { Err("a collector takes posts".to_owned()) })
     }

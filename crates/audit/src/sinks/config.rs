@@ -8,7 +8,7 @@ use doorward_settings::{ByteSize, HumanDuration, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::s3::{S3Config, check_url};
+use crate::s3::{S3Config, check_url};
 
 /// The most sinks.
 pub const SINKS_MAX: usize = 16;
@@ -116,7 +116,7 @@ pub struct ArchiveConfig {
     /// Where objects go: `https://s3.eu-west-1.amazonaws.com/BUCKET/PREFIX`, or `s3://BUCKET/PREFIX`.
     pub url: String,
     /// The region that signatures name.
-    #[serde(default = "super::s3::default_region")]
+    #[serde(default = "crate::s3::default_region")]
     pub region: String,
     /// The id of the access key; a secret reference.
     pub access_key_id: SecretRef,

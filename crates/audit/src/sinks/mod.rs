@@ -22,14 +22,12 @@ pub mod ocsf;
 mod otlp_logs;
 pub(crate) mod retained;
 mod row;
-pub mod s3;
 pub(crate) mod start;
 mod stdout;
 mod syslog;
 mod tail;
 #[cfg(test)]
 mod tests;
-pub mod transport;
 mod worker;
 
 pub use config::SinkConfig;

@@ -10,8 +10,8 @@ use tokio::runtime::Handle;
 use super::config::Format;
 use super::format::{Formatter, Gravity, at_us};
 use super::tail::Entry;
-use super::transport::Transport;
 use super::worker::{Moment, Receiver, Taken, Trouble};
+use crate::transport::Transport;
 
 /// Sends a request for each batch.
 pub(crate) struct OtlpLogs {

@@ -17,14 +17,14 @@ use super::config::SinkConfig;
 use super::format::Formatter;
 use super::otlp_logs::{OtlpLogs, logs_url};
 use super::retained::{FOLDER, Retained};
-use super::s3::Bucket;
 use super::stdout::Stdout;
 use super::syslog::Syslog;
 use super::tail::{Position, Tail};
-use super::transport::Transport;
 use super::worker::{BATCH_ROWS, Ending, Progress, Receiver, Worker, cursor_name};
+use crate::s3::Bucket;
 use crate::spool::Shared;
 use crate::spool::files::{Directory, Files};
+use crate::transport::Transport;
 
 /// The longest text of a cursor file.
 const CURSOR_BYTES_MAX: usize = 256;

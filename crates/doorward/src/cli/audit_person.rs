@@ -8,6 +8,7 @@ use doorward_audit::personal::Person;
 use doorward_audit::personal::open::{Found, Opener, Whom};
 use uuid::Uuid;
 
+use super::places;
 use crate::config::Config;
 
 /// The most bytes of `/etc/passwd` that are looked through.
@@ -82,7 +83,9 @@ pub(super) fn keys(config: &Config) -> anyhow::Result<Opener> {
 
 /// Where the command's deeds are recorded.
 pub(super) fn deeds(config: &Config) -> anyhow::Result<Deeds> {
-    Ok(Deeds::open(&config.root.audit(), &operator(), &config.root.environment, &config.digest)?)
+    let deeds = Deeds::open(&config.root.audit(), &operator(), &config.root.environment, &config.digest)?;
+    places::reach(config, &deeds)?;
+    Ok(deeds)
 }
 
 /// Who gives the command, as the operating system tells it: `root@db1`.

@@ -7,8 +7,8 @@ use anyhow::Context;
 use doorward_audit::log::verify;
 use doorward_audit::query::Timeline;
 
-use super::audit_verify::{evidence, outside};
-use super::{EXIT_NOTHING, out};
+use super::audit_verify::evidence;
+use super::{EXIT_NOTHING, out, places};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -18,6 +18,9 @@ pub(super) struct Args {
     /// The directory for the bundles, one `ID-ACTION.tlog-proof` for each action; the default is standard output.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Leaves out the places in `checkpoints.to`.
+    #[arg(long)]
+    store_only: bool,
 }
 
 pub(super) fn run(config: &Config, timeline: &Timeline, args: &Args) -> anyhow::Result<ExitCode> {
@@ -27,9 +30,9 @@ pub(super) fn run(config: &Config, timeline: &Timeline, args: &Args) -> anyhow::
         return Ok(ExitCode::from(EXIT_NOTHING));
     }
     let mut evidence = evidence(config)?;
-    let outside = outside(config, &[]);
+    let places = places::open(config, &[], args.store_only)?;
     for row in &rows {
-        let bundle = verify::prove(&mut *evidence, &outside, row)?.to_string();
+        let bundle = verify::prove(&mut *evidence, &places.open, row)?.to_string();
         match &args.out {
             None => out(&bundle)?,
             Some(dir) => {

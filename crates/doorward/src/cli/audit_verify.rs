@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use doorward_audit::log::config::Place;
 use doorward_audit::log::verify::{
     self, Evidence, Finding, LogId, PostgresEvidence, Proved, Report, Scope, SqliteEvidence,
 };
@@ -14,7 +13,7 @@ use doorward_tlog::checkpoint::Checkpoint;
 use doorward_tlog::note::{Note, Vkey};
 use serde_json::{Value, json};
 
-use super::{EXIT_TAMPERED, note, out};
+use super::{EXIT_TAMPERED, note, out, places};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -35,6 +34,9 @@ pub(super) struct Args {
     /// given again.
     #[arg(long, value_name = "DIR")]
     checkpoints: Vec<PathBuf>,
+    /// Leaves out the places in `checkpoints.to`.
+    #[arg(long)]
+    store_only: bool,
     /// The public keys of logs, one a line, as `doorward audit key` prints them; may be given again. Without it the
     /// store's own word is taken for the keys.
     #[arg(long, value_parser = vkey, value_delimiter = '\n')]
@@ -59,6 +61,9 @@ pub(super) struct ConsistencyArgs {
     /// The public key of the log, or the keys of several; without it the store's own word is taken for it.
     #[arg(long, value_parser = vkey, value_delimiter = '\n')]
     vkey: Vec<Vkey>,
+    /// Leaves out the places in `checkpoints.to`.
+    #[arg(long)]
+    store_only: bool,
 }
 
 fn vkey(text: &str) -> Result<Vkey, String> {
@@ -75,24 +80,17 @@ pub(super) fn evidence(config: &Config) -> anyhow::Result<Box<dyn Evidence>> {
     }
 }
 
-/// Directories outside the store that the configuration names, and others.
-pub(super) fn outside(config: &Config, more: &[PathBuf]) -> Vec<PathBuf> {
-    let configured = config.root.checkpoints.to.iter().filter_map(|place| match place {
-        Place::Directory(path) => path.is_dir().then(|| path.clone()),
-    });
-    configured.chain(more.iter().cloned()).collect()
-}
-
 pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.bundle {
         return bundle(path, args);
     }
+    let places = places::open(config, &args.checkpoints, args.store_only)?;
     let scope = Scope {
         gateway_id: args.gateway.clone(),
         epoch: args.epoch,
         since_us: args.since.map(Timestamp::micros),
         until_us: args.until.map(Timestamp::micros),
-        outside: outside(config, &args.checkpoints),
+        outside: places.open.clone(),
         keys: args.vkey.clone(),
         now_us: SystemClock.now().micros(),
     };
@@ -138,7 +136,8 @@ pub(super) fn consistency(config: &Config, args: &ConsistencyArgs) -> anyhow::Re
     let of_origin = |log: &LogId| a.origin.ends_with(&format!("/{}/{}", log.gateway_id, log.epoch));
     let found = evidence.logs()?.into_iter().find(of_origin);
     let log = found.with_context(|| format!("the store has no log {}", a.origin))?;
-    let holds = verify::consistency(&mut *evidence, &log, &outside(config, &[]), [&a, &b])?;
+    let places = places::open(config, &[], args.store_only)?;
+    let holds = verify::consistency(&mut *evidence, &log, &places.open, [&a, &b])?;
     if holds == [true, true] {
         out(&format!("consistent: {} leaves, and {} leaves of the same log\n", a.size, b.size))?;
         return Ok(ExitCode::SUCCESS);

@@ -15,6 +15,7 @@ mod audit_verify;
 mod check;
 mod doctor;
 mod explain;
+mod places;
 mod schema;
 mod serve;
 mod spool;

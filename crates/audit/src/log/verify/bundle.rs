@@ -1,6 +1,6 @@
 //! Proof bundles: one row, where it is in the log, and the checkpoint that counts it. Checked without the store.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use doorward_tlog::checkpoint::Checkpoint;
 use doorward_tlog::note::{Note, Vkey};
@@ -14,6 +14,7 @@ use super::walk::Tiles;
 use super::{Evidence, LogId, VerifyError, What, class_of, signed_by};
 use crate::columns::{COLUMNS, Type, position};
 use crate::leaf::{FIELDS_MAX, Field, Hasher};
+use crate::log::place::Objects;
 use crate::query::{Cell, Row};
 use crate::store::GAP_LETTER;
 use crate::wire::Gap;
@@ -135,7 +136,11 @@ impl Nodes for Leaves {
 }
 
 /// Makes the bundle of one row, as the store keeps it.
-pub fn prove(evidence: &mut dyn Evidence, outside: &[PathBuf], row: &Row) -> Result<Bundle, BundleError> {
+pub fn prove(
+    evidence: &mut dyn Evidence,
+    outside: &[Arc<dyn Objects>],
+    row: &Row,
+) -> Result<Bundle, BundleError> {
     let place = |name| row.int(name).map(i64::cast_unsigned).ok_or(BundleError::NotLogged);
     let (epoch, index) = (place("epoch")?, place("log_index")?);
     let gateway_id = row.text("gateway_id").ok_or(BundleError::NotLogged)?.to_owned();

@@ -18,7 +18,6 @@ mod walk;
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec;
 
@@ -34,6 +33,7 @@ pub use sqlite::SqliteEvidence;
 
 use super::journal::LOGGED;
 use super::logger::{EPOCH_NOTE, FOR_EVER, origin};
+use super::place::{Objects, PlaceError, larger};
 use super::tally::{Tally, class_of};
 use crate::retention::CLASSES;
 use expiry::{Expiry, Keep};
@@ -68,14 +68,9 @@ pub enum VerifyError {
         "the login {0} does not see every record, and those that it does not see would count as missing: give it the scope of all environments and groups"
     )]
     Scope(String),
-    /// A file cannot be read.
-    #[error("{path}: {cause}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        cause: std::io::Error,
-    },
+    /// A place outside the store cannot be read.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// A note or a key is not one.
     #[error("{0}: {1}")]
     Note(String, NoteError),
@@ -187,8 +182,8 @@ pub struct Scope {
     pub since_us: Option<i64>,
     /// Findings of rows that began later are left out.
     pub until_us: Option<i64>,
-    /// Directories with checkpoints and tiles that were kept outside the store.
-    pub outside: Vec<PathBuf>,
+    /// Places with checkpoints and tiles that were kept outside the store.
+    pub outside: Vec<Arc<dyn Objects>>,
     /// The keys that checkpoints must be signed by. Without any, the key that each log names in its first leaf
     /// is taken, which whoever rewrote the whole store has chosen.
     pub keys: Vec<Vkey>,
@@ -393,10 +388,9 @@ fn checkpoints(
     let store: Arc<str> = "the store".into();
     let mut notes: Vec<(String, Arc<str>)> =
         evidence.checkpoints(log)?.into_iter().map(|(_, note)| (note, store.clone())).collect();
-    for dir in &scope.outside {
-        let path = log_dir(dir, log).join("checkpoint");
-        if let Some(note) = read_text(&path)? {
-            notes.push((note, path.display().to_string().into()));
+    for place in &scope.outside {
+        for (key, note) in outside_notes(&**place, log)? {
+            notes.push((note, format!("{}/{key}", place.name()).into()));
         }
     }
     let mut known = Vec::new();
@@ -457,61 +451,59 @@ fn forks(log: &LogId, known: &mut [Known], report: &mut Report) {
     }
 }
 
-/// The directory of a log below a place outside.
-pub(crate) fn log_dir(dir: &Path, log: &LogId) -> PathBuf {
-    dir.join(&log.gateway_id).join(log.epoch.to_string())
+/// Where a log is, below a place outside.
+fn log_folder(log: &LogId) -> String {
+    format!("{}/{}", log.gateway_id, log.epoch)
+}
+
+/// The checkpoints that a place has of a log: the newest, and those by size that are newer than what calls itself
+/// the newest. There are none, unless somebody put an older one in its place.
+fn outside_notes(place: &dyn Objects, log: &LogId) -> Result<Vec<(String, String)>, VerifyError> {
+    /// The most checkpoints that are read beside the newest: the last ones.
+    const MORE_MAX: usize = 16;
+    let folder = log_folder(log);
+    let newest = format!("{folder}/checkpoint");
+    let read = |key: String| -> Result<Option<(String, String)>, VerifyError> {
+        // What is no text is no checkpoint, and is told as one that is not signed.
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(place.read(&key, NOTE_MAX)?.map(|bytes| (key, text(bytes))))
+    };
+    let mut notes: Vec<_> = read(newest)?.into_iter().collect();
+    let size = notes.first().and_then(|(_, note)| size_of(note)).unwrap_or(0);
+    let more = larger(place, &folder, size)?;
+    for key in more.into_iter().rev().take(MORE_MAX) {
+        notes.extend(read(key)?);
+    }
+    Ok(notes)
+}
+
+/// Leaves that a checkpoint says it counts.
+fn size_of(note: &str) -> Option<u64> {
+    Some(Checkpoint::parse(&Note::parse(note).ok()?.text).ok()?.size)
 }
 
 /// The logs that places outside have.
-fn outside_logs(dirs: &[PathBuf]) -> Result<Vec<LogId>, VerifyError> {
+fn outside_logs(places: &[Arc<dyn Objects>]) -> Result<Vec<LogId>, VerifyError> {
     let mut logs = Vec::new();
-    for dir in dirs {
-        for gateway in entries(dir)? {
-            let gateway_id = name(&gateway);
-            let epochs = entries(&gateway)?.into_iter().filter(|path| path.join("checkpoint").is_file());
-            let epochs = epochs.filter_map(|path| name(&path).parse().ok());
-            logs.extend(epochs.map(|epoch| LogId { gateway_id: gateway_id.clone(), epoch }));
+    for place in places {
+        for gateway_id in place.folders("")? {
+            for epoch in place.folders(&gateway_id)? {
+                let Ok(epoch) = epoch.parse() else { continue };
+                let log = LogId { gateway_id: gateway_id.clone(), epoch };
+                if !outside_notes(&**place, &log)?.is_empty() {
+                    logs.push(log);
+                }
+            }
         }
     }
     Ok(logs)
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>, VerifyError> {
-    let failed = |cause| VerifyError::File { path: dir.display().to_string(), cause };
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if path.is_dir() {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-/// A small text; `None` when there is no such file.
-pub(crate) fn read_text(path: &Path) -> Result<Option<String>, VerifyError> {
-    let failed = |cause| VerifyError::File { path: path.display().to_string(), cause };
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(error)),
-        Ok(found) if found.len() > NOTE_MAX as u64 => {
-            return Err(failed(std::io::Error::other("it is too long for a checkpoint")));
-        }
-        Ok(_) => {}
-    }
-    std::fs::read_to_string(path).map(Some).map_err(failed)
 }
 
 /// Whether two checkpoints are of one log that only grew: both roots are made again from what is kept.
 pub fn consistency(
     evidence: &mut dyn Evidence,
     log: &LogId,
-    outside: &[PathBuf],
+    outside: &[Arc<dyn Objects>],
     checkpoints: [&Checkpoint; 2],
 ) -> Result<[bool; 2], VerifyError> {
     let mut holds = [false; 2];

@@ -12,6 +12,7 @@ use crate::Audit;
 use crate::config::{AuditConfig, Retention, RetentionClasses};
 use crate::log::config::Place;
 use crate::log::journal::{Entry, Journal};
+use crate::log::place;
 use crate::log::tally::Tag;
 use crate::spool::files::Directory;
 use crate::spool::model::record;
@@ -58,7 +59,7 @@ impl Scene {
         store.execute("VACUUM INTO ?1", [copy.to_string_lossy()]).unwrap();
         Connection::open(&copy).unwrap().execute_batch(sql).unwrap();
         let scope = Scope {
-            outside: vec![self.dir.path().join("outside")],
+            outside: vec![place::open(&self.config.checkpoints.to[0], None).unwrap()],
             keys: crate::log::key::public_keys(&self.config).unwrap(),
             now_us: SystemClock.now().micros(),
             ..Scope::default()

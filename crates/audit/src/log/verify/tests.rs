@@ -1,6 +1,7 @@
 //! Both kinds of store give back what was logged; what retention may remove leaves a log that holds.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::time::Duration;
 
 use doorward_tlog::checkpoint::Checkpoint;

@@ -1,7 +1,7 @@
 //! One log, place by place.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use doorward_tlog::Hash;
 use doorward_tlog::tile::{self, TILE};
@@ -11,8 +11,9 @@ use uuid::Uuid;
 use super::expiry::{Expiry, Explained, KINDS, OTHER, spans, unexplained};
 use super::{
     Evidence, FINDINGS_MAX, Finding, Item, Kind, Known, LogId, Report, Scope, UNSIGNED_US, VerifyError, What,
-    log_dir,
+    log_folder, outside_notes, size_of,
 };
+use crate::log::place::{Objects, PlaceError};
 
 /// A row may be so far behind the last checkpoint and the row before it, and no farther.
 const AHEAD_MAX: u64 = 1 << 24;
@@ -58,7 +59,7 @@ pub(super) fn walk(
 pub(super) fn roots(
     evidence: &mut dyn Evidence,
     log: &LogId,
-    outside: &[PathBuf],
+    outside: &[Arc<dyn Objects>],
     largest: u64,
     each: &mut dyn FnMut(u64, &dyn Fn() -> Hash),
 ) -> Result<(), VerifyError> {
@@ -100,21 +101,25 @@ impl Tiles {
     pub(super) fn read(
         evidence: &mut dyn Evidence,
         log: &LogId,
-        outside: &[PathBuf],
+        outside: &[Arc<dyn Objects>],
         largest: u64,
     ) -> Result<Self, VerifyError> {
-        let mut leaves = HashMap::new();
-        for index in 0..largest.div_ceil(256) {
-            let width = tile::width(largest, 0, index);
-            let mut hashes = outside_tile(outside, log, index);
-            if hashes.len() < width {
-                let stored = evidence.tile(log, index)?;
-                if stored.len() > hashes.len() {
-                    hashes = stored;
+        let mut leaves: HashMap<u64, Vec<Hash>> = HashMap::new();
+        for place in outside {
+            for (index, hashes) in outside_tiles(&**place, log, largest)? {
+                let widest = leaves.entry(index).or_default();
+                if hashes.len() > widest.len() {
+                    *widest = hashes;
                 }
             }
-            if !hashes.is_empty() {
-                leaves.insert(index, hashes);
+        }
+        for index in 0..largest.div_ceil(256) {
+            let known = leaves.get(&index).map_or(0, Vec::len);
+            if known < tile::width(largest, 0, index) {
+                let stored = evidence.tile(log, index)?;
+                if stored.len() > known {
+                    leaves.insert(index, stored);
+                }
             }
         }
         Ok(Self { leaves })
@@ -125,25 +130,49 @@ impl Tiles {
     }
 }
 
-/// The widest of the tiles that places outside have.
-fn outside_tile(outside: &[PathBuf], log: &LogId, index: u64) -> Vec<Hash> {
-    let mut widest = Vec::new();
-    for dir in outside {
-        let path = log_dir(dir, log).join(tile::path(0, index, TILE));
-        let partial = path.with_extension("p");
-        let widths = std::fs::read_dir(&partial).into_iter().flatten().flatten();
-        let widths = widths.filter_map(|entry| entry.file_name().to_str()?.parse::<usize>().ok());
-        let candidates = widths.max().map(|width| partial.join(width.to_string()));
-        for path in [Some(path), candidates].into_iter().flatten() {
-            if let Ok(bytes) = std::fs::read(path)
-                && let Some(hashes) = tile::hashes(&bytes)
-                && hashes.len() > widest.len()
-            {
-                widest = hashes;
-            }
+/// How many tiles of a place are read at one time: each may be a request.
+const READERS: u64 = 8;
+
+/// The tiles of level 0 that a place has of a log.
+fn outside_tiles(
+    place: &dyn Objects,
+    log: &LogId,
+    largest: u64,
+) -> Result<Vec<(u64, Vec<Hash>)>, VerifyError> {
+    let notes = outside_notes(place, log)?;
+    // Without a checkpoint there may still be tiles.
+    let size = notes.iter().filter_map(|(_, note)| size_of(note)).max().unwrap_or(largest);
+    let tiles = size.min(largest).div_ceil(256);
+    let read = |reader: u64| -> Result<Vec<(u64, Vec<Hash>)>, PlaceError> {
+        let mut found = Vec::new();
+        for index in (reader..tiles).step_by(usize::try_from(READERS).unwrap_or(1)) {
+            found.extend(outside_tile(place, log, index, size)?.map(|hashes| (index, hashes)));
+        }
+        Ok(found)
+    };
+    let found = std::thread::scope(|scope| {
+        let readers: Vec<_> =
+            (0..READERS.min(tiles)).map(|reader| scope.spawn(move || read(reader))).collect();
+        let read = readers.into_iter().filter_map(|reader| reader.join().ok());
+        read.collect::<Result<Vec<_>, PlaceError>>()
+    });
+    Ok(found?.concat())
+}
+
+/// One tile: the full one, or the one of the width that a log of this size has.
+fn outside_tile(
+    place: &dyn Objects,
+    log: &LogId,
+    index: u64,
+    size: u64,
+) -> Result<Option<Vec<Hash>>, PlaceError> {
+    for width in [TILE, tile::width(size, 0, index)] {
+        let key = format!("{}/{}", log_folder(log), tile::path(0, index, width));
+        if let Some(hashes) = place.read(&key, TILE * 32)?.and_then(|bytes| tile::hashes(&bytes)) {
+            return Ok(Some(hashes));
         }
     }
-    widest
+    Ok(None)
 }
 
 /// A row whose leaf is not the one at its place.

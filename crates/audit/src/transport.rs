@@ -1,6 +1,9 @@
-//! The HTTP client that exporters and sinks are handed by the binary.
+//! The HTTP client that exporters, sinks and the log's publisher are handed by the binary.
+
+use std::sync::Arc;
 
 use doorward_core::{BoxFuture, Secret};
+use tokio::runtime::Handle;
 
 /// What a service answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,4 +32,27 @@ pub trait Transport: Send + Sync {
         headers: &'a [(String, Secret)],
         body: Vec<u8>,
     ) -> BoxFuture<'a, Result<Answer, String>>;
+
+    /// Gets an object of up to `bytes_max`.
+    fn get<'a>(
+        &'a self,
+        url: &'a str,
+        headers: &'a [(String, Secret)],
+        bytes_max: usize,
+    ) -> BoxFuture<'a, Result<Answer, String>>;
+}
+
+/// The client, and where its requests run.
+#[derive(Clone)]
+pub struct Reach {
+    /// The client.
+    pub transport: Arc<dyn Transport>,
+    /// The runtime; it has a thread of its own at least.
+    pub runtime: Handle,
+}
+
+impl std::fmt::Debug for Reach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reach").finish_non_exhaustive()
+    }
 }
