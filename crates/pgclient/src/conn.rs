@@ -188,6 +188,7 @@ impl Conn {
         self.prepare(&name, &read.sql, &mut gather)?;
         read.put_statement(&name, &mut self.output)?;
         frontend::sync(&mut self.output);
+        self.statements.closed();
         Ok(gather)
     }
 
@@ -310,26 +311,32 @@ impl Conn {
         if ask.discard {
             frontend::query("DISCARD ALL", out)?;
         }
+        self.statements.closed();
         Ok(gather)
     }
 
     /// The name that a statement is prepared as, or will be.
     fn encode_name(&mut self, sql: &str, gather: &mut Gather) -> io::Result<Arc<str>> {
+        let name = self.name(sql, gather);
+        for evicted in self.statements.closing() {
+            frontend::close(b'S', evicted, &mut self.output)?;
+        }
+        Ok(name)
+    }
+
+    fn name(&mut self, sql: &str, gather: &mut Gather) -> Arc<str> {
         if let Some(prepared) = self.statements.find(sql) {
             gather.fields = prepared.fields.clone();
-            return Ok(prepared.name.clone());
+            return prepared.name.clone();
         }
         gather.parsing.main = true;
         if sql.len() > CACHED_SQL_MAX {
-            return Ok(Arc::from(""));
+            return Arc::from("");
         }
-        // Closing stands first: nothing that fails later can keep it from happening.
-        if let Some(evicted) = self.statements.evict() {
-            frontend::close(b'S', &evicted.name, &mut self.output)?;
-        }
+        self.statements.make_room();
         let name = self.statements.fresh_name();
         gather.preparing = Some((name.clone(), sql.into()));
-        Ok(name)
+        name
     }
 
     /// Prepares the statement unless it is prepared.

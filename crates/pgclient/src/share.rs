@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use doorward_core::Fault;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
@@ -83,6 +84,36 @@ enum Left {
     Fresh(Vec<Asked>),
 }
 
+/// A courier on its way to the queue. If it is lost there, those who wait hear so, and the next read sends another.
+struct OnItsWay<'q> {
+    queue: &'q Mutex<Queue>,
+    ended: bool,
+}
+
+impl<'q> OnItsWay<'q> {
+    fn to(queue: &'q Mutex<Queue>) -> Self {
+        Self { queue, ended: false }
+    }
+
+    fn ended(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let mut queue = self.queue.lock();
+        let lost = std::mem::take(&mut queue.asked);
+        queue.courier = false;
+        drop(queue);
+        // Their answers go with them.
+        drop(lost);
+    }
+}
+
 /// How the wait for one answer ended.
 enum End {
     Whole(Result<(), Failure>),
@@ -123,8 +154,11 @@ impl Inner {
     async fn carry(self: Arc<Self>) {
         // The calls of the same moment come along.
         yield_now().await;
-        let Some(seat) = self.seat_in_time().await else { return };
-        let mut batch = self.take_batch();
+        let way = OnItsWay::to(&self.queue);
+        let seat = self.seat_in_time().await;
+        let batch = seat.as_ref().map(|_| self.take_batch());
+        way.ended();
+        let (Some(seat), Some(mut batch)) = (seat, batch) else { return };
         let mut lent = Lent { inner: self.clone(), conn: None, seat: Some(seat) };
         let mut idle = true;
         while !batch.is_empty() {
@@ -349,5 +383,33 @@ fn after_failure(
 fn tell_all(batch: Vec<Asked>, fault: &Fault) {
     for asked in batch {
         asked.tell(Err(fault.clone().into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Request;
+
+    #[test]
+    fn a_courier_that_is_lost_leaves_a_queue_that_works() {
+        let queue = Mutex::new(Queue::default());
+        let (answer, mut answered) = oneshot::channel();
+        let encoded = Encoded::new(&Request { sql: "select 1", ..Request::default() }, &[]).unwrap();
+        let (span, since) = (Duration::from_secs(1), Instant::now());
+        queue.lock().asked.push_back(Asked { encoded, bytes_max: 1, span, since, again: false, answer });
+        queue.lock().courier = true;
+        let lost = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _way = OnItsWay::to(&queue);
+            panic!("on its way");
+        }));
+        assert!(lost.is_err());
+        assert!(answered.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+        let mut left = queue.lock();
+        assert_eq!((left.len(), left.courier), (0, false));
+        left.courier = true;
+        drop(left);
+        OnItsWay::to(&queue).ended();
+        assert!(queue.lock().courier);
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Statements {
     max: usize,
     clock: u64,
     names: u64,
+    /// Taken out, and to be closed at the server with the next request that is written.
+    closing: Vec<Arc<str>>,
     /// Whether `RESET ALL` is prepared.
     pub(crate) reset: bool,
     /// For how many settings `set_config` is prepared: one bit each.
@@ -30,7 +32,15 @@ pub(crate) struct Statements {
 
 impl Statements {
     pub(crate) fn new(max: usize) -> Self {
-        Self { by_sql: FixedMap::default(), max: max.max(1), clock: 0, names: 0, reset: false, settings: 0 }
+        Self {
+            by_sql: FixedMap::default(),
+            max: max.max(1),
+            clock: 0,
+            names: 0,
+            closing: Vec::new(),
+            reset: false,
+            settings: 0,
+        }
     }
 
     pub(crate) fn find(&mut self, sql: &str) -> Option<&Prepared> {
@@ -52,12 +62,26 @@ impl Statements {
     }
 
     /// Takes the least recently used statement out when there is no room for one more.
-    pub(crate) fn evict(&mut self) -> Option<Prepared> {
+    pub(crate) fn make_room(&mut self) {
         if self.by_sql.len() < self.max {
-            return None;
+            return;
         }
-        let oldest = self.by_sql.iter().min_by_key(|(_, prepared)| prepared.used)?.0.clone();
-        self.by_sql.remove(&oldest)
+        let oldest = self.by_sql.iter().min_by_key(|(_, prepared)| prepared.used);
+        if let Some(sql) = oldest.map(|(sql, _)| sql.clone())
+            && let Some(evicted) = self.by_sql.remove(&sql)
+        {
+            self.closing.push(evicted.name);
+        }
+    }
+
+    /// What is to be closed at the server; it stays until [`Self::closed`], because a request may fail to be encoded.
+    pub(crate) fn closing(&self) -> &[Arc<str>] {
+        &self.closing
+    }
+
+    /// A request that closes them is whole.
+    pub(crate) fn closed(&mut self) {
+        self.closing.clear();
     }
 
     pub(crate) fn insert(&mut self, sql: Box<str>, name: Arc<str>, fields: Option<Arc<[Field]>>) {
@@ -68,7 +92,33 @@ impl Statements {
     /// Forgets all: the server has, or will have.
     pub(crate) fn clear(&mut self) {
         self.by_sql.clear();
+        self.closing.clear();
         self.reset = false;
         self.settings = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_evicted_is_closed_by_the_first_request_that_is_whole() {
+        let mut statements = Statements::new(1);
+        for sql in ["select 1", "select 2"] {
+            statements.make_room();
+            let name = statements.fresh_name();
+            statements.insert(sql.into(), name, None);
+        }
+        assert!(!statements.knows("select 1"));
+        // A request that failed to be encoded has closed nothing: the next one does.
+        let closing = |statements: &Statements| {
+            statements.closing().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(closing(&statements), ["dw1"]);
+        statements.make_room();
+        assert_eq!(closing(&statements), ["dw1", "dw2"]);
+        statements.closed();
+        assert!(closing(&statements).is_empty());
     }
 }
