@@ -8,6 +8,9 @@
 //! the file and the segments that are there, so a crash at any point forgets no id; a repeat is
 //! acknowledged only when the first of its kind is durable; an id whose frame failed is forgotten. At least
 //! the last [`GENERATION_MAX`] ids are known, at most twice as many.
+//!
+//! Constraints: a start reads every byte of the segments that wait, so at most `spool.size_max`; of them it keeps the ids
+//! alone, 16 bytes each, in one segment at a time. Memory of a window is bounded by [`FILED_MAX`] ids four times over.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -51,6 +54,8 @@ struct Known {
     old: HashMap<Id, Option<watch::Receiver<Fate>>>,
     /// Durable ids that are not in the file yet, in order.
     unsaved: VecDeque<Id>,
+    /// How many of these were pushed out by newer ones.
+    pushed_out: usize,
 }
 
 /// What the window says of an id.
@@ -126,27 +131,22 @@ impl Window {
     pub(crate) fn save(&self, files: &dyn Files) -> io::Result<()> {
         let mut filed = self.0.filed.lock();
         // Callers who note ids are not held up by the disk.
-        let unsaved = self.0.known.lock().unsaved.clone();
+        let (unsaved, pushed_out) = {
+            let known = self.0.known.lock();
+            (known.unsaved.clone(), known.pushed_out)
+        };
         if unsaved.is_empty() {
             return Ok(());
         }
-        let count = unsaved.len();
-        filed.extend(unsaved);
-        let surplus = filed.len().saturating_sub(FILED_MAX);
-        filed.drain(..surplus);
-        let done = files.put(FILE, filed.as_flattened());
-        match done {
-            Ok(()) => {
-                let mut known = self.0.known.lock();
-                let count = count.min(known.unsaved.len());
-                known.unsaved.drain(..count);
-            }
-            Err(_) => {
-                let saved = filed.len().saturating_sub(count);
-                filed.truncate(saved);
-            }
-        }
-        done
+        let surplus = (filed.len() + unsaved.len()).saturating_sub(FILED_MAX);
+        let all: Vec<Id> = filed.iter().chain(&unsaved).skip(surplus).copied().collect();
+        files.put(FILE, all.as_flattened())?;
+        *filed = all;
+        let mut known = self.0.known.lock();
+        // While it was written, newer ids may have pushed some of these out of the queue.
+        let left = unsaved.len().saturating_sub(known.pushed_out.wrapping_sub(pushed_out));
+        known.unsaved.drain(..left);
+        Ok(())
     }
 
     fn settle(&self, id: &Id, durable: bool) {
@@ -184,6 +184,7 @@ impl Known {
     fn file_later(&mut self, id: Id) {
         if self.unsaved.len() >= FILED_MAX {
             self.unsaved.pop_front();
+            self.pushed_out = self.pushed_out.wrapping_add(1);
         }
         self.unsaved.push_back(id);
     }

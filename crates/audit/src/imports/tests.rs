@@ -105,3 +105,71 @@ fn what_cannot_be_written_is_written_later_and_the_oldest_are_forgotten() {
     assert!(matches!(window.note(id(1)), Seen::New(_)), "a window forgets what is far behind");
     drop(repeat(&window, most));
 }
+
+/// A disk on which more ids become durable while the file is written.
+struct Busy<'w> {
+    disk: FakeDisk,
+    window: &'w Window,
+    meanwhile: std::ops::Range<u32>,
+}
+
+impl Files for Busy<'_> {
+    fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        self.meanwhile.clone().for_each(|number| ticket(self.window, number).keep());
+        self.disk.put(name, content)
+    }
+
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        self.disk.list()
+    }
+
+    fn create(&self, name: &str, room: u64) -> io::Result<Box<dyn crate::spool::files::Appender>> {
+        self.disk.create(name, room)
+    }
+
+    fn append(&self, name: &str) -> io::Result<Box<dyn crate::spool::files::Appender>> {
+        self.disk.append(name)
+    }
+
+    fn read(&self, name: &str, offset: u64, max: usize) -> io::Result<Vec<u8>> {
+        self.disk.read(name, offset, max)
+    }
+
+    fn truncate(&self, name: &str, length: u64) -> io::Result<()> {
+        self.disk.truncate(name, length)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn set_aside(&self, name: &str, bytes: u64) -> io::Result<()> {
+        self.disk.set_aside(name, bytes)
+    }
+
+    fn free(&self) -> io::Result<Option<u64>> {
+        self.disk.free()
+    }
+
+    fn keys(&self) -> crate::spool::encryption::Keys {
+        self.disk.keys()
+    }
+}
+
+#[test]
+fn what_becomes_durable_while_a_full_queue_is_written_is_written_next() {
+    let (window, most) = (Window::default(), u32::try_from(FILED_MAX).unwrap());
+    (0..most).for_each(|number| ticket(&window, number).keep());
+    let busy = Busy { disk: FakeDisk::default(), window: &window, meanwhile: most..most + 10 };
+    window.save(&busy).unwrap();
+    window.save(&busy.disk).unwrap();
+    let none: [SegmentInfo; 0] = [];
+    let again = Window::read(&busy.disk, none.iter()).unwrap();
+    for number in most..most + 10 {
+        drop(repeat(&again, number));
+    }
+}
