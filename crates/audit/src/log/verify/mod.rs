@@ -150,6 +150,8 @@ pub trait Evidence {
     fn strangers(&mut self) -> Result<Vec<Strangers>, VerifyError>;
     /// Everything of one log, in the order of places; what has none comes first.
     fn items(&mut self, log: &LogId, each: &mut dyn FnMut(Item)) -> Result<(), VerifyError>;
+    /// Whether it may hold rows of the version that had no log.
+    fn may_predate_log(&self) -> bool;
     /// What is at the first place of one log, as far as it is no row.
     fn items_from_start(&mut self, log: &LogId, each: &mut dyn FnMut(Item)) -> Result<(), VerifyError>;
     /// Checkpoints of one log: when each was signed, and its note.
@@ -226,8 +228,13 @@ pub fn check(evidence: &mut dyn Evidence, scope: &Scope) -> Result<Report, Verif
     logs.sort();
     let mut starts = expiry::starts(evidence, &logs)?;
     let expiry = Expiry::read(evidence, &starts, scope.now_us)?;
+    // What was kept without a log was kept before there was one.
+    let first = logs.iter().map(|log| log.epoch).min();
+    let predates = |log: &LogId, evidence: &dyn Evidence| {
+        evidence.may_predate_log() && first.is_none_or(|first| log.epoch <= first)
+    };
     logs.retain(|log| scope.gateway_id.as_ref().is_none_or(|gateway| *gateway == log.gateway_id));
-    strangers(evidence, scope, &logs, &mut report)?;
+    strangers(evidence, scope, &logs, &predates, &mut report)?;
     let mut committed: BTreeMap<LogId, Known> = BTreeMap::new();
     // The newest first: each commits the last checkpoint of the one before.
     for (place, log) in logs.iter().enumerate().rev() {
@@ -249,7 +256,9 @@ pub fn check(evidence: &mut dyn Evidence, scope: &Scope) -> Result<Report, Verif
             continue;
         }
         forks(log, &mut known, &mut report);
-        walk::walk(evidence, log, walk::With { known, newest, expiry: &expiry, scope }, &mut report)?;
+        let predates = predates(log, evidence);
+        let with = walk::With { known, newest, predates, expiry: &expiry, scope };
+        walk::walk(evidence, log, with, &mut report)?;
         if notes.is_none() && report.had_items {
             report.add(Finding::of(
                 log,
@@ -273,9 +282,11 @@ fn strangers(
     evidence: &mut dyn Evidence,
     scope: &Scope,
     logs: &[LogId],
+    predates: &dyn Fn(&LogId, &dyn Evidence) -> bool,
     report: &mut Report,
 ) -> Result<(), VerifyError> {
     for Strangers { log, rows, logged } in evidence.strangers()? {
+        let logged = if predates(&log, evidence) { logged } else { rows };
         let wanted = scope.gateway_id.as_ref().is_none_or(|gateway| *gateway == log.gateway_id)
             && scope.epoch.is_none_or(|epoch| epoch == log.epoch);
         if !wanted || logs.contains(&log) {

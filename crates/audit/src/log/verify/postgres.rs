@@ -143,6 +143,11 @@ impl Evidence for PostgresEvidence {
         Ok(())
     }
 
+    /// It came with the log.
+    fn may_predate_log(&self) -> bool {
+        false
+    }
+
     fn items_from_start(&mut self, log: &LogId, each: &mut dyn FnMut(Item)) -> Result<(), VerifyError> {
         self.extras(log, 1)?.into_iter().for_each(each);
         Ok(())

@@ -220,6 +220,29 @@ fn a_forged_place_is_told_at_once() {
 }
 
 #[test]
+fn a_row_that_says_it_is_older_than_the_log_is_found() {
+    let scene = Scene::play();
+    let audit = Audit::open(&scene.config).unwrap();
+    drop(audit.recorder().reserve().unwrap().complete(record()));
+    assert!(wait_until(PATIENCE, || audit.status().shipped_total == 1));
+    assert!(audit.shutdown(PATIENCE));
+    let forged = |epoch: &str, gateway: &str| {
+        format!(
+            "INSERT INTO access_event (ts, gateway_id, epoch, seq, access_id, outcome)
+             SELECT 5, '{gateway}', {epoch}, 1, 'x', 'allowed' FROM high_water WHERE next_leaf > 0;"
+        )
+    };
+    for (epoch, gateway) in [("(SELECT max(epoch) FROM high_water)", "gw-1"), ("9000000000000000", "ghost")] {
+        let report = scene.after(&forged(epoch, gateway));
+        let kinds: Vec<Kind> = report.findings.iter().map(|finding| finding.kind).collect();
+        assert!(kinds.contains(&Kind::Inserted) && report.summary.before_log == 0, "{gateway}: {report:?}");
+    }
+    // Of the time before the first log there may be some.
+    let report = scene.after(&forged("1", "gw-1"));
+    assert_eq!((report.findings, report.summary.before_log), (vec![], 2));
+}
+
+#[test]
 fn old_starts_are_passed_over_and_not_missed() {
     let scene = Scene::play();
     let audit = Audit::open(&scene.config).unwrap();

@@ -126,6 +126,10 @@ impl Evidence for SqliteEvidence {
         Ok(())
     }
 
+    fn may_predate_log(&self) -> bool {
+        true
+    }
+
     fn items_from_start(&mut self, log: &LogId, each: &mut dyn FnMut(Item)) -> Result<(), VerifyError> {
         self.extras(log, 1)?.into_iter().for_each(each);
         Ok(())

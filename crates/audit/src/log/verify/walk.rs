@@ -24,6 +24,8 @@ pub(super) struct With<'a> {
     pub(super) known: Vec<Known>,
     /// Whether it is its gateway's newest.
     pub(super) newest: bool,
+    /// Whether it may hold rows of the version that had no log.
+    pub(super) predates: bool,
     pub(super) expiry: &'a Expiry,
     pub(super) scope: &'a Scope,
 }
@@ -230,7 +232,7 @@ impl Walk<'_, '_> {
             What::Note { .. } => (None, None, OTHER),
         };
         let Some(index) = item.index else {
-            if matches!(item.what, What::Row { before_log: true, .. }) {
+            if self.with.predates && matches!(item.what, What::Row { before_log: true, .. }) {
                 self.report.summary.before_log += 1;
             } else if matches!(item.what, What::Row { .. }) {
                 self.found(Kind::Inserted, None, access_id, (ts, ts), "a row without a place in the log");
