@@ -6,9 +6,11 @@
 //!
 //! Invariant: a released hold stays in the table; who held what, from when until when, is told for ever.
 
-use doorward_core::Timestamp;
-use doorward_pgclient::Row as PgRow;
+use std::sync::Arc;
+
+use doorward_core::{Login, Timestamp};
 use doorward_pgclient::blocking::{Client, ClientError, Options, Param};
+use doorward_pgclient::{Row as PgRow, Target};
 use rusqlite::{Connection, OpenFlags, Row, params};
 use uuid::Uuid;
 
@@ -104,6 +106,12 @@ impl Holds {
             }
         };
         Ok(Self { table, store: store.clone() })
+    }
+
+    /// Opens a store in a database by another login, which may release holds there. Blocks.
+    pub fn open_as(store: &StoreUrl, target: &Target, login: &Arc<Login>) -> Result<Self, HoldError> {
+        let client = Client::connect(target, login, &Options::default())?;
+        Ok(Self { table: Table::Postgres(client), store: store.clone() })
     }
 
     /// Lays a hold.
@@ -295,7 +303,7 @@ mod tests {
     }
 
     /// What holds do in every store.
-    fn promises(store: &StoreUrl) {
+    fn promises(store: &StoreUrl, mut releasing: Holds) {
         let mut holds = Holds::open(store).unwrap();
         let (ann, bob) = (Uuid::from_u128(1), Uuid::from_u128(2));
         assert_eq!(holds.list(true).unwrap(), []);
@@ -322,11 +330,11 @@ mod tests {
         assert_eq!(holds.covering(&[bob]).unwrap(), [everything]);
         for which in ["everything", &shop.id.to_string(), "case"] {
             for hold in holds.of(which).unwrap() {
-                holds.release(hold.id, Timestamp::from_seconds(1_795_000_100)).unwrap();
+                releasing.release(hold.id, Timestamp::from_seconds(1_795_000_100)).unwrap();
             }
         }
         assert!(matches!(holds.of("case"), Err(HoldError::Unknown(_))));
-        assert!(matches!(holds.release(case.id, until), Err(HoldError::Unknown(_))));
+        assert!(matches!(releasing.release(case.id, until), Err(HoldError::Unknown(_))));
         assert_eq!(holds.list(false).unwrap(), []);
         assert_eq!(holds.list(true).unwrap().len(), 3);
         assert_eq!(holds.covering(&[ann]).unwrap(), []);
@@ -340,7 +348,7 @@ mod tests {
         assert!(matches!(Holds::open(&store), Err(HoldError::Missing(_))));
         assert_eq!(unknown_callers_held(&store)(), Ok(false));
         drop(SqliteStore::open(store.path().unwrap()).unwrap());
-        promises(&store);
+        promises(&store, Holds::open(&store).unwrap());
         // Who cannot see all holds may not decide that there is none.
         let more = format!(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <= {HOLDS_MAX})
@@ -380,6 +388,21 @@ mod tests {
         let reader = format!("reader: {{ user: auditor, password: {password} }}");
         let yaml = format!("store: {{ url: '{url}', password: {password}, {reader} }}");
         let document = Document::parse("doorward.yaml", &yaml).unwrap();
-        promises(&document.root().deserialize::<AuditConfig>().unwrap().store);
+        let store = document.root().deserialize::<AuditConfig>().unwrap().store;
+        // The gateway's login lays holds and releases none; members of a role of their own do.
+        let mut of_gateway = Holds::open(&store).unwrap();
+        let laid = hold("laid", None);
+        of_gateway.add(&laid).unwrap();
+        let refused = of_gateway.release(laid.id, Timestamp::from_seconds(1_795_000_100)).unwrap_err();
+        assert!(refused.to_string().contains("permission denied"), "{refused}");
+        database
+            .sql(&format!(
+                "create role counsel login password '{PASSWORD}'; grant doorward_holder to counsel"
+            ))
+            .unwrap();
+        let counsel = || Holds::open_as(&store, &target, &login("counsel", PASSWORD).into()).unwrap();
+        counsel().release(laid.id, Timestamp::from_seconds(1_795_000_100)).unwrap();
+        database.sql("delete from doorward.legal_hold").unwrap();
+        promises(&store, counsel());
     }
 }

@@ -6,14 +6,22 @@ CREATE TABLE IF NOT EXISTS doorward.retention (
     keep interval NOT NULL
 );
 
+-- When a day was last removed because the store was too large.
+CREATE TABLE IF NOT EXISTS doorward.size_removal (
+    at timestamptz NOT NULL
+);
+
 -- The latest time that removing whole days may reach: what is kept longest stays, unless the store has grown past the
--- size that the owner allows; then it is the floor.
+-- size that the owner allows. Then its oldest day may go, one in an hour and none within the floor: whoever fills the
+-- store does not empty it of what was there before.
 CREATE OR REPLACE FUNCTION doorward.retention_limit() RETURNS timestamptz
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT now() - CASE
-        WHEN (SELECT (doorward.records_size()).bytes > s.value::bigint FROM doorward.setting s WHERE s.name = 'size_max')
-            THEN f.floor
-        ELSE greatest(f.floor, (SELECT max(r.keep) FROM doorward.retention r)) END
+    SELECT greatest(
+        now() - greatest(f.floor, (SELECT max(r.keep) FROM doorward.retention r)),
+        (SELECT least(z.oldest_day_ends, now() - f.floor)
+         FROM doorward.setting s, LATERAL doorward.records_size() z
+         WHERE s.name = 'size_max' AND z.bytes > s.value::bigint
+         AND NOT EXISTS (SELECT 1 FROM doorward.size_removal WHERE at > now() - INTERVAL '1 hour')))
     FROM (SELECT value::interval AS floor FROM doorward.setting WHERE name = 'retention_floor') f
 $$;
 

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use doorward_audit::admin::Deed;
+use doorward_audit::config::StoreUrl;
 use doorward_audit::hold::{Hold, Holds};
 use doorward_audit::time;
 use doorward_core::{Clock, SystemClock, Timestamp, Verb};
@@ -12,6 +13,7 @@ use serde_json::{Map, json};
 use uuid::Uuid;
 
 use super::audit_person::{WhomArgs, deeds, keys, operator};
+use super::store::Admin;
 use super::{moment, note, out};
 use crate::config::Config;
 
@@ -32,6 +34,9 @@ pub(super) enum Command {
     Release {
         /// Its name, or its id.
         hold: String,
+        /// For a store in a database: a login that is a member of doorward_holder, or the administrator's.
+        #[command(flatten)]
+        admin: Admin,
     },
 }
 
@@ -61,13 +66,21 @@ pub(super) fn run(config: &Config, command: &Command) -> anyhow::Result<ExitCode
     match command {
         Command::Add(args) => add(config, &mut holds, args),
         Command::List { released, json } => list(&mut holds, *released, *json),
-        Command::Release { hold } => release(config, &mut holds, hold),
+        Command::Release { hold, admin } => release(config, &mut holds, hold, admin),
     }
 }
 
 fn add(config: &Config, holds: &mut Holds, args: &AddArgs) -> anyhow::Result<ExitCode> {
     if args.name.is_empty() || args.name.len() > NAME_MAX || args.name.chars().any(char::is_control) {
         bail!("a hold's name is one line of at most {NAME_MAX} bytes");
+    }
+    if let Ok(others) = holds.of(&args.name) {
+        let ids: Vec<String> = others.iter().map(|hold| hold.id.to_string()).collect();
+        bail!(
+            "there is a hold {} in force already ({}); releasing goes by the name, so give this one another, or release that one first",
+            args.name,
+            ids.join(", ")
+        );
     }
     let ids = match args.whom.any() {
         false => vec![None],
@@ -115,8 +128,18 @@ fn add(config: &Config, holds: &mut Holds, args: &AddArgs) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn release(config: &Config, holds: &mut Holds, which: &str) -> anyhow::Result<ExitCode> {
+fn release(config: &Config, holds: &mut Holds, which: &str, admin: &Admin) -> anyhow::Result<ExitCode> {
     let found = holds.of(which)?;
+    // The gateway's own login lays holds in a database, and releases none.
+    let mut other = match &config.root.store {
+        StoreUrl::Postgres(server) => {
+            let (target, login) = admin.login(server)?;
+            let opened = Holds::open_as(&config.root.store, &target, &login);
+            Some(opened.with_context(|| format!("{} at {target}", login.user))?)
+        }
+        StoreUrl::Sqlite(_) => None,
+    };
+    let holds = other.as_mut().unwrap_or(holds);
     let deeds = deeds(config)?;
     let begun = deeds.begin(&deed("audit hold release", Verb::Delete, &found))?;
     let done: Result<(), _> = found.iter().try_for_each(|hold| holds.release(hold.id, SystemClock.now()));

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use doorward_audit::config::{Retention, Server, StoreLogin, StoreUrl};
 use doorward_audit::store::postgres::{Grantee, HASH_PARTITIONS_MAX, Migration, Migrator, Scope};
 use doorward_core::{Login, Secret};
+use doorward_pgclient::Target;
 
 use super::{Source, note, out};
 use crate::config::Config;
@@ -22,7 +23,7 @@ pub(super) enum Command {
 
 /// How the administrator logs in.
 #[derive(Debug, clap::Args)]
-struct Admin {
+pub(super) struct Admin {
     /// The administrator's connection: postgres://USER@HOST/DATABASE. The default is the configuration's
     /// store, as the user `postgres`.
     #[arg(long, env = "DOORWARD_ADMIN_URL")]
@@ -152,6 +153,12 @@ fn grantee(login: &StoreLogin, args: &Migrate) -> anyhow::Result<Grantee> {
 
 impl Admin {
     fn connect(&self, server: &Server) -> anyhow::Result<Migrator> {
+        let (target, login) = self.login(server)?;
+        Migrator::connect(&target, &login).with_context(|| format!("{} at {target}", login.user))
+    }
+
+    /// Where to, and as whom.
+    pub(super) fn login(&self, server: &Server) -> anyhow::Result<(Target, Arc<Login>)> {
         let (target, user) = match &self.url {
             None => (server.target.clone(), "postgres".into()),
             Some(url) => match StoreUrl::parse(url).map_err(anyhow::Error::msg).context("--url")? {
@@ -159,8 +166,7 @@ impl Admin {
                 StoreUrl::Sqlite(_) => bail!("--url: a postgres:// URL is expected"),
             },
         };
-        let login = Arc::new(Login { user, password: self.password()? });
-        Migrator::connect(&target, &login).with_context(|| format!("{} at {target}", login.user))
+        Ok((target, Arc::new(Login { user, password: self.password()? })))
     }
 
     fn password(&self) -> anyhow::Result<Secret> {

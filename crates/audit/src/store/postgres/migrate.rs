@@ -22,6 +22,7 @@ const VERSIONS: &[(&str, &str)] = &[
     ("tables, writers", include_str!("sql/0001_tables.sql")),
     ("housekeeping", include_str!("sql/0002_housekeeping.sql")),
     ("views, readers", include_str!("sql/0003_views.sql")),
+    ("releasing holds, removing by size", include_str!("sql/0004_releasing.sql")),
 ];
 /// The version that this program reads and writes.
 pub const VERSION: u32 = VERSIONS.len() as u32;
@@ -450,7 +451,7 @@ fn extension_schema(client: &mut Client) -> Result<String, StoreError> {
 /// Roles without a login, and the schemas. An administrator who is no superuser becomes a member of the owner.
 fn roles() -> String {
     let mut sql = String::from("DO $$ BEGIN\n");
-    for role in ["doorward_owner", "doorward_writer", "doorward_reader"] {
+    for role in ["doorward_owner", "doorward_writer", "doorward_reader", "doorward_holder"] {
         sql.push_str(&format!(
             "  IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = '{role}') THEN\n    CREATE ROLE {role} NOLOGIN;\n  END IF;\n"
         ));

@@ -295,6 +295,9 @@ fn the_writer_only_adds() {
             "insert into doorward.reader_scope values ('gateway', '*', '*')",
             "insert into doorward.schema_version values (99)",
             "update doorward.setting set value = '0 days'",
+            "update doorward.legal_hold set released_us = 1",
+            "delete from doorward.legal_hold",
+            "insert into doorward.size_removal values ('-infinity')",
             "set role doorward_owner",
         ] {
             assert!(as_writer(sql).is_err(), "{sql}");
@@ -314,6 +317,32 @@ fn the_writer_only_adds() {
         }
         assert_eq!(count(&database, "doorward.access_event"), 1);
         assert!(facts(&server(&database)).unwrap().powers.is_empty());
+    }
+}
+
+#[test]
+fn whoever_fills_the_store_does_not_empty_it() {
+    for cluster in clusters() {
+        let database = cluster.database().unwrap();
+        let tight = Retention { size: Some(doorward_settings::ByteSize::new(1)), ..Retention::default() };
+        migrate(&database, &Migration { retention: Some(tight), ..usual() });
+        let mut store = open(&database);
+        let now = SystemClock.now().micros();
+        let days = [0, 3, 5, 7, 9].into_iter().enumerate();
+        let at = |(id, days): (usize, i64)| {
+            access(id as u128 + 1, |set| set("ts", Value::Int(now - days * DAY_US)))
+        };
+        store.write(&batch(0, 0, days.map(at).collect())).unwrap();
+        let as_writer = |sql: &str| cluster.sql_as("gateway", WRITER_PASSWORD, database.name(), sql).unwrap();
+        // Whatever it asks for, the oldest day goes, and for an hour no other.
+        for _ in 0..3 {
+            as_writer("select doorward.remove_days('infinity')");
+            as_writer("select doorward.remove_log('infinity')");
+        }
+        assert_eq!(count(&database, "doorward.access_event"), 4);
+        database.sql("update doorward.size_removal set at = now() - interval '2 hours'").unwrap();
+        as_writer("select doorward.remove_days('infinity')");
+        assert_eq!(count(&database, "doorward.access_event"), 3);
     }
 }
 
@@ -463,7 +492,6 @@ fn a_row_that_is_refused_is_told_apart_from_a_schema_that_has_changed() {
 
 #[test]
 fn records_from_any_time_are_kept_until_retention_takes_them() {
-    const DAY_US: i64 = 86_400_000_000;
     for cluster in clusters() {
         let database = cluster.database().unwrap();
         migrate(&database, &usual());
