@@ -142,12 +142,33 @@ impl Deeds {
         self.audit.reach_buckets(config, reach)
     }
 
+    /// Carries what waits in such a spool to the store, if there is one: the calls that were settled on the way
+    /// included. How many records, and whether all are there by then. Blocks.
+    pub fn drain(config: &AuditConfig, within: Duration) -> Result<Option<(u64, bool)>, AuditError> {
+        if !folder(&config.spool.dir).is_dir() {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        let audit = Audit::open(&spool_of_its_own(config))?;
+        while !audit.status().settled && started.elapsed() < within {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        let all = audit.shutdown(within.saturating_sub(started.elapsed()));
+        Ok(Some((audit.status().shipped_total, all)))
+    }
+
     /// Carries the records to the store. Whether all are there; what is not waits for the next time.
     pub fn finish(self) -> bool {
         self.audit.shutdown(SHIP_WAIT)
     }
 
     fn record(&self, deed: &Deed) -> AccessRecord {
+        // A deed on more objects than a record holds says how many it does not name.
+        let left_out = deed.objects.len().saturating_sub(Actions::MAX);
+        let mut ext = deed.ext.clone();
+        if left_out > 0 {
+            ext.insert("objects_left_out".to_owned(), left_out.into());
+        }
         let actions = deed.objects.iter().take(Actions::MAX).map(|segments| Action {
             verb: deed.verb,
             resource: ResourceName::new(RESOURCE),
@@ -162,7 +183,7 @@ impl Deeds {
             endpoint: Some(deed.endpoint.into()),
             outcome: Outcome::Allowed,
             config_digest: Some(self.digest.clone()),
-            ext: deed.ext.clone(),
+            ext,
             ..begun
         }
     }

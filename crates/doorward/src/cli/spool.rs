@@ -3,12 +3,13 @@
 //! None of it prints a value of a record: counts, numbers, times and offsets only.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use doorward_audit::admin::{self, Deeds};
 use doorward_audit::config::{SpoolConfig, StoreUrl};
 use doorward_audit::inspect::{Inspection, Segment};
 use doorward_audit::repair::Repaired;
@@ -86,14 +87,37 @@ fn show(source: &Source, where_: &Where, as_json: bool) -> anyhow::Result<ExitCo
         Some(store) => store.high_water(gateway_id, epoch).ok().map(|mark| mark.last_seq),
         None => none.then_some(0),
     };
-    let found = match inspect::inspect(&dir, encryption.as_ref(), &mut shipped) {
-        Ok(found) => found,
+    let mut look = |dir: &Path| match inspect::inspect(dir, encryption.as_ref(), &mut shipped) {
+        Ok(found) => Ok(found),
         Err(error) => bail!("the spool {} cannot be read: {error}", dir.display()),
     };
+    let found = look(&dir)?;
+    // What administrators did is recorded by a spool of its own.
+    let folder = admin::folder(&dir);
+    let deeds = if folder.is_dir() { Some(look(&folder)?) } else { None };
     let now = SystemClock.now();
-    let text = if as_json { format!("{}\n", as_value(&found)) } else { as_text(&found, now)? };
+    let text = match (as_json, &deeds) {
+        (true, deeds) => {
+            let mut value = as_value(&found);
+            if let Some(object) = value.as_object_mut() {
+                let deeds = deeds.as_ref().map_or(Value::Null, as_value);
+                object.insert("administration".to_owned(), deeds);
+            }
+            format!("{value}\n")
+        }
+        (false, None) => as_text(&found, now)?,
+        (false, Some(deeds)) => {
+            format!(
+                "{}\nthe administration's own, {}:\n{}",
+                as_text(&found, now)?,
+                folder.display(),
+                as_text(deeds, now)?
+            )
+        }
+    };
     out(&text)?;
-    Ok(match (found.is_damaged(), found.is_closed()) {
+    let any = |what: fn(&Inspection) -> bool| what(&found) || deeds.as_ref().is_some_and(what);
+    Ok(match (any(Inspection::is_damaged), any(Inspection::is_closed)) {
         (true, _) => ExitCode::from(EXIT_DAMAGED),
         (false, true) => ExitCode::FAILURE,
         (false, false) => ExitCode::SUCCESS,
@@ -256,6 +280,16 @@ fn drain(source: &Source, timeout: Duration) -> anyhow::Result<ExitCode> {
         let why = status.store_error.unwrap_or_else(|| "the time is up".to_owned());
         bail!("{} records shipped, and not all of the spool: {why}", status.shipped_total);
     }
-    out(&format!("{} records shipped; the spool is empty\n", status.shipped_total))?;
+    let left = timeout.saturating_sub(started.elapsed());
+    let deeds = match Deeds::drain(&config.root.audit(), left)? {
+        None => String::new(),
+        Some((shipped, true)) => format!(" (and {shipped} of the administration's own)"),
+        Some((shipped, false)) => {
+            bail!(
+                "{shipped} records of the administration's own spool shipped, and not all of it: the time is up"
+            )
+        }
+    };
+    out(&format!("{} records shipped{deeds}; the spool is empty\n", status.shipped_total))?;
     Ok(ExitCode::SUCCESS)
 }
