@@ -18,6 +18,7 @@ mod identity;
 mod ingest;
 mod kill9;
 mod observe;
+mod peers;
 mod proof;
 mod road;
 mod secrets;

@@ -282,6 +282,20 @@ fn the_timeline_is_asked() -> Result<()> {
     }
     let (code, table) = said(&bed.gateway.run(&["audit", "query", "--principal", "ann"])?);
     ensure!(code == Some(0) && table.starts_with("TIME") && table.contains("public/orders"), "{table}");
+    for arguments in [
+        &["audit", "query", "--format", "ocsf"][..],
+        &["audit", "query", "--all", "--format", "ocsf"],
+        &["audit", "tail", "--no-follow", "--format", "ocsf"],
+        &["audit", "trace", &refused, "--format", "ocsf"],
+    ] {
+        let (code, events) = said(&bed.gateway.run(arguments)?);
+        let events: Vec<Value> = events.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        ensure!(code == Some(0) && events.len() == if arguments[1] == "trace" { 1 } else { 4 }, "{events:?}");
+        let event = events.iter().find(|event| event["metadata"]["uid"] == format!("{refused}/0"));
+        let event = event.with_context(|| format!("{arguments:?}: {events:?}"))?;
+        ensure!(event["class_uid"] == 6005 && event["status"] == "denied", "{event}");
+        ensure!(event["actor"]["user"]["name"] == "rea", "opened, for whoever has the keys: {event}");
+    }
     let (code, tail) = said(&bed.gateway.run(&["audit", "tail", "--no-follow", "--outcome", "denied"])?);
     ensure!(code == Some(0) && tail.contains("authorize.no-grant") && !tail.contains("allowed"), "{tail}");
 

@@ -29,7 +29,7 @@ use crate::{Audit, AuditError};
 /// The folder of these processes' spool, in the gateway's.
 const FOLDER: &str = "cli";
 /// The resource that stands for the timeline itself.
-const RESOURCE: &str = "timeline";
+pub(crate) const RESOURCE: &str = "timeline";
 /// Characters of a name that is drawn.
 const RANDOM_CHARS: usize = 12;
 /// How long another such process is waited for.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use doorward_audit::config::{AuditConfig, OtlpConfig, PersonalConfig, Retention, SpoolConfig, StoreUrl};
-use doorward_audit::log::config::CheckpointsConfig;
+use doorward_audit::log::config::{CheckpointsConfig, PeersConfig};
 use doorward_audit::sinks::SinkConfig;
 use doorward_core::{ConfigDigest, Deadlines, ResourceName};
 use doorward_http::config::{LimitsConfig, TlsConfig};
@@ -101,6 +101,8 @@ pub struct Root {
     /// How the log of records is signed, and who keeps its checkpoints.
     #[serde(default)]
     pub checkpoints: CheckpointsConfig,
+    /// Cosigns the checkpoints of other gateways, as their witness.
+    pub peers: Option<PeersConfig>,
     /// Where records go beside the store, by names of your choice.
     #[serde(default)]
     pub sinks: BTreeMap<String, SinkConfig>,
@@ -226,7 +228,8 @@ impl Config {
             check_version(&root.version, &mut problems);
             problems.append(doorward_identity::Plan::check(&root.identity()));
             problems.append(crate::syslog::check(root, node));
-            if let Some((key, text)) = root.audit().problem() {
+            let peers = root.peers.as_ref().and_then(PeersConfig::problem);
+            for (key, text) in root.audit().problem().into_iter().chain(peers) {
                 problems.push(placed(node, key, &text));
             }
         }

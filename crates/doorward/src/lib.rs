@@ -7,6 +7,7 @@ pub mod config;
 pub mod doors;
 pub mod fetch;
 mod metrics;
+mod peers;
 mod reload;
 mod serve;
 mod state;

@@ -58,7 +58,8 @@ fn files(running: &Running, serving: &Wired) -> Vec<PathBuf> {
 
 /// Names the keys whose change is not in force before the next start.
 fn tell_what_waits(old: &Wired, new: &Wired) {
-    for key in ["listen", "store", "spool", "retention", "personal", "checkpoints", "sinks", "otlp"] {
+    for key in ["listen", "store", "spool", "retention", "personal", "checkpoints", "peers", "sinks", "otlp"]
+    {
         if old.config.section(key) != new.config.section(key) {
             tracing::warn!(key, "this change takes effect at the next start");
         }

@@ -21,7 +21,7 @@ use crate::fetch::{Outbound, Witnesses};
 use crate::metrics::Metrics;
 use crate::state::State;
 use crate::wiring::{Wired, Wiring, blocking};
-use crate::{admin, doors, reload, syslog};
+use crate::{admin, doors, peers, reload, syslog};
 
 /// How long records may take to reach the store when the gateway stops; the rest waits in the spool.
 const SHIP_AT_STOP: Duration = Duration::from_secs(10);
@@ -80,6 +80,11 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
         }
         listener
     });
+    if let Some(address) = peers::start(root, &audit, &wired.snapshot.digest).await?
+        && let Some(addresses) = addresses.as_object_mut()
+    {
+        addresses.insert("witness".to_owned(), address.to_string().into());
+    }
     let running = Arc::new(Running { wiring, state, gateway, front, listener, syslog });
     let watch = tokio::spawn(reload::watch(running.clone(), wired));
 

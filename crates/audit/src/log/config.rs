@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -225,6 +226,61 @@ impl WitnessConfig {
     }
 }
 
+/// How this gateway cosigns the checkpoints of others.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PeersConfig {
+    /// Where other gateways ask: `ADDRESS:PORT`, plain HTTP (what is asked and answered is signed); port 0 takes a
+    /// free one. Put a TLS proxy in front where others can listen in.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// The public keys of the logs that it cosigns for, as `doorward audit key` prints them.
+    pub logs: Vec<String>,
+    /// The name of its key as a witness: a host name and a path, without a scheme. The default is
+    /// `doorward-witness/GATEWAY`. The key is made at the first start, and kept with what was seen in `SPOOL/witness`.
+    pub name: Option<String>,
+    /// What is cosigned is recorded in this gateway's own timeline: the first checkpoint of each start of a peer, and
+    /// then one so often.
+    #[serde(default = "default_record_every")]
+    pub record_every: HumanDuration,
+}
+
+fn default_record_every() -> HumanDuration {
+    HumanDuration::new(Duration::from_secs(60 * 60))
+}
+
+/// The shortest `record_every`: two gateways that cosign for each other would otherwise write about each other
+/// without end.
+pub const RECORD_EVERY_MIN: Duration = Duration::from_secs(60);
+
+impl PeersConfig {
+    /// The keys of the logs.
+    pub fn keys(&self) -> Result<Vec<Vkey>, String> {
+        let key = |text: &String| {
+            let key = Vkey::parse(text).ok().filter(|key| key.kind() == Kind::Ed25519);
+            key.ok_or_else(|| {
+                format!("{text:?} is not the public key of a log, as `doorward audit key` prints it")
+            })
+        };
+        self.logs.iter().map(key).collect()
+    }
+
+    /// What is wrong with it, if anything: the key, and a sentence.
+    pub fn problem(&self) -> Option<(&'static str, String)> {
+        if self.logs.is_empty() || self.logs.len() > LOGS_MAX {
+            return Some(("peers.logs", format!("1 to {LOGS_MAX} keys are expected")));
+        }
+        if let Err(text) = self.keys() {
+            return Some(("peers.logs", text));
+        }
+        (self.record_every.get() < RECORD_EVERY_MIN)
+            .then(|| ("peers.record_every", "at least 1m is expected".to_owned()))
+    }
+}
+
+/// The most logs that a gateway cosigns for.
+pub const LOGS_MAX: usize = 256;
+
 #[cfg(test)]
 mod tests {
     use doorward_settings::Document;
@@ -269,5 +325,20 @@ mod tests {
             let error = read(&yaml).unwrap_err();
             assert!(error.contains(wanted), "{yaml}: {error}");
         }
+    }
+
+    #[test]
+    fn peers_are_logs_and_not_witnesses() {
+        use doorward_tlog::note::Signer;
+        let key = |kind| Signer::generate("doorward/gw", kind).unwrap().0.vkey();
+        let problem = |key: Vkey, every: &str| {
+            let yaml = format!("listen: 127.0.0.1:0\nlogs: ['{key}']\nrecord_every: {every}");
+            let document = Document::parse("doorward.yaml", &yaml).unwrap();
+            let peers: PeersConfig = document.root().deserialize().unwrap();
+            peers.problem().map(|(key, _)| key)
+        };
+        assert_eq!(problem(key(Kind::Ed25519), "1h"), None);
+        assert_eq!(problem(key(Kind::Cosignature), "1h"), Some("peers.logs"));
+        assert_eq!(problem(key(Kind::Ed25519), "1s"), Some("peers.record_every"));
     }
 }

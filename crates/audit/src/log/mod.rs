@@ -16,6 +16,7 @@ pub mod config;
 pub(crate) mod journal;
 pub mod key;
 pub(crate) mod logger;
+pub mod peers;
 pub mod place;
 pub mod publish;
 pub(crate) mod tally;

@@ -55,6 +55,9 @@ pub struct Answer {
     pub text: String,
 }
 
+/// Keeps a checkpoint that is about to be cosigned; whether it could.
+pub type Keep<'k> = &'k dyn Fn(&Checkpoint) -> bool;
+
 impl Answer {
     fn says(status: u16, text: &str) -> Self {
         Self { status, content_type: "text/plain; charset=utf-8", text: format!("{text}\n") }
@@ -103,6 +106,12 @@ impl Witness {
 
     /// Answers `add-checkpoint`; `now` in seconds. Blocks for as long as a sync takes.
     pub fn add_checkpoint(&self, body: &[u8], now: u64) -> Answer {
+        self.add_checkpoint_if(body, now, &|_| true)
+    }
+
+    /// The same, for who keeps what is cosigned in another place too: `keep` is asked before the answer leaves, and
+    /// nothing is cosigned when it says no.
+    pub fn add_checkpoint_if(&self, body: &[u8], now: u64, keep: Keep<'_>) -> Answer {
         let request = std::str::from_utf8(body).ok().and_then(|body| AddCheckpoint::parse(body).ok());
         let Some(request) = request else { return Answer::says(400, "it is not a request of tlog-witness") };
         let Ok(checkpoint) = Checkpoint::parse(&request.note.text) else {
@@ -119,8 +128,13 @@ impl Witness {
             return Answer::says(400, "the old size is larger than the new one");
         }
         let mut known = self.known.lock();
-        match self.cosign(&request, &checkpoint, &mut known, now) {
-            Ok(answer) => answer,
+        match self.cosign(&request, &checkpoint, &mut known) {
+            Ok(None) if keep(&checkpoint) => {
+                let text = self.signer.sign(&request.note.text, now).to_string();
+                Answer { status: 200, content_type: "text/plain; charset=utf-8", text }
+            }
+            Ok(None) => Answer::says(503, "what is cosigned cannot be recorded now"),
+            Ok(Some(refusal)) => refusal,
             Err(error) => {
                 tracing::error!(%error, "what was seen cannot be kept; nothing is cosigned");
                 Answer::says(500, "what was seen cannot be kept")
@@ -128,24 +142,24 @@ impl Witness {
         }
     }
 
+    /// Looks whether the checkpoint goes on from the last one, and keeps it. What is answered if it does not.
     fn cosign(
         &self,
         request: &AddCheckpoint,
         checkpoint: &Checkpoint,
         known: &mut usize,
-        now: u64,
-    ) -> io::Result<Answer> {
+    ) -> io::Result<Option<Answer>> {
         let path = self.dir.join(hex_text(&leaf_hash(checkpoint.origin.as_bytes())));
         let seen = last(&path)?;
         let (seen_size, seen_root) = seen.as_ref().map_or((0, empty_root()), |seen| (seen.size, seen.root));
         if request.old_size != seen_size {
             let text = format!("{seen_size}\n");
-            return Ok(Answer { status: 409, content_type: "text/x.tlog.size", text });
+            return Ok(Some(Answer { status: 409, content_type: "text/x.tlog.size", text }));
         }
         let old_root = if seen_size == 0 { empty_root() } else { seen_root };
         if checkpoint.size == seen_size && checkpoint.root != old_root {
             tracing::error!(origin = checkpoint.origin, size = seen_size, "a log shows two histories");
-            return Ok(Answer::says(409, "another history of this size was cosigned"));
+            return Ok(Some(Answer::says(409, "another history of this size was cosigned")));
         }
         if !consistent(seen_size, &old_root, checkpoint.size, &checkpoint.root, &request.proof) {
             tracing::error!(
@@ -153,17 +167,16 @@ impl Witness {
                 size = checkpoint.size,
                 "a log's history does not go on"
             );
-            return Ok(Answer::says(422, "the proof does not show that the log only grew"));
+            return Ok(Some(Answer::says(422, "the proof does not show that the log only grew")));
         }
         if seen.is_none() {
             if *known >= LOGS_MAX {
-                return Ok(Answer::says(503, "this witness knows as many logs as it can"));
+                return Ok(Some(Answer::says(503, "this witness knows as many logs as it can")));
             }
             *known += 1;
         }
         put_file(&path, request.note.to_string().as_bytes())?;
-        let text = self.signer.sign(&request.note.text, now).to_string();
-        Ok(Answer { status: 200, content_type: "text/plain; charset=utf-8", text })
+        Ok(None)
     }
 }
 
@@ -253,7 +266,12 @@ mod tests {
         assert_eq!(ask(bed.request(origin, log, 4, &other)).0, 422, "another history");
         assert_eq!(ask(bed.request(origin, log, 0, &other)), (409, "4\n".to_owned()));
         assert_eq!(ask(bed.request(origin, log, 9, &leaves[..4])).0, 400, "it shrank");
-        assert_eq!(ask(bed.request(origin, log, 4, &leaves)).0, 200);
+        // Nothing is cosigned that cannot be kept elsewhere, and it may be asked for again.
+        let body = bed.request(origin, log, 4, &leaves);
+        let refused = bed.witness().add_checkpoint_if(body.as_bytes(), 1, &|_| false);
+        assert_eq!((refused.status, refused.text.contains("cannot be recorded")), (503, true));
+        assert_eq!(ask(body), (409, "9\n".to_owned()));
+        assert_eq!(ask(bed.request(origin, log, 9, &leaves)).0, 200);
         assert_eq!(ask(bed.request("doorward/gw/6", log, 0, &other)).0, 200, "another epoch");
     }
 

@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::columns::{COLUMNS, Type};
 use crate::query::{Cell, GapRow, Row};
+use crate::sinks::ocsf;
 use crate::time::{rfc3339, span};
 
 pub use csv::{csv, csv_heading};
@@ -91,6 +92,23 @@ pub fn gap_json(gap: &GapRow) -> String {
                 "gateway_id": gap.gateway_id, "reason": gap.reason}
     });
     format!("{line}\n")
+}
+
+/// One OCSF event a line: the same events as a sink's with `format: ocsf`.
+pub fn ocsf_lines(rows: &[Row]) -> String {
+    let mut out = String::new();
+    for row in rows {
+        if let Value::Object(columns) = json(row) {
+            out.push_str(&ocsf::event(&columns).to_string());
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// A gap as an OCSF event on one line.
+pub fn ocsf_gap(gap: &GapRow) -> String {
+    format!("{}\n", ocsf::missing(gap))
 }
 
 /// One row as a JSON object.

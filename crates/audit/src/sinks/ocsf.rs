@@ -5,6 +5,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::tail::GapEntry;
+use crate::query::GapRow;
 
 /// The version of the schema that events follow.
 pub const VERSION: &str = "1.5.0";
@@ -76,17 +77,40 @@ pub fn event(row: &Map<String, Json>) -> Json {
     Json::Object(event)
 }
 
-/// The event of missing records.
+/// The event of missing records, as a sink meets them.
 pub(crate) fn gap(gap: &GapEntry) -> Json {
-    json!({
+    let mut event = base_event(gap.at_us, gap.lost.unwrap_or(0), &gap.reason);
+    if let Some(metadata) = event.get_mut("metadata").and_then(Json::as_object_mut) {
+        metadata.insert("sequence".to_owned(), gap.seq.into());
+    }
+    event.insert(
+        "unmapped".to_owned(),
+        json!({"gateway_id": &*gap.gateway_id, "epoch": gap.epoch, "seq": gap.seq, "lost": gap.lost}),
+    );
+    Json::Object(event)
+}
+
+/// The event of missing records, as the store knows of them.
+pub(crate) fn missing(gap: &GapRow) -> Json {
+    let mut event = base_event(gap.until.micros(), gap.lost, &gap.reason);
+    event.insert("start_time".to_owned(), (gap.from.micros() / 1_000).into());
+    event.insert("end_time".to_owned(), (gap.until.micros() / 1_000).into());
+    event.insert("unmapped".to_owned(), json!({"gateway_id": gap.gateway_id, "lost": gap.lost}));
+    Json::Object(event)
+}
+
+/// Of records that are missing; 0 when it is not known how many.
+fn base_event(at_us: i64, lost: u64, reason: &str) -> Map<String, Json> {
+    let event = json!({
         "class_uid": 0, "category_uid": 0, "activity_id": OTHER, "activity_name": "Gap", "type_uid": OTHER,
-        "severity_id": 4, "time": gap.at_us / 1_000, "count": gap.lost.unwrap_or(1).max(1),
-        "message": format!("records are missing: {}", gap.reason),
-        "metadata": {
-            "version": VERSION, "product": product(), "log_name": "access_event", "sequence": gap.seq,
-        },
-        "unmapped": {"gateway_id": &*gap.gateway_id, "epoch": gap.epoch, "seq": gap.seq, "lost": gap.lost},
-    })
+        "severity_id": 4, "time": at_us / 1_000, "count": lost.max(1),
+        "message": format!("records are missing: {reason}"),
+        "metadata": {"version": VERSION, "product": product(), "log_name": "access_event"},
+    });
+    match event {
+        Json::Object(event) => event,
+        _ => Map::new(),
+    }
 }
 
 fn product() -> Json {

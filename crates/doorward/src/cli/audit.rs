@@ -35,7 +35,7 @@ pub(super) enum Command {
     Query {
         #[command(flatten)]
         which: Which,
-        /// Every record that matches, oldest first, however many there are; needs --format jsonl or csv.
+        /// Every record that matches, oldest first, however many there are; needs --format jsonl, csv or ocsf.
         #[arg(long, conflicts_with = "limit")]
         all: bool,
     },
@@ -45,9 +45,12 @@ pub(super) enum Command {
     Trace {
         /// The access id: from an error, or the `Doorward-Access-Id` header.
         id: uuid::Uuid,
-        /// One JSON object a line.
-        #[arg(long)]
+        /// One JSON object a line: the same as --format jsonl.
+        #[arg(long, conflicts_with = "format")]
         json: bool,
+        /// For programs, in place of the drawing.
+        #[arg(long, value_enum)]
+        format: Option<TraceFormat>,
     },
     /// Checks the timeline against its transparency log: what was changed, taken away, moved or put in is named.
     /// Exits with 6 when anything is.
@@ -58,7 +61,11 @@ pub(super) enum Command {
     Consistency(audit_verify::ConsistencyArgs),
     /// Prints the public keys of this gateway's logs, one a line: its own, and that of the `audit` commands that do
     /// something. Keep them elsewhere.
-    Key,
+    Key {
+        /// The key by which it cosigns for its peers instead: what they name in `checkpoints.witnesses`.
+        #[arg(long)]
+        witness: bool,
+    },
     /// Erases a person: destroys the key to all that the timeline says of them. Says what it would do, unless
     /// --yes is given.
     Erase(audit_erase::Args),
@@ -122,6 +129,16 @@ enum Format {
     Jsonl,
     /// Comma-separated values, with a heading.
     Csv,
+    /// One event of the Open Cybersecurity Schema Framework (1.5.0) a line.
+    Ocsf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum TraceFormat {
+    /// One JSON object a line.
+    Jsonl,
+    /// One event of the Open Cybersecurity Schema Framework (1.5.0) a line.
+    Ocsf,
 }
 
 fn limit(text: &str) -> Result<usize, String> {
@@ -166,14 +183,15 @@ pub(super) fn run(source: &Source, command: &Command) -> anyhow::Result<ExitCode
             query(&timeline, &mut reader, which)
         }
         Command::Stats(args) => audit_stats::run(&connect(&config)?, args),
-        Command::Trace { id, json } => {
+        Command::Trace { id, json, format } => {
             let (timeline, mut reader) = open(&config)?;
-            trace(&timeline, &mut reader, *id, *json)
+            trace(&timeline, &mut reader, *id, format.or(json.then_some(TraceFormat::Jsonl)))
         }
         Command::Verify(args) => audit_verify::run(&config, args),
         Command::Prove(args) => audit_prove::run(&config, &connect(&config)?, args),
         Command::Consistency(args) => audit_verify::consistency(&config, args),
-        Command::Key => audit_verify::key(&config),
+        Command::Key { witness: false } => audit_verify::key(&config),
+        Command::Key { witness: true } => audit_verify::witness_key(&config),
         Command::Erase(args) => audit_erase::run(&config, args),
         Command::Export(args) => audit_export::run(&config, args),
         Command::Hold(command) => audit_hold::run(&config, command),
@@ -205,9 +223,9 @@ fn query(timeline: &Timeline, reader: &mut Reader, which: &Which) -> anyhow::Res
     match which.format() {
         Format::Table if rows.is_empty() && gaps.is_empty() => out("no records match\n")?,
         Format::Table => out(&render::table(&rows, &gaps))?,
-        Format::Jsonl => {
-            out(&render::json_lines(&rows))?;
-            put_gaps(&gaps)?;
+        format @ (Format::Jsonl | Format::Ocsf) => {
+            out(&lines(format, &rows))?;
+            put_gaps(format, &gaps)?;
         }
         Format::Csv => {
             out(&render::csv_heading())?;
@@ -222,32 +240,40 @@ fn query_all(timeline: &Timeline, reader: &mut Reader, which: &Which) -> anyhow:
     let filter = which.filter(reader)?;
     let format = which.format();
     match format {
-        Format::Table => bail!("--all is for programs: add --format jsonl or --format csv"),
+        Format::Table => bail!("--all is for programs: add --format jsonl, csv or ocsf"),
         Format::Csv => out(&render::csv_heading())?,
-        Format::Jsonl => {}
+        Format::Jsonl | Format::Ocsf => {}
     }
     let (mut failed, mut found) = (None, false);
     timeline.each(&filter, &mut |row| {
         found = true;
         let rows = reader.rows(std::slice::from_ref(&row));
-        let line = match format {
-            Format::Csv => rows.iter().map(render::csv).collect(),
-            Format::Jsonl | Format::Table => render::json_lines(&rows),
-        };
-        failed = out(&line).err();
+        failed = out(&lines(format, &rows)).err();
         failed.is_none()
     })?;
     if let Some(error) = failed {
         return Err(error);
     }
-    if format == Format::Jsonl {
-        put_gaps(&timeline.gaps(&filter)?)?;
-    }
+    put_gaps(format, &timeline.gaps(&filter)?)?;
     Ok(if found { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOTHING) })
 }
 
-fn put_gaps(gaps: &[GapRow]) -> anyhow::Result<()> {
-    gaps.iter().try_for_each(|gap| out(&render::gap_json(gap)))
+/// Rows for programs: one a line.
+fn lines(format: Format, rows: &[Row]) -> String {
+    match format {
+        Format::Csv => rows.iter().map(render::csv).collect(),
+        Format::Ocsf => render::ocsf_lines(rows),
+        Format::Jsonl | Format::Table => render::json_lines(rows),
+    }
+}
+
+/// What is missing, where the format has room for it.
+fn put_gaps(format: Format, gaps: &[GapRow]) -> anyhow::Result<()> {
+    gaps.iter().try_for_each(|gap| match format {
+        Format::Jsonl => out(&render::gap_json(gap)),
+        Format::Ocsf => out(&render::ocsf_gap(gap)),
+        Format::Csv | Format::Table => Ok(()),
+    })
 }
 
 fn tail(timeline: &Timeline, reader: &mut Reader, which: &Which, follow: bool) -> anyhow::Result<ExitCode> {
@@ -272,7 +298,7 @@ fn tail(timeline: &Timeline, reader: &mut Reader, which: &Which, follow: bool) -
 
 fn show(rows: &[Row], format: Format, first: bool) -> anyhow::Result<()> {
     match (format, first) {
-        (Format::Jsonl, _) => out(&render::json_lines(rows)),
+        (format @ (Format::Jsonl | Format::Ocsf), _) => out(&lines(format, rows)),
         (Format::Csv, first) => {
             if first {
                 out(&render::csv_heading())?;
@@ -284,12 +310,21 @@ fn show(rows: &[Row], format: Format, first: bool) -> anyhow::Result<()> {
     }
 }
 
-fn trace(timeline: &Timeline, reader: &mut Reader, id: uuid::Uuid, json: bool) -> anyhow::Result<ExitCode> {
+fn trace(
+    timeline: &Timeline,
+    reader: &mut Reader,
+    id: uuid::Uuid,
+    format: Option<TraceFormat>,
+) -> anyhow::Result<ExitCode> {
     let rows = reader.rows(&timeline.trace(id)?);
     if rows.is_empty() {
         out(&format!("no record of {id}; a call that has just ended arrives within a second\n"))?;
         return Ok(ExitCode::from(EXIT_NOTHING));
     }
-    out(&if json { render::json_lines(&rows) } else { render::trace(&rows) })?;
+    out(&match format {
+        None => render::trace(&rows),
+        Some(TraceFormat::Jsonl) => render::json_lines(&rows),
+        Some(TraceFormat::Ocsf) => render::ocsf_lines(&rows),
+    })?;
     Ok(ExitCode::SUCCESS)
 }

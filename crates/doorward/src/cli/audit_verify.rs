@@ -170,6 +170,12 @@ pub(super) fn key(config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+pub(super) fn witness_key(config: &Config) -> anyhow::Result<ExitCode> {
+    let peers = config.root.peers.as_ref().context("this gateway cosigns for nobody: there is no `peers`")?;
+    out(&format!("{}\n", log::peers::public_key(&config.root.audit(), peers)?))?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn moment(us: Option<i64>) -> Value {
     us.map_or(Value::Null, |us| time::rfc3339(Timestamp::from_micros(us)).into())
 }

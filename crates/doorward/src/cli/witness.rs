@@ -8,14 +8,14 @@ use std::sync::Arc;
 use anyhow::Context;
 use doorward_audit::log::witness::Witness;
 use doorward_core::{Clock, SystemClock};
-use doorward_http::{Body, bind, full, serve_posts};
+use doorward_http::{bind, serve_posts};
 use doorward_tlog::note::Vkey;
 use doorward_tlog::witness::REQUEST_MAX;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::Method;
 use serde_json::json;
 
 use super::out;
+use crate::peers::answer;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -50,28 +50,11 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             "{}\n",
             json!({ "listening": address.to_string(), "vkey": witness.vkey().to_string() })
         ))?;
-        let handler =
-            Arc::new(move |method: &Method, path: &str, body: &[u8]| answer(&witness, method, path, body));
+        let now = || u64::try_from(SystemClock.now().seconds()).unwrap_or(0);
+        let handler = Arc::new(move |method: &Method, path: &str, body: &[u8]| {
+            answer(method, path, || witness.add_checkpoint(body, now()))
+        });
         serve_posts(listener, handler, REQUEST_MAX).await;
         Ok(ExitCode::SUCCESS)
     })
-}
-
-fn answer(witness: &Witness, method: &Method, path: &str, body: &[u8]) -> Response<Body> {
-    if path != "/add-checkpoint" {
-        return page(404, "text/plain; charset=utf-8", "there is /add-checkpoint\n".to_owned());
-    }
-    if method != Method::POST {
-        return page(405, "text/plain; charset=utf-8", "POST only\n".to_owned());
-    }
-    let now = u64::try_from(SystemClock.now().seconds()).unwrap_or(0);
-    let answer = witness.add_checkpoint(body, now);
-    page(answer.status, answer.content_type, answer.text)
-}
-
-fn page(status: u16, kind: &'static str, text: String) -> Response<Body> {
-    let mut response = Response::new(full(text));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }
