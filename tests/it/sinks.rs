@@ -127,9 +127,9 @@ fn setup(config: &str, store: &ObjectStore, collector: &str, syslog: u16) -> Res
 }
 
 /// All lines of the archive.
-fn archive(store: &ObjectStore) -> Result<String> {
+pub(crate) fn archive(store: &ObjectStore) -> Result<String> {
     let mut lines = String::new();
-    for key in store.keys()? {
+    for key in store.keys()?.into_iter().filter(|key| key.ends_with(".jsonl.gz")) {
         let mut gzip =
             Command::new("gzip").arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let object = store.get(&key)?;

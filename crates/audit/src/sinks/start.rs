@@ -149,6 +149,7 @@ impl Sinks {
             ending: self.ending.clone(),
             rows_max: BATCH_ROWS,
             delivered: position,
+            counted: (0, 0),
         };
         let thread = std::thread::Builder::new().name(format!("sink-{name}")).spawn(move || worker.run());
         self.threads.lock().push(thread.map_err(|error| failed(error.to_string()))?);

@@ -198,6 +198,11 @@ fn a_record_that_is_refused_holds_up_no_other() {
     assert_eq!(status.lost_total, 1);
     wanted.remove(&poison);
     assert_eq!(ids(&collector).into_iter().collect::<BTreeSet<_>>(), wanted);
+    assert_eq!(
+        status.sent_total,
+        u64::try_from(logs(&collector).len()).unwrap(),
+        "what is refused is not sent"
+    );
 }
 
 #[test]

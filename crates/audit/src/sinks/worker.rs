@@ -141,6 +141,8 @@ pub(crate) struct Worker {
     pub(crate) rows_max: usize,
     /// The end of what was delivered before the last batch.
     pub(crate) delivered: Position,
+    /// The last gap that was counted: its epoch and first frame.
+    pub(crate) counted: (u64, u64),
 }
 
 /// The name of a sink's cursor file.
@@ -201,12 +203,15 @@ impl Worker {
 
     fn deliver(&mut self, batch: &Batch) -> Result<(), Trouble> {
         let before = self.delivered.clone();
+        let rows = batch.entries.iter().filter(|entry| matches!(entry, Entry::Row(_))).count();
+        let mut sent = u64::try_from(rows).unwrap_or(0);
         let taken = match self.receiver.deliver(&batch.entries) {
             Ok(taken) => taken,
             Err(Trouble::Refused(text)) if self.rows_max == 1 => {
                 // A call that is refused by itself would stop all that follow.
                 tracing::error!(sink = %self.name, error = %text, "a sink refuses a record; it goes without it");
                 self.progress.lost_total.fetch_add(1, Ordering::Relaxed);
+                sent = 0;
                 Taken::All
             }
             Err(trouble) => {
@@ -216,13 +221,16 @@ impl Worker {
                 return Err(trouble);
             }
         };
-        let lost = batch.entries.iter().filter_map(|entry| match entry {
-            Entry::Gap(gap) => Some(gap.lost.unwrap_or(1)),
-            Entry::Row(_) => None,
-        });
-        self.progress.lost_total.fetch_add(lost.sum(), Ordering::Relaxed);
-        let rows = batch.entries.iter().filter(|entry| matches!(entry, Entry::Row(_))).count();
-        self.progress.sent_total.fetch_add(u64::try_from(rows).unwrap_or(0), Ordering::Relaxed);
+        for entry in &batch.entries {
+            // One that comes again after trouble was counted.
+            if let Entry::Gap(gap) = entry
+                && (gap.epoch, gap.seq) > self.counted
+            {
+                self.counted = (gap.epoch, gap.seq);
+                self.progress.lost_total.fetch_add(gap.lost.unwrap_or(1), Ordering::Relaxed);
+            }
+        }
+        self.progress.sent_total.fetch_add(sent, Ordering::Relaxed);
         self.rows_max = (self.rows_max * 2).min(BATCH_ROWS);
         self.delivered = self.tail.position().clone();
         match taken {
