@@ -44,6 +44,7 @@ pub(super) fn walk(
         report,
         tiles,
         tree: Tree::default(),
+        largest,
         proved: 0,
         items: 0,
         present: [0; KINDS],
@@ -201,6 +202,8 @@ struct Walk<'a, 'w> {
     tiles: Tiles,
     /// Over the leaves as they were logged: of tiles, or as the rows say themselves.
     tree: Tree,
+    /// Leaves that checkpoints count, whether they hold or not.
+    largest: u64,
     /// Leaves below the largest checkpoint that holds.
     proved: u64,
     items: u64,
@@ -345,6 +348,8 @@ impl Walk<'_, '_> {
         self.lost(stored);
         self.differ();
         let signed = self.with.known.iter().filter_map(|known| known.signed_us).max();
+        // A checkpoint that does not hold was told, and those behind it are not compared any more: they count all the same.
+        let largest = self.largest;
         let uncounted = stored.saturating_sub(largest);
         let late = signed.is_none_or(|at| at.saturating_add(UNSIGNED_US) < self.with.scope.now_us);
         if uncounted > 0 && (!self.with.newest || late) {
