@@ -1,9 +1,12 @@
 //! The writer thread: takes what is queued, encodes it, appends it, syncs once for all, tells the waiters.
 //!
-//! The leader's rule: an idle log syncs at once. Under load ([`LOAD`] calls in flight or more) a batch
-//! gathers until it holds half of the calls in flight, but no longer than [`GATHER_SYNCS`] syncs take (at
+//! The leader's rule: an idle log syncs at once. Under load ([`LOAD`] calls at one time or more) a batch
+//! gathers until it holds [`GATHER_SHARE`] of the calls, but no longer than [`GATHER_SYNCS`] syncs take (at
 //! least [`GATHER_MIN`]) and never longer than `commit_delay`. A sync costs as much CPU as dozens of records,
-//! so callers in a closed loop should form large groups; a few callers never wait for company.
+//! so callers in a closed loop should form large groups; a few callers never wait for company. The moment
+//! after a batch has fewer calls in flight than any other, so what counts is how many there were when it was
+//! taken: in a closed loop those that it let go are about to come back. When they do not, one batch waits in
+//! vain and the next does not.
 //!
 //! Invariant: after a failed write or sync the file is cut back to what is durable and not written again;
 //! a failed sync may have dropped pages that a later one would not report. The numbers of the failed
@@ -14,12 +17,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::encryption::Sealer;
 use super::files::{Appender, is_full, is_unwritable};
 use super::pressure::Watch;
-use super::{Content, Item, Losses, SegmentInfo, Shared, segment};
+use super::{Content, Item, Losses, Queue, SegmentInfo, Shared, segment};
 use crate::columns::CALL_COLUMNS;
 use crate::personal::keyring::Keyring;
 use crate::personal::service::KeyError;
@@ -30,6 +34,8 @@ use doorward_core::NotDurable;
 
 /// Calls in flight from which on the log counts as loaded.
 const LOAD: usize = 8;
+/// The share of the calls, in quarters, that a batch gathers under load.
+const GATHER_SHARE: usize = 3;
 /// The shortest time to gather under load.
 const GATHER_MIN: Duration = Duration::from_micros(300);
 /// How many times the last sync's span a batch may gather.
@@ -104,6 +110,8 @@ pub(crate) struct Writer {
     next_seq: u64,
     buffer: Vec<u8>,
     last_sync: Duration,
+    /// How many calls were in flight when the last batch was taken, and when that was.
+    last_taken: (usize, Instant),
     failed_at: Option<Instant>,
     watch: Watch,
 }
@@ -117,6 +125,7 @@ impl Writer {
             next_seq: 1,
             buffer: Vec::new(),
             last_sync: Duration::ZERO,
+            last_taken: (0, Instant::now()),
             failed_at: None,
             watch: Watch::default(),
         }
@@ -164,27 +173,47 @@ impl Writer {
     fn gather(&mut self) -> Option<Vec<Item>> {
         let shared = &self.shared;
         let mut queue = shared.queue.lock();
+        // Under load the first frame alone wakes nobody.
+        self.wait_for_company(&mut queue);
         if queue.items.is_empty() && !queue.closing {
             queue.wake_at = Some(1);
             shared.filled.wait_for(&mut queue, PROBE);
-        }
-        if shared.places() >= LOAD && !queue.items.is_empty() {
-            let longest = (self.last_sync.max(GATHER_MIN) * GATHER_SYNCS).min(shared.settings.commit_delay);
-            let deadline = Instant::now() + longest;
-            let wanted = shared.places() / 2;
-            while queue.items.len() < wanted && !queue.closing {
-                queue.wake_at = Some(wanted);
-                if shared.filled.wait_until(&mut queue, deadline).timed_out() {
-                    break;
-                }
+            if !queue.items.is_empty() {
+                self.wait_for_company(&mut queue);
             }
         }
         queue.wake_at = None;
         if queue.closing && queue.items.is_empty() {
             return None;
         }
+        self.last_taken = (shared.places(), Instant::now());
         let capacity = queue.items.len();
         Some(std::mem::replace(&mut queue.items, Vec::with_capacity(capacity)))
+    }
+
+    /// Under load, waits until there is a batch that is worth a sync.
+    fn wait_for_company(&self, queue: &mut MutexGuard<'_, Queue>) {
+        let shared = &self.shared;
+        let longest = (self.last_sync.max(GATHER_MIN) * GATHER_SYNCS).min(shared.settings.commit_delay);
+        let calls = self.calls(longest);
+        if calls < LOAD {
+            return;
+        }
+        let deadline = Instant::now() + longest;
+        let wanted = calls * GATHER_SHARE / 4;
+        while queue.items.len() < wanted && !queue.closing {
+            queue.wake_at = Some(wanted);
+            if shared.filled.wait_until(queue, deadline).timed_out() {
+                break;
+            }
+        }
+    }
+
+    /// How many calls there are at one time: now, or when the last batch was taken if that was just now.
+    fn calls(&self, longest: Duration) -> usize {
+        let (before, at) = self.last_taken;
+        let now = self.shared.places();
+        if at.elapsed() < self.last_sync + longest { before.max(now) } else { now }
     }
 
     pub(super) fn write(&mut self, items: &mut Vec<Item>) {
