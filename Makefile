@@ -3,7 +3,8 @@
 #   make demo            a gateway with a real database, people and data, and lines to paste
 #   make demo CHECK=1    the same, run and checked by itself
 #   make test            format, lints, dependency rules, all tests
-#   make bench           all benchmarks; ONLY=rest for one group, JSON=1 for one JSON object a line
+#   make bench           all benchmarks; ONLY=rest for one group, JSON=1 for one JSON object a line, BRIEF=1 without
+#                        the run over a million requests
 #   make fuzz            the fuzz targets on this toolchain, bounded; SECONDS_EACH=60 for longer
 
 SHELL := /bin/bash
@@ -14,6 +15,7 @@ export PATH := $(PATH):$(CURDIR)/.cache/tools/bin
 CHECK ?=
 ONLY ?=
 JSON ?=
+BRIEF ?=
 SECONDS_EACH ?= 10
 
 .PHONY: help demo test bench lint fuzz
@@ -40,7 +42,7 @@ lint:
 bench:
 	@scripts/setup.sh bench
 	cargo build --release -p doorward -p doorward-benches
-	@target/release/doorward-benches $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json)
+	@target/release/doorward-benches $(if $(ONLY),--only $(ONLY)) $(if $(JSON),--json) $(if $(BRIEF),--brief)
 
 fuzz:
 	@scripts/setup.sh lint

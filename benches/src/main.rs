@@ -1,5 +1,6 @@
 //! Benchmarks. `make bench` runs all groups, `make bench ONLY=rest` one; `JSON=1` prints one JSON object a
-//! line. Nothing here is a test: a figure that misses its bound says so, and the program ends well.
+//! line, `BRIEF=1` leaves out the run over a million requests. Nothing here is a test: a figure that misses its
+//! bound says so, and the program ends well.
 
 mod audit;
 mod audit_pg;
@@ -19,14 +20,15 @@ const GROUPS: &[&str] = &["core", "audit", "tlog", "rest"];
 
 fn main() -> Result<()> {
     let mut only: Option<String> = None;
-    let mut json = false;
+    let (mut json, mut brief) = (false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "floor" => return floor::serve(),
             "--json" => json = true,
+            "--brief" => brief = true,
             "--only" => only = arguments.next(),
-            other => bail!("unknown argument {other:?}; known: --only GROUP, --json"),
+            other => bail!("unknown argument {other:?}; known: --only GROUP, --json, --brief"),
         }
     }
     if let Some(group) = only.as_deref().filter(|group| !GROUPS.contains(group)) {
@@ -45,7 +47,7 @@ fn main() -> Result<()> {
         tlog::run(&table)?;
     }
     if wanted("rest") {
-        rest::run(&table)?;
+        rest::run(&table, brief)?;
     }
     Ok(())
 }
