@@ -1,5 +1,7 @@
 //! Stage four: the database's one row → an HTTP answer with PostgREST's statuses and headers.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use doorward_core::Kind;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -112,12 +114,13 @@ fn page_status(facts: &Facts) -> Result<StatusCode, Problem> {
 }
 
 fn page_range(facts: &Facts) -> String {
-    let total = facts.total.map_or_else(|| "*".to_owned(), |total| total.to_string());
+    let total = facts.total.map_or(Cow::Borrowed("*"), |total| total.to_string().into());
     match facts.rows.checked_sub(1) {
         Some(last) if facts.total != Some(0) => {
-            format!("{}-{}/{total}", facts.offset, facts.offset.saturating_add(last))
+            let last = facts.offset.saturating_add(last);
+            [&facts.offset.to_string(), "-", &last.to_string(), "/", &total].concat()
         }
-        _ => format!("*/{total}"),
+        _ => ["*/", &total].concat(),
     }
 }
 

@@ -40,7 +40,7 @@ impl<'a> Settings<'a> {
             search_path: resource.search_path(&request.schema),
             application_name: application_name(principal.subject.reveal()),
             method: method.as_str(),
-            path: format!("/{rpc}{}", request.target.name()),
+            path: ["/", rpc, request.target.name()].concat(),
             headers: visible_headers(headers),
         }
     }

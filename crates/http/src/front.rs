@@ -150,7 +150,7 @@ impl Front {
         // A message that was not understood shows no credentials that could be believed.
         if let Some(violation) = violation {
             let turned = Turned::away(Credentials::None, violation.fault());
-            return self.gateway.walk(access, turned).await;
+            return self.turn(access, turned).await;
         }
         note_head(&mut access, &request);
         let checked = inbound::check_message(&request, limits);
@@ -161,23 +161,28 @@ impl Front {
         // What goes on from here stands below this call in the trace.
         inbound::put_traceparent(&mut head.headers, &access.trace());
         if let Err(violation) = checked {
-            return self.gateway.walk(access, Turned::away(credentials, violation.fault())).await;
+            return self.turn(access, Turned::away(credentials, violation.fault())).await;
         }
         let snapshot = access.snapshot().clone();
         let (name, _) = split_path(head.uri.path());
         let Some(resource) = snapshot.resource(name) else {
             let turned = Turned::known(credentials, unknown_resource(name));
-            return self.gateway.walk(access, turned).await;
+            return self.turn(access, turned).await;
         };
         let Some(door) = self.doors.get(resource.door) else {
             let fault =
                 Fault::new(codes::NO_HTTP_DOOR, format!("the resource {name:?} is not served over HTTP"))
                     .hint("Use the protocol of the resource's own door.");
-            return self.gateway.walk(access, Turned::known(credentials, fault)).await;
+            return self.turn(access, Turned::known(credentials, fault)).await;
         };
         access.at_door(resource.door);
         let inbound = Inbound { request: Request::from_parts(head, body), credentials };
         door.serve(&self.gateway, resource, access, inbound).await
+    }
+
+    /// Walks a call that ends before a door. Boxed: every request's future would have room for it.
+    fn turn(&self, access: Access, turned: Turned) -> BoxFuture<'_, Answered<Response<Body>>> {
+        Box::pin(self.gateway.walk(access, turned))
     }
 }
 

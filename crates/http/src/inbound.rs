@@ -269,26 +269,21 @@ pub(crate) fn confidential(headers: &HeaderMap, peer: &Peer, limits: &Limits) ->
 /// Puts this call's own place in the trace where the caller's was.
 pub(crate) fn put_traceparent(headers: &mut HeaderMap, trace: &TraceContext) {
     let mut text = [b'-'; 55];
-    let mut places = text.iter_mut();
-    put_hex(&mut places, &[0]);
-    places.next();
-    put_hex(&mut places, &trace.trace_id);
-    places.next();
-    put_hex(&mut places, &trace.span_id);
-    places.next();
-    put_hex(&mut places, &[u8::from(trace.sampled)]);
+    put_hex(&mut text, 0, &[0]);
+    put_hex(&mut text, 3, &trace.trace_id);
+    put_hex(&mut text, 36, &trace.span_id);
+    put_hex(&mut text, 53, &[u8::from(trace.sampled)]);
     if let Ok(value) = HeaderValue::from_bytes(&text) {
         headers.insert(TRACEPARENT, value);
     }
 }
 
-fn put_hex<'a>(places: &mut impl Iterator<Item = &'a mut u8>, bytes: &[u8]) {
+fn put_hex(text: &mut [u8], at: usize, bytes: &[u8]) {
     let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-    for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            if let Some(place) = places.next() {
-                *place = digit(nibble);
-            }
+    let places = text.get_mut(at..).unwrap_or_default().chunks_exact_mut(2);
+    for (place, byte) in places.zip(bytes) {
+        if let [high, low] = place {
+            (*high, *low) = (digit(byte >> 4), digit(byte & 15));
         }
     }
 }

@@ -101,19 +101,19 @@ pub fn dress_answer(headers: &mut HeaderMap, pass: &mut Pass) {
 
 /// The stages by their names, in milliseconds (W3C Server-Timing).
 fn put_timings(headers: &mut HeaderMap, timings: &Timings) {
-    let mut text = String::with_capacity(256);
+    let mut text = Vec::with_capacity(256);
     for (stage, micros) in timings.iter() {
         if !text.is_empty() {
-            text.push_str(", ");
+            text.extend_from_slice(b", ");
         }
-        text.push_str(stage.as_str());
-        text.push_str(";dur=");
+        text.extend_from_slice(stage.as_str().as_bytes());
+        text.extend_from_slice(b";dur=");
         push_number(&mut text, u64::from(micros / 1_000), 1);
-        text.push('.');
+        text.push(b'.');
         push_number(&mut text, u64::from(micros % 1_000), 3);
     }
     if !text.is_empty() {
-        put(headers, SERVER_TIMING, &text);
+        put_bytes(headers, SERVER_TIMING, &text);
     }
 }
 
@@ -125,37 +125,37 @@ fn put_allowance(headers: &mut HeaderMap, allowance: &Allowance) {
     }
     let (quota, window) = (allowance.quota, seconds_up(allowance.window));
     let (remaining, reset) = (allowance.remaining, seconds_up(allowance.reset));
+    let mut text = Vec::with_capacity(name.len() + 48);
     for (field, parts) in [
-        (RATE_LIMIT_POLICY, [(";q=", quota), (";w=", window)]),
-        (RATE_LIMIT, [(";r=", remaining), (";t=", reset)]),
+        (RATE_LIMIT_POLICY, [(b";q=", quota), (b";w=", window)]),
+        (RATE_LIMIT, [(b";r=", remaining), (b";t=", reset)]),
     ] {
-        let mut text = String::with_capacity(name.len() + 48);
-        text.push('"');
-        text.push_str(name);
-        text.push('"');
+        text.clear();
+        text.push(b'"');
+        text.extend_from_slice(name.as_bytes());
+        text.push(b'"');
         for (key, number) in parts {
-            text.push_str(key);
+            text.extend_from_slice(key);
             push_number(&mut text, number, 1);
         }
-        put(headers, field, &text);
+        put_bytes(headers, field, &text);
     }
 }
 
 /// Appends a number with at least so many digits. Every answer has a dozen of them, so they do not go
 /// through the formatting machinery.
-fn push_number(text: &mut String, mut number: u64, digits_min: usize) {
+fn push_number(text: &mut Vec<u8>, mut number: u64, digits_min: usize) {
     let mut digits = [b'0'; 20];
     let mut used = 0;
     for place in digits.iter_mut().rev() {
-        *place = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        *place = b'0' + (number % 10) as u8;
         number /= 10;
         used += 1;
         if number == 0 && used >= digits_min {
             break;
         }
     }
-    let digits = digits.get(digits.len() - used..).unwrap_or_default();
-    text.push_str(std::str::from_utf8(digits).unwrap_or_default());
+    text.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
 }
 
 /// RFC 6750 section 3: no error code for a caller who showed nothing.
@@ -170,6 +170,12 @@ fn challenge(fault: &Fault) -> String {
 
 fn put(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+fn put_bytes(headers: &mut HeaderMap, name: HeaderName, text: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(text) {
         headers.insert(name, value);
     }
 }
@@ -192,9 +198,9 @@ mod tests {
             (1_234, 3, "1234"),
             (u64::MAX, 1, "18446744073709551615"),
         ] {
-            let mut text = String::new();
+            let mut text = Vec::new();
             push_number(&mut text, number, digits_min);
-            assert_eq!(text, wanted);
+            assert_eq!(String::from_utf8(text).unwrap(), wanted);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 use postgres_protocol::message::frontend;
 
-use crate::conn::{PARAMS_MAX, bind, settings_name};
+use crate::conn::{PARAMS_MAX, settings_name};
 use crate::error::Failure;
 use crate::request::Request;
 
@@ -19,7 +19,7 @@ pub(crate) struct Encoded {
     /// How many settings there are.
     pub(crate) settings: usize,
     /// Bind and Execute of the settings; then, from `values` on, Bind's formats and values.
-    bytes: BytesMut,
+    bytes: Vec<u8>,
     values: usize,
     rows_max: i32,
 }
@@ -34,26 +34,22 @@ impl Encoded {
             return Err(Failure::Unsendable("a statement with a zero byte"));
         }
         let settings = request.settings.len() + own.len();
-        let mut bytes = BytesMut::with_capacity(size(request, own) + 256);
-        let texts = request.settings.iter().chain(own).flat_map(|(name, value)| [*name, *value]);
-        bind(settings_name(settings)?, texts.map(|text| Some(text.as_bytes())), None, &mut bytes)?;
-        frontend::execute("", 0, &mut bytes)?;
+        let mut bytes = Vec::with_capacity(size(request, own) + 256);
+        let pairs = request.settings.iter().chain(own);
+        put_settings(&mut bytes, settings_name(settings)?, settings, pairs)?;
         let values = bytes.len();
         // No formats of values: all are text. One format of results, for all columns.
-        bytes.put_i16(0);
+        bytes.extend_from_slice(&[0, 0]);
         // The count is 16 bits wide, without a sign.
-        bytes.put_u16(u16::try_from(request.params.len()).unwrap_or(u16::MAX));
+        let count = u16::try_from(request.params.len()).unwrap_or(u16::MAX);
+        bytes.extend_from_slice(&count.to_be_bytes());
         for value in request.params {
             match value {
-                None => bytes.put_i32(-1),
-                Some(value) => {
-                    bytes.put_i32(length(value.len())?);
-                    bytes.put_slice(value);
-                }
+                None => bytes.extend_from_slice(&(-1_i32).to_be_bytes()),
+                Some(value) => put_value(&mut bytes, value)?,
             }
         }
-        bytes.put_i16(1);
-        bytes.put_i16(i16::from(request.binary));
+        bytes.extend_from_slice(&[0, 1, 0, u8::from(request.binary)]);
         let rows_max = request.rows_max.map_or(0, |max| i32::try_from(max).unwrap_or(i32::MAX));
         Ok(Self { sql: request.sql.into(), settings, bytes, values, rows_max })
     }
@@ -86,6 +82,64 @@ pub(crate) fn size(request: &Request<'_>, own: &[(&str, &str)]) -> usize {
     values + settings + 4 * request.params.len()
 }
 
+/// Appends Bind of the unnamed portal to the statement that sets so many settings, and its Execute. Every read
+/// has some ten of them, so they are written here and not by the message builder, which goes back over each
+/// value for its length.
+fn put_settings<'v>(
+    bytes: &mut Vec<u8>,
+    statement: &str,
+    count: usize,
+    pairs: impl Iterator<Item = &'v (&'v str, &'v str)>,
+) -> io::Result<()> {
+    let start = bytes.len() + 1;
+    bytes.extend_from_slice(b"B\0\0\0\0\0");
+    bytes.extend_from_slice(statement.as_bytes());
+    bytes.extend_from_slice(&[0, 0, 0]);
+    let texts = u16::try_from(2 * count).map_err(|_| too_large())?;
+    bytes.extend_from_slice(&texts.to_be_bytes());
+    for (name, value) in pairs {
+        put_value(bytes, name.as_bytes())?;
+        put_value(bytes, value.as_bytes())?;
+    }
+    bytes.extend_from_slice(&[0, 0]);
+    let body = length(bytes.len() - start)?.to_be_bytes();
+    if let Some(place) = bytes.get_mut(start..start + body.len()) {
+        place.copy_from_slice(&body);
+    }
+    // Execute: its length, the unnamed portal, all rows.
+    bytes.extend_from_slice(b"E\0\0\0\x09\0\0\0\0\0");
+    Ok(())
+}
+
+fn put_value(bytes: &mut Vec<u8>, value: &[u8]) -> io::Result<()> {
+    bytes.extend_from_slice(&length(value.len())?.to_be_bytes());
+    bytes.extend_from_slice(value);
+    Ok(())
+}
+
 fn length(bytes: usize) -> io::Result<i32> {
-    i32::try_from(bytes).map_err(|_| io::Error::other("a message that is too large"))
+    i32::try_from(bytes).map_err(|_| too_large())
+}
+
+fn too_large() -> io::Error {
+    io::Error::other("a message that is too large")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conn::bind;
+
+    #[test]
+    fn settings_are_written_as_the_message_builder_writes_them() {
+        for pairs in [&[][..], &[("role", "reader"), ("request.path", "/é"), ("x", "")][..]] {
+            let mut ours = Vec::new();
+            put_settings(&mut ours, "dw_set3", pairs.len(), pairs.iter()).unwrap();
+            let mut theirs = BytesMut::new();
+            let texts = pairs.iter().flat_map(|(name, value)| [*name, *value]);
+            bind("dw_set3", texts.map(|text| Some(text.as_bytes())), None, &mut theirs).unwrap();
+            frontend::execute("", 0, &mut theirs).unwrap();
+            assert_eq!(ours, theirs);
+        }
+    }
 }

@@ -337,7 +337,8 @@ impl Lent {
         let at_hand = if idle { self.inner.idle_connection().await } else { None };
         self.conn = Some(match at_hand {
             Some(conn) => conn,
-            None => self.inner.connect().await?,
+            // Boxed: every call's future would have room for a handshake.
+            None => Box::pin(self.inner.connect()).await?,
         });
         Ok(())
     }

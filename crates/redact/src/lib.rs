@@ -5,8 +5,8 @@
 //! ever has the secret. What was taken out leaves its detector's name: `[redacted:card]`.
 //!
 //! Constraints and invariants:
-//! - Pure: no I/O, no clock, no state. Time is linear in the input, of which at most [`SCAN_BYTES_MAX`] are
-//!   looked at.
+//! - Pure: no I/O, no clock, no state but a bounded memory of texts in which nothing was found. Time is linear in
+//!   the input, of which at most [`SCAN_BYTES_MAX`] are looked at.
 //! - Idempotent: a redacted text is its own redaction. A pass is repeated until nothing changes; a text that
 //!   does not settle within [`PASSES_MAX`] passes is redacted whole.
 //! - Fail closed: a literal without an end, or one whose end depends on the session's settings, is redacted
@@ -14,6 +14,7 @@
 //! - What is cut for length is cut after the redaction, so that no half of a secret is left.
 //! - Over-redaction is the lesser evil: where a literal holds a secret, the whole literal goes.
 
+mod clean;
 pub mod config;
 mod decode;
 mod detector;
@@ -35,6 +36,7 @@ pub use config::{Keep, PatternConfig, RedactConfig};
 pub use detector::Detector;
 pub use rules::RedactError;
 
+use clean::Clean;
 use rules::Rules;
 use span::Span;
 use text::Context;
@@ -53,17 +55,19 @@ const UNSETTLED: &str = "[redacted:unsettled]";
 #[derive(Debug)]
 pub struct Redactor {
     rules: Rules,
+    clean: Clean,
 }
 
 impl Redactor {
     /// Compiles the configuration.
     pub fn new(config: &RedactConfig) -> Result<Self, RedactError> {
-        Ok(Self { rules: Rules::new(config)? })
+        Ok(Self { rules: Rules::new(config)?, clean: Clean::default() })
     }
 
     /// The text without what is secret in it, and at most `bytes_max` long.
     pub fn redact<'a>(&self, form: Form, text: &'a str, bytes_max: usize) -> Cow<'a, str> {
-        bounded(self.unbounded(form, text), text.len(), bytes_max)
+        let kept = if self.clean.has(form, text) { Cow::Borrowed(text) } else { self.looked_at(form, text) };
+        bounded(kept, text.len(), bytes_max)
     }
 
     /// A header's value, by the header's name.
@@ -77,6 +81,14 @@ impl Redactor {
     /// All texts of a JSON value, which `key` names: strings, numbers and the keys of objects.
     pub fn json(&self, key: &str, value: &mut Value) {
         json::redact(self, key, value);
+    }
+
+    fn looked_at<'a>(&self, form: Form, text: &'a str) -> Cow<'a, str> {
+        let kept = self.unbounded(form, text);
+        if matches!(kept, Cow::Borrowed(_)) {
+            self.clean.keep(form, text);
+        }
+        kept
     }
 
     fn unbounded<'a>(&self, form: Form, text: &'a str) -> Cow<'a, str> {
@@ -125,7 +137,7 @@ impl Redactor {
 impl Default for Redactor {
     /// What is done when nothing is configured.
     fn default() -> Self {
-        Self { rules: Rules::default() }
+        Self { rules: Rules::default(), clean: Clean::default() }
     }
 }
 

@@ -461,6 +461,19 @@ fn time_is_linear_in_the_input() {
     }
 }
 
+#[test]
+fn what_was_clean_in_one_form_is_looked_at_in_another() {
+    let redactor = Redactor::default();
+    for _ in 0..2 {
+        check(&redactor, Form::Template, &[("password=hunter2", "password=hunter2")]);
+        check(&redactor, Form::Text, &[("password=hunter2", "password=[redacted:secret]")]);
+        check(&redactor, Form::Text, &[("password=hunter", "password=[redacted:secret]")]);
+    }
+    // What is remembered is cut all the same.
+    assert_eq!(redactor.redact(Form::Path, "/shop/orders", ALL), "/shop/orders");
+    assert_eq!(redactor.redact(Form::Path, "/shop/orders", 8), "…[12 bytes in all]");
+}
+
 fn any_form() -> impl Strategy<Value = Form> {
     prop_oneof![Just(Form::Text), Just(Form::Template), Just(Form::Path), Just(Form::Url), Just(Form::Sql)]
 }

@@ -2,53 +2,82 @@
 
 use std::fmt::Write;
 
-use super::syntax::{Condition, Filter, Item, Quantifier, Test};
+use super::syntax::{Condition, Field, Filter, Item, Quantifier, Test};
 use super::{Operation, Request, Target};
 
 /// The operation's text, without any value: `GET /shop/orders?select=id&status=eq.?`.
 pub(crate) fn operation(request: &Request, method: &str, resource: &str) -> String {
-    let mut text = format!("{method} /{resource}/");
-    if matches!(request.target, Target::Function(_)) {
-        text.push_str("rpc/");
-    }
-    text.push_str(request.target.name());
-    let mut parameters = Vec::new();
+    let mut text = Text::begin(request, method, resource);
     let query = &request.query;
     if !query.select.is_empty() {
-        parameters.push(format!("select={}", list(query.select.iter().map(item))));
+        text.parameter("select=", |text| list(text, &query.select, item));
     }
-    parameters.extend(query.arguments.iter().map(|(name, _)| format!("{name}=?")));
-    parameters.extend(query.conditions.iter().map(|condition| condition_text(condition, "=")));
+    for (name, _) in &query.arguments {
+        text.parameter(name, |text| text.push_str("=?"));
+    }
+    for condition in &query.conditions {
+        text.parameter("", |text| condition_text(text, condition, "="));
+    }
     if !query.order.is_empty() {
-        parameters.push(format!("order={}", list(query.order.iter().map(order))));
+        text.parameter("order=", |text| list(text, &query.order, order));
     }
     if let Some(columns) = &query.columns {
-        parameters.push(format!("columns={}", list(columns.iter().map(|name| name.to_string()))));
+        text.parameter("columns=", |text| list(text, columns, |text, name| text.push_str(name)));
     }
     if query.limit.is_some() {
-        parameters.push("limit=?".to_owned());
+        text.parameter("limit=?", |_| {});
     }
     if query.offset > 0 {
-        parameters.push("offset=?".to_owned());
+        text.parameter("offset=?", |_| {});
     }
     if matches!(request.operation, Operation::Insert | Operation::Update)
-        && request.query.columns.is_none()
+        && query.columns.is_none()
         && !request.payload.keys().is_empty()
     {
-        parameters.push(format!("body={}", list(request.payload.keys().iter().map(|key| key.to_string()))));
+        text.parameter("body=", |text| {
+            list(text, request.payload.keys(), |text, key| text.push_str(key));
+        });
     }
-    // A name stays whole or goes: half of one might be half of something that the redactor knows.
-    for (index, parameter) in parameters.iter().enumerate() {
-        let separator = if index == 0 { '?' } else { '&' };
-        if text.len() + parameter.len() + 2 + ELLIPSIS.len() > TEXT_BYTES_MAX {
-            text.push(separator);
-            text.push_str(ELLIPSIS);
-            break;
+    text.text
+}
+
+/// The text while it is written. Every call has one, so nothing of it is formatted or put together twice.
+struct Text {
+    text: String,
+    separator: char,
+    full: bool,
+}
+
+impl Text {
+    fn begin(request: &Request, method: &str, resource: &str) -> Self {
+        let mut text = String::with_capacity(TEXT_ROOM);
+        for part in [method, " /", resource, "/"] {
+            text.push_str(part);
         }
-        text.push(separator);
-        text.push_str(parameter);
+        if matches!(request.target, Target::Function(_)) {
+            text.push_str("rpc/");
+        }
+        text.push_str(request.target.name());
+        Self { text, separator: '?', full: false }
     }
-    text
+
+    /// A name stays whole or goes: half of one might be half of something that the redactor knows.
+    fn parameter(&mut self, name: &str, write: impl FnOnce(&mut String)) {
+        if self.full {
+            return;
+        }
+        let before = self.text.len();
+        self.text.push(self.separator);
+        self.text.push_str(name);
+        write(&mut self.text);
+        if self.text.len() + 1 + ELLIPSIS.len() > TEXT_BYTES_MAX {
+            self.full = true;
+            self.text.truncate(before);
+            self.text.push(self.separator);
+            self.text.push_str(ELLIPSIS);
+        }
+        self.separator = '&';
+    }
 }
 
 /// Stands for the parameters that there was no room for.
@@ -56,6 +85,8 @@ const ELLIPSIS: &str = "…";
 
 /// How long the text may be.
 pub(crate) const TEXT_BYTES_MAX: usize = 2_048;
+/// Room that a text finds at once.
+const TEXT_ROOM: usize = 128;
 
 /// FNV-1a of the text: the same in every build, so that fingerprints group over years.
 pub(crate) fn fingerprint(text: &str) -> u64 {
@@ -63,50 +94,77 @@ pub(crate) fn fingerprint(text: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn list(parts: impl Iterator<Item = String>) -> String {
-    parts.collect::<Vec<_>>().join(",")
+fn list<T>(text: &mut String, parts: &[T], write: impl Fn(&mut String, &T)) {
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        write(text, part);
+    }
 }
 
-fn item(item: &Item) -> String {
-    match item {
-        Item::Star => "*".to_owned(),
-        Item::Column { field, alias, cast } => {
-            let alias = alias.as_deref().map(|alias| format!("{alias}:")).unwrap_or_default();
-            let cast = cast.as_deref().map(|cast| format!("::{cast}")).unwrap_or_default();
-            format!("{alias}{field}{cast}")
+/// Appends a field as it was written. Writing to a string cannot fail.
+fn field(text: &mut String, field: &Field) {
+    match field.path.is_empty() {
+        true => text.push_str(&field.name),
+        false => {
+            let _ = write!(text, "{field}");
         }
     }
 }
 
-fn order(order: &super::syntax::Order) -> String {
-    let direction = match order.descending {
+fn item(text: &mut String, item: &Item) {
+    match item {
+        Item::Star => text.push('*'),
+        Item::Column { field: column, alias, cast } => {
+            if let Some(alias) = alias {
+                text.push_str(alias);
+                text.push(':');
+            }
+            field(text, column);
+            if let Some(cast) = cast {
+                text.push_str("::");
+                text.push_str(cast);
+            }
+        }
+    }
+}
+
+fn order(text: &mut String, order: &super::syntax::Order) {
+    field(text, &order.field);
+    text.push_str(match order.descending {
         Some(true) => ".desc",
         Some(false) => ".asc",
         None => "",
-    };
-    let nulls = match order.nulls_first {
+    });
+    text.push_str(match order.nulls_first {
         Some(true) => ".nullsfirst",
         Some(false) => ".nullslast",
         None => "",
-    };
-    format!("{}{direction}{nulls}", order.field)
+    });
 }
 
-fn condition_text(condition: &Condition, separator: &str) -> String {
+fn condition_text(text: &mut String, condition: &Condition, separator: &str) {
     match condition {
-        Condition::Filter(filter) => filter_text(filter, separator),
+        Condition::Filter(filter) => filter_text(text, filter, separator),
         Condition::Group { negated, any, parts } => {
-            let not = if *negated { "not." } else { "" };
-            let word = if *any { "or" } else { "and" };
-            let equals = if separator == "=" { "=" } else { "" };
-            let parts = list(parts.iter().map(|part| condition_text(part, ".")));
-            format!("{not}{word}{equals}({parts})")
+            if *negated {
+                text.push_str("not.");
+            }
+            text.push_str(if *any { "or" } else { "and" });
+            if separator == "=" {
+                text.push('=');
+            }
+            text.push('(');
+            list(text, parts, |text, part| condition_text(text, part, "."));
+            text.push(')');
         }
     }
 }
 
-fn filter_text(filter: &Filter, separator: &str) -> String {
-    let mut text = format!("{}{separator}", filter.field);
+fn filter_text(text: &mut String, filter: &Filter, separator: &str) {
+    field(text, &filter.field);
+    text.push_str(separator);
     if filter.negated {
         text.push_str("not.");
     }
@@ -134,5 +192,4 @@ fn filter_text(filter: &Filter, separator: &str) -> String {
             text.push_str(".?");
         }
     }
-    text
 }
