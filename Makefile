@@ -3,8 +3,8 @@
 #   make demo            a gateway with a real database, people and data, and lines to paste
 #   make demo CHECK=1    the same, run and checked by itself
 #   make test            format, lints, dependency rules, all tests
-#   make bench           all benchmarks; ONLY=rest for one group, JSON=1 for one JSON object a line, BRIEF=1 without
-#                        the run over a million requests
+#   make bench           all benchmarks; ONLY=rest for a group, ONLY=audit/spool for a part, JSON=1 for one JSON object a
+#                        line, BRIEF=1 without the run over a million requests
 #   make fuzz            the fuzz targets on this toolchain, bounded; SECONDS_EACH=60 for longer
 
 SHELL := /bin/bash

@@ -12,9 +12,9 @@ use doorward_core::{AccessRecord, Recorder};
 use doorward_settings::Document;
 use doorward_testkit::records::read_record;
 
+use crate::latency;
 use crate::process::cpu_nanos;
 use crate::table::{Table, Target, median};
-use crate::{audit_pg, latency};
 
 /// Calls in flight at once; each waits for its own record.
 const IN_FLIGHT: u32 = 512;
@@ -26,7 +26,8 @@ const ROUNDS: usize = 3;
 const SPOOL_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(120);
 
-pub fn run(table: &Table) -> Result<()> {
+/// Into the spool, plain and encrypted in turns.
+pub fn spool(table: &Table) -> Result<()> {
     table.heading("audit: records of about 512 bytes, CRC32C, fdatasync");
     let (mut rates, mut cpus) = (Vec::new(), Vec::new());
     let (mut sealed_rates, mut sealed_cpus) = (Vec::new(), Vec::new());
@@ -48,12 +49,23 @@ pub fn run(table: &Table) -> Result<()> {
     table.tell("encrypted spool, each call waiting for its record", median(&mut sealed_rates), "rec/s");
     let per_core = 1e6 / median(&mut sealed_cpus);
     table.judge("encrypted spool, records a second and core", per_core, "rec/s", Target::AtLeast(200_000.0));
+    Ok(())
+}
+
+/// From the spool into SQLite.
+pub fn sqlite(table: &Table) -> Result<()> {
+    table.heading("audit: spool into SQLite, fsync on");
     let drained = write(false, false)?;
     table.judge("shipping to SQLite, sustained", drained.drain_rate, "rec/s", Target::AtLeast(50_000.0));
     table.tell("CPU a record of shipping", drained.drain_cpu_micros, "us");
+    Ok(())
+}
+
+/// What waiting for a record costs a request.
+pub fn waiting(table: &Table) -> Result<()> {
+    table.heading("audit: waiting for a record");
     let folder = tempfile::tempdir()?;
-    latency::run(table, &config(folder.path(), true, false)?)?;
-    audit_pg::run(table)
+    latency::run(table, &config(folder.path(), true, false)?)
 }
 
 struct Written {

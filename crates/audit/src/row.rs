@@ -86,10 +86,12 @@ impl<'a> Input<'a> {
 
     pub(crate) fn groups(self) -> Value<'a> {
         match self.principal() {
-            Some(principal) if !principal.groups.is_empty() => json(
-                principal.groups.iter().map(|group| Json::from(&**group)).collect::<Vec<_>>().into(),
-                CLAIMS_MAX,
-            ),
+            Some(principal) if !principal.groups.is_empty() => {
+                let names: Vec<&str> = principal.groups.iter().map(|group| &**group).collect();
+                // A list of texts is always JSON.
+                let text = serde_json::to_string(&names).unwrap_or_default();
+                Value::Json(Cow::Owned(bounded_json(text, CLAIMS_MAX)))
+            }
             Some(_) | None => Value::Null,
         }
     }
@@ -152,13 +154,9 @@ pub(crate) fn hex(bytes: &[u8]) -> Value<'static> {
 
 pub(crate) fn hex_text(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'));
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for &byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
-    }
-    text
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+    let digits = bytes.iter().flat_map(|&byte| [digit(byte >> 4), digit(byte & 15)]).collect();
+    String::from_utf8(digits).unwrap_or_default()
 }
 
 /// Cuts a text to `max` bytes and says so in its end. A zero byte, which PostgreSQL's texts cannot hold, becomes
@@ -173,10 +171,6 @@ pub(crate) fn bounded(text: &str, max: usize) -> Cow<'_, str> {
     let marker = format!("…[{} bytes in all]", text.len());
     let end = text.floor_char_boundary(max.saturating_sub(marker.len()));
     Cow::Owned(format!("{}{marker}", text.get(..end).unwrap_or_default()))
-}
-
-fn json(value: Json, max: usize) -> Value<'static> {
-    Value::Json(Cow::Owned(bounded_json(value.to_string(), max)))
 }
 
 fn bounded_json(text: String, max: usize) -> String {

@@ -129,11 +129,20 @@ impl Content {
 /// What waits for the writer.
 pub(crate) struct Item {
     content: Content,
-    waiter: oneshot::Sender<Result<(), NotDurable>>,
+    waiter: Option<oneshot::Sender<Result<(), NotDurable>>>,
     /// Settles the id of an imported record that can be repeated.
     ticket: Option<Ticket>,
     /// Given back when the frame is written.
     _place: Option<Place>,
+}
+
+impl Item {
+    /// Tells whoever waits. A receiver that is gone did not wait: a streamed body's end, a hang-up.
+    fn tell(&mut self, done: Result<(), NotDurable>) {
+        if let Some(waiter) = self.waiter.take() {
+            let _ = waiter.send(done);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -317,7 +326,7 @@ impl Shared {
     /// appended while an earlier one of the same kind waits.
     pub(crate) fn append(&self, content: Content) -> oneshot::Receiver<Result<(), NotDurable>> {
         let (waiter, durable) = oneshot::channel();
-        self.push(Item { content, waiter, ticket: None, _place: None });
+        self.push(Item { content, waiter: Some(waiter), ticket: None, _place: None });
         durable
     }
 
@@ -384,7 +393,7 @@ impl Recorder for SpoolRecorder {
         };
         let (waiter, durable) = oneshot::channel();
         let record = imported.into_record();
-        self.0.push(Item { content: Content::Completion(record), waiter, ticket, _place: Some(place) });
+        self.0.push(Item { content: Content::Completion(record), waiter: Some(waiter), ticket, _place: Some(place) });
         Import::Taken(wait(durable))
     }
 
@@ -405,7 +414,7 @@ impl Slot for SpoolSlot {
     fn intent(&mut self, record: &AccessRecord) -> Durable {
         let (waiter, durable) = oneshot::channel();
         let content = Content::Intent(Box::new(record.clone()));
-        self.place.0.push(Item { content, waiter, ticket: None, _place: None });
+        self.place.0.push(Item { content, waiter: Some(waiter), ticket: None, _place: None });
         wait(durable)
     }
 
@@ -413,7 +422,7 @@ impl Slot for SpoolSlot {
         let (waiter, durable) = oneshot::channel();
         let shared = self.place.0.clone();
         let content = Content::Completion(record);
-        shared.push(Item { content, waiter, ticket: None, _place: Some(self.place) });
+        shared.push(Item { content, waiter: Some(waiter), ticket: None, _place: Some(self.place) });
         wait(durable)
     }
 }

@@ -267,13 +267,15 @@ impl Writer {
         self.sync()?;
         self.recovered(seq, losses);
         self.shared.written_total.fetch_add(u64::try_from(taken).unwrap_or(0), Ordering::Relaxed);
-        for item in items.drain(..taken) {
-            if let Some(ticket) = item.ticket {
+        // All hear it before the records are cleared away: that takes longer, and their threads would go to sleep
+        // between one and the next.
+        for item in items.iter_mut().take(taken) {
+            if let Some(ticket) = item.ticket.take() {
                 ticket.keep();
             }
-            // A receiver that is gone did not wait: a streamed body's end, a hang-up.
-            let _ = item.waiter.send(Ok(()));
+            item.tell(Ok(()));
         }
+        items.drain(..taken);
         Ok(())
     }
 
@@ -391,8 +393,8 @@ impl Writer {
             self.cut_back(&active);
         }
         self.shared.lose(count_records(items));
-        for item in items.drain(..) {
-            let _ = item.waiter.send(Err(NotDurable));
+        for mut item in items.drain(..) {
+            item.tell(Err(NotDurable));
         }
     }
 
