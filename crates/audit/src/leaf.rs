@@ -114,6 +114,17 @@ static ORDER: LazyLock<Vec<(u16, usize)>> = LazyLock::new(|| {
     order
 });
 
+/// Where a row has the values of the columns in [`ORDER`]: among its call's values, or in itself.
+static SOURCES: LazyLock<Vec<(u16, Result<usize, Source>)>> = LazyLock::new(|| {
+    let of_call = |column: &&Column| matches!(column.source, Source::Call(_));
+    let source = |(number, place): &(u16, usize)| {
+        let column = COLUMNS.get(*place)?;
+        let before = COLUMNS.iter().take(*place).filter(of_call).count();
+        Some((*number, if of_call(&column) { Ok(before) } else { Err(column.source) }))
+    };
+    ORDER.iter().filter_map(source).collect()
+});
+
 /// A column's number; `None` for those that are not part of the leaf.
 pub fn number(column: &str) -> Option<u16> {
     NUMBERS.iter().find(|(name, _)| *name == column).map(|(_, number)| *number)
@@ -213,11 +224,15 @@ pub struct Hasher {
 impl Hasher {
     /// The leaf of a row that is not in a store yet.
     pub fn row(&mut self, row: &RowOf<'_>) -> Hash {
-        let mut fields = [Field::Null; FIELDS_MAX];
-        for (place, (_, field)) in fields.iter_mut().zip(row.fields()) {
-            *place = field;
+        self.begin(ROW);
+        for (number, source) in SOURCES.iter() {
+            let field = match source {
+                Ok(place) => row.access.values.get(*place).map_or(Field::Null, of_value),
+                Err(source) => row.own(*source),
+            };
+            self.field(*number, field);
         }
-        self.fields(&fields)
+        tree::leaf_hash(&self.bytes)
     }
 
     /// The leaf of a row by its values, in the order of [`COLUMNS`].
@@ -229,23 +244,27 @@ impl Hasher {
     pub fn encode(&mut self, fields: &[Field<'_>]) -> &[u8] {
         self.begin(ROW);
         for (number, place) in ORDER.iter() {
-            match fields.get(*place) {
-                None | Some(Field::Null | Field::Hash(_)) => {}
-                Some(Field::Int(value)) => {
-                    self.tagged(*number, INT);
-                    self.int(*value);
-                }
-                Some(Field::Text(text)) => {
-                    self.tagged(*number, TEXT);
-                    self.text(text);
-                }
-                Some(Field::Uuid(id)) => {
-                    self.tagged(*number, UUID);
-                    self.bytes.extend_from_slice(id.as_bytes());
-                }
-            }
+            self.field(*number, fields.get(*place).copied().unwrap_or(Field::Null));
         }
         &self.bytes
+    }
+
+    fn field(&mut self, number: u16, field: Field<'_>) {
+        match field {
+            Field::Null | Field::Hash(_) => {}
+            Field::Int(value) => {
+                self.tagged(number, INT);
+                self.int(value);
+            }
+            Field::Text(text) => {
+                self.tagged(number, TEXT);
+                self.text(text);
+            }
+            Field::Uuid(id) => {
+                self.tagged(number, UUID);
+                self.bytes.extend_from_slice(id.as_bytes());
+            }
+        }
     }
 
     /// The leaf of a gap.

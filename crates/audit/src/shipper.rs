@@ -2,6 +2,8 @@
 //!
 //! Invariants: a store that is away, or refuses, never stops the spool: it is tried again soon, then
 //! each [`RETRY`], and the spool absorbs. A segment is deleted after the commit that carried its last frame.
+//! While the store is at one batch the next is read; nothing counts as shipped before the store has said so, and after
+//! any error the store is asked where it stands.
 //! Damage is never passed over in silence: what is missing is written to the store as a gap. Only what the
 //! transparency log has is shipped, each row with its place and leaf there.
 
@@ -23,7 +25,7 @@ use crate::rollup::Aggregator;
 use crate::spool::reader::{Newer, Reader};
 use crate::spool::segment::Chunk;
 use crate::spool::{SegmentInfo, Shared};
-use crate::store::{Batch, DeadLetter, HighWater, Refused, Shrink, Store, StoreError};
+use crate::store::{Batch, DeadLetter, HighWater, Refused, Shrink, SignedCheckpoint, Store, StoreError};
 use reading::Reading;
 use settle::Settling;
 
@@ -126,6 +128,10 @@ pub(crate) struct Shipper {
     /// Whether the store is to be opened anew, because something of no consequence to records went wrong with it.
     stale: bool,
     settling: Settling,
+    /// The batch that the store may still be at.
+    handed: Option<Handed>,
+    /// The most records of a batch.
+    most: usize,
     /// The most records of the next batch: frame after frame while the store refuses a value.
     limit: usize,
     aggregator: Aggregator,
@@ -138,10 +144,34 @@ struct Place {
     open: HashSet<Uuid>,
 }
 
+/// A batch that was handed to the store, as far as it matters once it is there.
+struct Handed {
+    epoch: u64,
+    to: HighWater,
+    frames: usize,
+    records: usize,
+    damaged: u64,
+    checkpoints: Vec<SignedCheckpoint>,
+}
+
+/// What became of a batch.
+enum Written {
+    /// The store has it.
+    Kept,
+    /// The store took it, and has the one before.
+    Taken,
+    /// A value of it is refused: it is read again, in part.
+    Refused,
+    /// The batch before it may be the one that is refused.
+    Unclear,
+}
+
 /// What one step did.
 enum Step {
     /// It shipped, or moved on to the next segment.
     Moved,
+    /// It has to begin anew where the store stands.
+    Back,
     /// All that is durable is shipped.
     Idle,
 }
@@ -168,16 +198,24 @@ impl Shipper {
             tells: None,
             stale: false,
             settling: Settling::default(),
+            handed: None,
+            most: BATCH_RECORDS,
             limit: BATCH_RECORDS,
             aggregator,
         }
+    }
+
+    /// The same with batches of another size.
+    #[cfg(test)]
+    pub(crate) fn in_batches_of(self, records: usize) -> Self {
+        Self { most: records, limit: records, ..self }
     }
 
     /// Works until it is told to stop.
     pub(crate) fn run(mut self) {
         while !self.progress.given_up() {
             match self.step() {
-                Ok(Step::Moved) => self.progress.succeeded(),
+                Ok(Step::Moved | Step::Back) => self.progress.succeeded(),
                 Ok(Step::Idle) => {
                     self.progress.succeeded();
                     if self.progress.stopping() {
@@ -195,7 +233,7 @@ impl Shipper {
     pub(crate) fn ship_all(&mut self) -> Result<(), String> {
         loop {
             match self.step() {
-                Ok(Step::Moved) => {}
+                Ok(Step::Moved | Step::Back) => {}
                 Ok(Step::Idle) => return Ok(()),
                 Err(error) => {
                     (self.store, self.place) = (None, None);
@@ -214,8 +252,7 @@ impl Shipper {
         }
         drop(last);
         // Whatever was half read is read again, from what the store has.
-        self.store = None;
-        self.place = None;
+        (self.store, self.place) = (None, None);
         if let ShipError::Spool(error) = error
             && self.shared.reserve.give_up(error)
         {
@@ -227,6 +264,11 @@ impl Shipper {
     fn wait_for_more(&self) {
         let shipped = self.progress.shipped_seq.load(Ordering::Relaxed);
         self.log.wait(self.shared.settings.epoch, shipped, TICK);
+        // A backlog of earlier starts is large already.
+        let front = self.shared.segments.lock().front().map(|front| front.epoch);
+        if front.is_some_and(|epoch| epoch < self.shared.settings.epoch) {
+            return;
+        }
         let waiting = self.shared.committed_seq.load(Ordering::Relaxed).saturating_sub(shipped);
         if usize::try_from(waiting).unwrap_or(usize::MAX) < BATCH_RECORDS {
             self.pause(GATHER, Progress::stopping);
@@ -256,20 +298,28 @@ impl Shipper {
 
     fn step_with(&mut self, store: &mut dyn Store) -> Result<Step, ShipError> {
         let front = self.shared.segments.lock().front().cloned();
-        self.close_epochs(store, front.as_ref())?;
-        // Once the segments of dead epochs are shipped, intents without completion stay so.
-        if front.as_ref().is_none_or(|front| front.epoch == self.shared.settings.epoch) {
-            self.settle_dead_epochs(store)?;
+        // What else there is to do waits until the store is free, at the end of a segment at the latest.
+        if self.handed.is_none() {
+            self.close_epochs(store, front.as_ref())?;
+            // Once the segments of dead epochs are shipped, intents without completion stay so.
+            if front.as_ref().is_none_or(|front| front.epoch == self.shared.settings.epoch) {
+                self.settle_dead_epochs(store)?;
+            }
+            self.retain(store);
         }
-        self.retain(store);
         let Some(front) = front else { return self.ship_rest(store) };
         self.enter(store, &front)?;
         let Some(mut place) = self.place.take() else { return Ok(Step::Idle) };
-        let shipped = self.ship(store, &front, &mut place);
-        self.place = Some(place);
-        match shipped? {
-            Step::Moved => Ok(Step::Moved),
-            Step::Idle => self.leave(&front),
+        match self.ship(store, &front, &mut place)? {
+            Step::Back => Ok(Step::Back),
+            Step::Moved => {
+                self.place = Some(place);
+                Ok(Step::Moved)
+            }
+            Step::Idle => {
+                self.place = Some(place);
+                self.leave(&front)
+            }
         }
     }
 
@@ -281,6 +331,15 @@ impl Shipper {
             Some(place) if place.reader.epoch == front.epoch => place.reader = Reader::new(front),
             Some(_) | None => {
                 let high_water = store.high_water(gateway_id, front.epoch)?;
+                // It may have come to the store although nobody heard so.
+                let there = |handed: &Handed| {
+                    handed.epoch == front.epoch && handed.to.last_seq <= high_water.last_seq
+                };
+                if self.handed.as_ref().is_some_and(there) {
+                    self.shipped();
+                }
+                self.handed = None;
+                let gateway_id = &self.shared.settings.gateway_id;
                 let open = store.open_intents(gateway_id, front.epoch)?;
                 let open = open.into_iter().map(|intent| intent.access_id).collect();
                 self.place = Some(Place { reader: Reader::new(front), high_water, open });
@@ -298,67 +357,129 @@ impl Shipper {
     ) -> Result<Step, ShipError> {
         let (shared, log) = (self.shared.clone(), self.log.clone());
         let length = log.logged(front);
-        let checkpoints = log.checkpoints(front.epoch, place.high_water.next_leaf);
         // What the log says about itself may come after the last frame.
         let notes = log.has_more(front.epoch, place.high_water.next_leaf);
-        if place.reader.offset >= length && checkpoints.is_empty() && !notes {
-            return Ok(Step::Idle);
+        if place.reader.offset >= length
+            && self.checkpoints(front.epoch, place.high_water.next_leaf).is_empty()
+            && !notes
+        {
+            return self.confirm(store);
         }
-        let chunk = Chunk::load(&*shared.files, &front.name, place.reader.offset, length)?;
+        let chunk = Chunk::load_large(&*shared.files, &front.name, place.reader.offset, length)?;
         let mut reading = Reading::new(place, &log, &chunk, &shared.settings.gateway_id)?;
         reading.read(length, self.limit)?;
         let (reader, damaged, mut batch) = reading.finish(place.high_water)?;
-        batch.checkpoints = log.checkpoints(front.epoch, batch.leaf_to);
+        batch.checkpoints = self.checkpoints(front.epoch, batch.leaf_to);
         if batch.is_empty() && reader.offset == place.reader.offset {
-            return Ok(Step::Idle);
+            return self.confirm(store);
         }
         batch.tiles = log.full_tiles(front.epoch, batch.leaf_from, batch.leaf_to)?;
         if !batch.checkpoints.is_empty() {
             // Retention may remove rows before their tile is full; their leaves must stay.
             batch.tiles.extend(log.last_tile(front.epoch, batch.leaf_to)?);
         }
-        if !self.write(store, &mut batch)? {
-            return Ok(Step::Moved);
+        let written = self.write(store, &mut batch)?;
+        match written {
+            Written::Kept | Written::Taken => self.shipped(),
+            Written::Refused => return Ok(Step::Moved),
+            Written::Unclear => return Ok(Step::Back),
         }
-        let refused = batch.dead_letters.iter().filter(|letter| matches!(letter.what, Refused::Record(_)));
-        let records = u64::try_from(batch.records.len() + refused.count()).unwrap_or(u64::MAX);
-        self.progress.shipped_total.fetch_add(records, Ordering::Relaxed);
-        self.progress.damaged_total.fetch_add(damaged, Ordering::Relaxed);
-        log.shipped(front.epoch, batch.leaf_to, &batch.checkpoints);
-        if front.epoch == shared.settings.epoch {
-            self.progress.shipped_seq.store(batch.to_seq, Ordering::Relaxed);
-        }
-        place.high_water = HighWater { last_seq: batch.to_seq, next_leaf: batch.leaf_to };
+        let to = HighWater { last_seq: batch.to_seq, next_leaf: batch.leaf_to };
+        place.high_water = to;
         place.open.extend(batch.opened.iter().map(|intent| intent.access_id));
         for access_id in &batch.closed {
             place.open.remove(access_id);
         }
         place.reader = reader;
+        let refused = batch.dead_letters.iter().filter(|letter| matches!(letter.what, Refused::Record(_)));
+        let records = batch.records.len() + refused.count();
+        let Batch { epoch, frames, checkpoints, .. } = batch;
+        self.handed = Some(Handed { epoch, to, frames, records, damaged, checkpoints });
+        if matches!(written, Written::Kept) {
+            self.shipped();
+        }
         Ok(Step::Moved)
     }
 
+    /// Checkpoints that are due, but for those that the store is at.
+    fn checkpoints(&self, epoch: u64, size: u64) -> Vec<SignedCheckpoint> {
+        let mut due = self.log.checkpoints(epoch, size);
+        let handed = self.handed.as_ref().filter(|handed| handed.epoch == epoch);
+        due.retain(|checkpoint| handed.is_none_or(|handed| !handed.checkpoints.contains(checkpoint)));
+        due
+    }
+
+    /// Waits until the store has what was handed to it. `Idle` when that was nothing.
+    fn confirm(&mut self, store: &mut dyn Store) -> Result<Step, ShipError> {
+        if self.handed.is_none() {
+            return Ok(Step::Idle);
+        }
+        match store.finish() {
+            Ok(()) => {
+                self.shipped();
+                Ok(Step::Moved)
+            }
+            Err(StoreError::Rejected(_)) => {
+                self.go_carefully();
+                Ok(Step::Back)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The store has what was handed to it.
+    fn shipped(&mut self) {
+        let Some(handed) = self.handed.take() else { return };
+        let records = u64::try_from(handed.records).unwrap_or(u64::MAX);
+        self.progress.shipped_total.fetch_add(records, Ordering::Relaxed);
+        self.progress.damaged_total.fetch_add(handed.damaged, Ordering::Relaxed);
+        self.log.shipped(handed.epoch, handed.to.next_leaf, &handed.checkpoints);
+        if handed.epoch == self.shared.settings.epoch {
+            self.progress.shipped_seq.store(handed.to.last_seq, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets what was handed to the store be read again, half as much of it at first, and each batch be seen to its end.
+    fn go_carefully(&mut self) {
+        let frames = self.handed.as_ref().map_or(0, |handed| handed.frames);
+        self.limit = (frames / 2).clamp(1, (self.most / 2).max(1));
+    }
+
     /// Writes a batch. When the store refuses a value of it, the next batch is half as large, until the one
-    /// frame is found, which becomes a dead letter: `false` when the batch is to be read again.
-    fn write(&mut self, store: &mut dyn Store, batch: &mut Batch<'_>) -> Result<bool, ShipError> {
+    /// frame is found, which becomes a dead letter.
+    fn write(&mut self, store: &mut dyn Store, batch: &mut Batch<'_>) -> Result<Written, ShipError> {
         if batch.is_empty() {
-            return Ok(true);
+            return Ok(match self.confirm(store)? {
+                Step::Back => Written::Unclear,
+                Step::Moved | Step::Idle => Written::Kept,
+            });
         }
         batch.rollups = self.aggregator.add_up(batch.records.iter().map(|record| &record.access));
-        match store.write(batch) {
-            Ok(()) => self.limit = self.limit.saturating_mul(2).min(BATCH_RECORDS),
+        let careful = self.limit < self.most;
+        let written = store.write(batch).and_then(|()| if careful { store.finish() } else { Ok(()) });
+        match written {
+            Ok(()) => {
+                self.limit = self.limit.saturating_mul(2).min(self.most);
+                Ok(if careful { Written::Kept } else { Written::Taken })
+            }
+            Err(StoreError::Rejected(_)) if self.handed.is_some() => {
+                self.go_carefully();
+                Ok(Written::Unclear)
+            }
             Err(StoreError::Rejected(_)) if batch.frames > 1 => {
                 self.limit = batch.frames / 2;
-                return Ok(false);
+                Ok(Written::Refused)
             }
             Err(StoreError::Rejected(reason)) if batch.frames == 1 => {
                 tracing::error!(%reason, seq = batch.to_seq, "the store refuses a frame; it is laid down as a dead letter");
                 lay_down(batch, &reason);
                 batch.rollups = self.aggregator.add_up(std::iter::empty());
                 store.write(batch)?;
+                store.finish()?;
+                Ok(Written::Kept)
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(error.into()),
         }
-        Ok(true)
     }
 
     /// Deletes the front segment, if it will grow no more.

@@ -135,6 +135,10 @@ impl Store for Faulty {
         Ok(())
     }
 
+    fn finish(&mut self) -> Result<(), StoreError> {
+        self.inner.finish()
+    }
+
     fn retain(&mut self, retention: &Retention, now_us: i64) -> Result<bool, StoreError> {
         self.inner.retain(retention, now_us)
     }

@@ -179,7 +179,8 @@ impl Logger {
         }
         self.enter(&segment)?;
         let Some(place) = &mut self.place else { return Ok(false) };
-        let chunk = Chunk::load(&*self.shared.files, &segment.name, place.reader.offset, segment.length)?;
+        let chunk =
+            Chunk::load_large(&*self.shared.files, &segment.name, place.reader.offset, segment.length)?;
         let mut frames = 0;
         while frames < BATCH_FRAMES
             && let Some((seq, event)) = place.reader.next(&chunk, segment.length)?

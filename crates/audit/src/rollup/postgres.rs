@@ -16,7 +16,7 @@ use doorward_pgclient::blocking::{Client, ClientError, Param};
 use super::sketch::GROWTH;
 use super::tables::{DimensionType, Fold, Level, TABLES, TRAFFIC, Table};
 use super::views::VIEWS;
-use super::{Cell, Rollups};
+use super::{Cell, Rollups, Row};
 use crate::config::{MINUTE_DAYS_MIN, QUARTER_DAYS_MIN, RollupRetention};
 
 /// Functions on sketches and levels.
@@ -145,27 +145,39 @@ pub fn views(visible: &str) -> String {
     sql
 }
 
-/// Writes a batch's partial rows, in the batch's transaction.
-pub fn append(client: &mut Client, rollups: &Rollups) -> Result<(), ClientError> {
-    for (table, rows) in TABLES.into_iter().zip(rollups) {
-        if rows.is_empty() {
-            continue;
+/// Partial rows of one table, as COPY takes them.
+pub struct Part {
+    sql: String,
+    data: Vec<u8>,
+}
+
+/// Encodes a batch's partial rows.
+pub fn parts(rollups: &Rollups) -> Vec<Part> {
+    let some = TABLES.into_iter().zip(rollups).filter(|(_, rows)| !rows.is_empty());
+    some.map(|(table, rows)| part(table, rows)).collect()
+}
+
+fn part(table: &Table, rows: &[Row]) -> Part {
+    let columns = format!("{}, {}", dimension_names(table), measure_names(table));
+    let sql = format!("COPY doorward.{} ({columns}) FROM STDIN (FORMAT binary)", table.part);
+    let mut data = Vec::with_capacity(rows.len() * 1_024);
+    data.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+    for row in rows {
+        data.extend_from_slice(&i16::try_from(row.cells.len() + 1).unwrap_or(i16::MAX).to_be_bytes());
+        put_int(&mut data, row.bucket_us.saturating_sub(POSTGRES_EPOCH_US));
+        for cell in &row.cells {
+            put_cell(&mut data, cell);
         }
-        let columns = format!("{}, {}", dimension_names(table), measure_names(table));
-        let mut data = Vec::with_capacity(rows.len() * 1_024);
-        data.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
-        for row in rows {
-            data.extend_from_slice(&i16::try_from(row.cells.len() + 1).unwrap_or(i16::MAX).to_be_bytes());
-            put_int(&mut data, row.bucket_us.saturating_sub(POSTGRES_EPOCH_US));
-            for cell in &row.cells {
-                put_cell(&mut data, cell);
-            }
-        }
-        data.extend_from_slice(&(-1i16).to_be_bytes());
-        let part = table.part;
-        let mut copy =
-            client.copy_in(&format!("COPY doorward.{part} ({columns}) FROM STDIN (FORMAT binary)"))?;
-        copy.write(&data)?;
+    }
+    data.extend_from_slice(&(-1i16).to_be_bytes());
+    Part { sql, data }
+}
+
+/// Writes them, in the batch's transaction.
+pub fn append(client: &mut Client, parts: &[Part]) -> Result<(), ClientError> {
+    for Part { sql, data } in parts {
+        let mut copy = client.copy_in(sql)?;
+        copy.write(data)?;
         copy.finish()?;
     }
     Ok(())

@@ -212,7 +212,7 @@ fn postgresql_adds_up_to_the_same() {
         let transaction = connection.transaction().unwrap();
         sqlite::append(&transaction, &rollups).unwrap();
         transaction.commit().unwrap();
-        postgres::append(&mut client, &rollups).unwrap();
+        postgres::append(&mut client, &postgres::parts(&rollups)).unwrap();
         if place == 3 {
             client.query("SELECT doorward.fold_rollups()", &[]).unwrap();
         }

@@ -130,6 +130,7 @@ impl Shipper {
             batch.tiles.extend(log.last_tile(batch.epoch, batch.leaf_to)?);
         }
         store.write(&batch)?;
+        store.finish()?;
         log.shipped(batch.epoch, batch.leaf_to, &batch.checkpoints);
         place.high_water.next_leaf = batch.leaf_to;
         Ok(Step::Moved)
@@ -163,6 +164,7 @@ impl Shipper {
             };
             last_notes(&log, &mut batch)?;
             store.write(&batch)?;
+            store.finish()?;
             log.done(epoch, |last| last.stored = true)?;
         }
         Ok(())

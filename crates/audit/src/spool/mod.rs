@@ -393,7 +393,12 @@ impl Recorder for SpoolRecorder {
         };
         let (waiter, durable) = oneshot::channel();
         let record = imported.into_record();
-        self.0.push(Item { content: Content::Completion(record), waiter: Some(waiter), ticket, _place: Some(place) });
+        self.0.push(Item {
+            content: Content::Completion(record),
+            waiter: Some(waiter),
+            ticket,
+            _place: Some(place),
+        });
         Import::Taken(wait(durable))
     }
 

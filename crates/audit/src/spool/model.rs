@@ -22,7 +22,7 @@ use crate::columns::CALL_COLUMNS;
 use crate::config::Retention;
 use crate::leaf::{self, Hasher};
 use crate::row::Value;
-use crate::store::{Batch, HighWater, OpenIntent, Shrink, Store, StoreError, TooLarge};
+use crate::store::{Batch, HighWater, OpenIntent, Record, Refused, Shrink, Store, StoreError, TooLarge};
 
 #[derive(Clone, Debug, Default)]
 struct FakeFile {
@@ -298,6 +298,22 @@ impl Appender for FakeAppender {
     }
 }
 
+/// Why the store does not take a batch.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    Away,
+    Refused,
+}
+
+impl From<Trouble> for StoreError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Away => Self::Io(io::Error::other("away")),
+            Trouble::Refused => Self::Rejected("not this one".to_owned()),
+        }
+    }
+}
+
 /// What the store has committed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
@@ -314,6 +330,14 @@ pub(crate) struct Kept {
     pub(crate) away: bool,
     /// It is too large by the records from before this time.
     pub(crate) too_large: Option<i64>,
+    /// What becomes of a batch is told by the next call.
+    pub(crate) late: bool,
+    /// A call whose record is refused.
+    pub(crate) refused: Option<Uuid>,
+    /// Records that were laid down as dead letters.
+    pub(crate) dead: Vec<Uuid>,
+    /// What the last call left to tell.
+    untold: Option<Trouble>,
     /// Its housekeeping fails.
     pub(crate) stuck: bool,
 }
@@ -355,6 +379,14 @@ impl Kept {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FakeStore(pub(crate) Arc<Mutex<Kept>>);
 
+impl FakeStore {
+    /// Another connection: what the one before left to tell is never heard.
+    pub(crate) fn reopened(&self) -> Self {
+        self.0.lock().untold = None;
+        self.clone()
+    }
+}
+
 impl Store for FakeStore {
     fn high_water(&mut self, _: &str, epoch: u64) -> Result<HighWater, StoreError> {
         Ok(self.0.lock().high_water.get(&epoch).copied().unwrap_or_default())
@@ -373,9 +405,27 @@ impl Store for FakeStore {
     }
 
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), StoreError> {
+        self.finish()?;
         let mut kept = self.0.lock();
-        if kept.away {
-            return Err(StoreError::Io(io::Error::other("away")));
+        let refused = |record: &Record<'_>| kept.refused == Some(record.access.access_id);
+        let trouble = match (kept.away, batch.records.iter().any(refused)) {
+            (true, _) => Some(Trouble::Away),
+            (false, true) => Some(Trouble::Refused),
+            (false, false) => None,
+        };
+        if let Some(trouble) = trouble {
+            if kept.late {
+                kept.untold = Some(trouble);
+                return Ok(());
+            }
+            return Err(trouble.into());
+        }
+        for letter in &batch.dead_letters {
+            let Refused::Record(record) = &letter.what else { panic!("nothing else is refused here") };
+            kept.dead.push(record.access.access_id);
+            for (place, leaf) in (record.log_index..).zip(&record.leaf_hashes) {
+                kept.leaf(batch.epoch, place, *leaf);
+            }
         }
         let outcome = CALL_COLUMNS.iter().position(|(name, _)| *name == "outcome").unwrap();
         for record in &batch.records {
@@ -427,6 +477,10 @@ impl Store for FakeStore {
         let after = HighWater { last_seq: batch.to_seq, next_leaf: batch.leaf_to };
         kept.high_water.insert(batch.epoch, after);
         Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), StoreError> {
+        self.0.lock().untold.take().map_or(Ok(()), |trouble| Err(trouble.into()))
     }
 
     fn retain(&mut self, _: &Retention, _: i64) -> Result<bool, StoreError> {

@@ -14,6 +14,8 @@ use crate::wire::{self, Frame, Malformed, PREFIX};
 
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
+/// Bytes read at once by the log and by the shipper, whose transactions and syncs should serve many frames.
+const LARGE_CHUNK: usize = 8 << 20;
 /// Bytes read at once for a header alone; more when it is longer.
 const HEAD: usize = 8 << 10;
 /// A frame after damage counts as one of this segment only if its number is this near.
@@ -105,7 +107,16 @@ impl Chunk {
     /// Reads the chunk that begins at `offset`; at least one whole frame, if there is one. What is sealed is opened:
     /// an error of [`super::encryption::NoKey`] when its key is missing.
     pub(crate) fn load(files: &dyn Files, name: &str, offset: u64, length: u64) -> io::Result<Self> {
-        let mut chunk = Self::read(files, name, offset, length, CHUNK)?;
+        Self::load_of(files, name, offset, length, CHUNK)
+    }
+
+    /// The same for threads that handle many frames at once.
+    pub(crate) fn load_large(files: &dyn Files, name: &str, offset: u64, length: u64) -> io::Result<Self> {
+        Self::load_of(files, name, offset, length, LARGE_CHUNK)
+    }
+
+    fn load_of(files: &dyn Files, name: &str, offset: u64, length: u64, want: usize) -> io::Result<Self> {
+        let mut chunk = Self::read(files, name, offset, length, want)?;
         let keys = files.keys();
         if offset > 0 && keys.is_empty() {
             // Without keys nobody comes beyond the header of an encrypted segment.

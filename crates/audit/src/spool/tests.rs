@@ -24,6 +24,9 @@ use crate::log::Log;
 use crate::log::logger::{Logger, Signing, keep_lines};
 use crate::shipper::{OpenStore, Progress, Shipper};
 
+/// Records of a batch: a segment takes several.
+const BATCH_RECORDS: usize = 2;
+
 /// A gateway's spool and shipper on a fake disk, driven by hand.
 struct World {
     shared: Arc<Shared>,
@@ -41,7 +44,7 @@ impl World {
 
     fn start_with(disk: &FakeDisk, store: &FakeStore, size_max: u64) -> Result<Self, String> {
         let store = store.clone();
-        Self::start_on(disk, Box::new(move || Ok(Box::new(store.clone()))), size_max)
+        Self::start_on(disk, Box::new(move || Ok(Box::new(store.reopened()))), size_max)
     }
 
     fn start_on(disk: &FakeDisk, open_store: OpenStore, size_max: u64) -> Result<Self, String> {
@@ -62,7 +65,8 @@ impl World {
         let progress = Arc::new(Progress::default());
         let log = Arc::new(Log::new(Arc::new(disk.clone()), false));
         let logger = Logger::new(shared.clone(), log.clone(), signing());
-        let shipper = Shipper::new(shared.clone(), log, progress.clone(), open_store, Retention::default());
+        let shipper = Shipper::new(shared.clone(), log, progress.clone(), open_store, Retention::default())
+            .in_batches_of(BATCH_RECORDS);
         let recorder = SpoolRecorder(shared.clone());
         Ok(Self { shared, writer, logger, shipper, progress, recorder })
     }
@@ -127,6 +131,8 @@ enum Op {
     Ship,
     /// The store goes away, or comes back.
     Away(bool),
+    /// The store tells later what became of a batch, or at once.
+    Late(bool),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -136,6 +142,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Op::Write),
         2 => Just(Op::Ship),
         1 => any::<bool>().prop_map(Op::Away),
+        1 => any::<bool>().prop_map(Op::Late),
     ]
 }
 
@@ -195,6 +202,7 @@ fn live(disk: &FakeDisk, store: &FakeStore, ops: &[Op], told: &mut Told) {
             }
             Op::Ship => drop(world.ship()),
             Op::Away(away) => store.0.lock().away = *away,
+            Op::Late(late) => store.0.lock().late = *late,
         }
     }
 }
@@ -249,6 +257,49 @@ fn a_crash_at_each_step_loses_nothing() {
             }
         }
     }
+}
+
+#[test]
+fn the_one_record_that_a_store_refuses_is_found_however_late_it_says_so() {
+    for (late, refused) in [true, false].into_iter().flat_map(|late| (0..24).map(move |at| (late, at))) {
+        let (disk, store) = (FakeDisk::default(), FakeStore::default());
+        let mut world = World::start(&disk, &store).unwrap();
+        let records: Vec<Box<AccessRecord>> = (0..24).map(|_| record()).collect();
+        let ids: Vec<Uuid> =
+            records.iter().map(|record| Uuid::from_bytes(*record.access_id.as_bytes())).collect();
+        (store.0.lock().late, store.0.lock().refused) = (late, Some(ids[refused]));
+        for record in records {
+            world.keep(record).unwrap();
+        }
+        world.ship().unwrap();
+        let kept = store.0.lock().clone();
+        kept.check_log();
+        assert_eq!(kept.dead, [ids[refused]], "late {late}");
+        let shipped: Vec<Uuid> = kept.records.iter().map(|(_, _, id, _)| *id).collect();
+        let others: Vec<Uuid> = ids.iter().filter(|id| **id != ids[refused]).copied().collect();
+        assert_eq!(shipped, others, "late {late}, {refused}");
+        assert_eq!(world.progress.shipped_total.load(Ordering::Relaxed), 24);
+        assert_eq!(world.shared.segments.lock().len(), 1, "shipped segments are removed");
+    }
+}
+
+#[test]
+fn nothing_counts_as_shipped_before_the_store_has_said_so() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start(&disk, &store).unwrap();
+    (store.0.lock().late, store.0.lock().away) = (true, true);
+    for _ in 0..24 {
+        world.keep(record()).unwrap();
+    }
+    let segments = world.shared.segments.lock().len();
+    world.ship().unwrap_err();
+    assert_eq!(world.progress.shipped_total.load(Ordering::Relaxed), 0);
+    assert_eq!(world.shared.segments.lock().len(), segments);
+    store.0.lock().away = false;
+    world.ship().unwrap();
+    assert_eq!(world.progress.shipped_total.load(Ordering::Relaxed), 24);
+    assert_eq!(store.0.lock().records.len(), 24);
+    store.0.lock().check_log();
 }
 
 #[test]

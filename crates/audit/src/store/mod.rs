@@ -341,8 +341,13 @@ pub trait Store: Send {
     /// Epochs before `epoch` that have open intents.
     fn unfinished_epochs(&mut self, gateway_id: &str, epoch: u64) -> Result<Vec<u64>, StoreError>;
 
-    /// Writes a batch and its high-water mark: all of it, or nothing.
+    /// Writes a batch and its high-water mark: all of it, or nothing. The store may still be at it when this returns;
+    /// then it is durable once the next call succeeds. An error may be the batch's before, and then nothing of this
+    /// one is written: whoever does not know which asks for the high-water mark.
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), StoreError>;
+
+    /// Sees the last batch to its end: it is durable when this succeeds.
+    fn finish(&mut self) -> Result<(), StoreError>;
 
     /// Keeps house, a little at a time: folds rollups, and removes what is too old. Whether there is more to do.
     fn retain(&mut self, retention: &Retention, now_us: i64) -> Result<bool, StoreError>;

@@ -95,6 +95,11 @@ impl Store for SqliteStore {
         })
     }
 
+    fn finish(&mut self) -> Result<(), StoreError> {
+        // Each write is durable when it returns.
+        Ok(())
+    }
+
     fn retain(&mut self, retention: &Retention, now_us: i64) -> Result<bool, StoreError> {
         let mut more = rollup::sqlite::fold(&mut self.connection)?;
         more |= retention::sqlite::expire(&mut self.connection, retention, now_us)?;

@@ -415,12 +415,19 @@ impl<'a> Reader<'a> {
         if count > VALUES_MAX {
             return Err(Malformed::Payload);
         }
-        let values = (0..count).map(|_| self.value()).collect::<Result<_, _>>()?;
+        // Both are made as large as they get: millions are read, and none should grow step by step.
+        let mut values = Vec::with_capacity(count);
+        for _ in 0..count {
+            values.push(self.value()?);
+        }
         let count = self.count()?;
         if count > doorward_core::Actions::MAX {
             return Err(Malformed::Payload);
         }
-        let actions = (0..count).map(|_| self.action()).collect::<Result<_, _>>()?;
+        let mut actions = Vec::with_capacity(count);
+        for _ in 0..count {
+            actions.push(self.action()?);
+        }
         Ok(Access { access_id, values, actions })
     }
 

@@ -10,6 +10,7 @@ use doorward_testkit::postgres::{Cluster, Database, SUPERUSER};
 
 use super::*;
 use crate::columns::CALL_COLUMNS;
+use crate::leaf;
 use crate::leaf::Hasher;
 use crate::row::Value;
 use crate::store::{DeadLetter, HashTile, LogNote, LoggedGap, Record, Refused, SignedCheckpoint};
