@@ -14,6 +14,7 @@ pub const TARGETS: &[Target] = &[
     ("rest", rest),
     ("http", http),
     ("redact", redact),
+    ("sql", sql),
     ("ingest_records", ingest_records),
     ("ingest_otlp", ingest_otlp),
     ("ingest_syslog", ingest_syslog),
@@ -101,6 +102,11 @@ pub fn redact(bytes: &[u8]) {
         assert_eq!(redactor.redact(form, &once, usize::MAX), once, "twice is as once");
         assert!(redactor.redact(form, &text, 64).len() <= 64, "a bound is kept");
     }
+}
+
+/// A text of SQL, down to what its statements need: from memory it is what it was when it was read.
+pub fn sql(bytes: &[u8]) {
+    doorward_sql::fuzz_text(bytes);
 }
 
 /// Sends bytes through the gate's framing in pieces: how many pass, and what stops the others.

@@ -54,6 +54,12 @@ need_rust() {
   local missing=()
   have cc || missing+=(build-essential)
   have curl || missing+=(curl)
+  # PostgreSQL's own parser is C, and its bindings are generated at build time: by libclang, with its headers.
+  # LIBCLANG_PATH says that there is another one.
+  if [[ -z ${LIBCLANG_PATH:-} ]] && ! compgen -G '/usr/lib/llvm-*/lib/libclang.so' >/dev/null \
+    && ! compgen -G '/usr/lib/*/libclang.so' >/dev/null && ! compgen -G '/usr/lib64/libclang.so' >/dev/null; then
+    missing+=(libclang-dev)
+  fi
   if ((${#missing[@]})); then apt_install "${missing[@]}"; fi
 }
 

@@ -10,8 +10,14 @@ use serde_json::Value;
 /// The bottom: the vocabulary and the road.
 const CORE: &str = "doorward-core";
 /// Tools know the vocabulary at most.
-const TOOLS: [&str; 5] =
-    ["doorward-settings", "doorward-http", "doorward-pgclient", "doorward-redact", "doorward-tlog"];
+const TOOLS: [&str; 6] = [
+    "doorward-settings",
+    "doorward-http",
+    "doorward-pgclient",
+    "doorward-redact",
+    "doorward-sql",
+    "doorward-tlog",
+];
 /// Organs know the core and tools.
 const ORGANS: [&str; 4] = ["doorward-identity", "doorward-policy", "doorward-lease", "doorward-audit"];
 /// Doors know the core and tools.

@@ -56,6 +56,12 @@ const PIECES: &[&[u8]] = &[
     b"=",
     b"(",
     b")",
+    b" select ",
+    b" from ",
+    b" union ",
+    b"$1",
+    b"::",
+    b"/*",
 ];
 
 /// xorshift64*: small, seeded, good enough.

@@ -1,0 +1,245 @@
+//! Functions, operators, columns and constants.
+
+use doorward_core::Verb;
+use pg_query::protobuf as pb;
+use pg_query::protobuf::a_const::Val;
+use pg_query::protobuf::node::Node as N;
+
+use super::{Visit, Walk, listed_name};
+use crate::error::Why;
+use crate::functions::{self, Special};
+use crate::name;
+use crate::settings;
+use crate::statement::{Lookup, Name, Setting, Want};
+
+impl Visit for pb::AConst {
+    fn walk(&self, w: &mut Walk) {
+        w.seen();
+        if self.val.is_some() {
+            w.seen();
+        }
+    }
+}
+
+impl Visit for pb::ParamRef {
+    fn walk(&self, w: &mut Walk) {
+        w.seen();
+        match u16::try_from(self.number) {
+            Ok(number) => w.parameters = w.parameters.max(number),
+            Err(_) => w.refuse(Why::Syntax, "there is no parameter of that number"),
+        }
+    }
+}
+
+impl Visit for pb::ColumnRef {
+    fn walk(&self, w: &mut Walk) {
+        w.seen();
+        w.columns += 1;
+        self.fields.walk(w);
+        // `row.name` calls the function `name` when the row has no such column.
+        if let [_, .., last] = self.fields.as_slice()
+            && let Some(N::String(text)) = last.node.as_ref()
+        {
+            w.want(Want::Attribute(text.sval.as_str().into()));
+        }
+    }
+}
+
+impl Visit for pb::AIndirection {
+    fn walk(&self, w: &mut Walk) {
+        w.seen();
+        self.arg.walk(w);
+        self.indirection.walk(w);
+        for part in &self.indirection {
+            if let Some(N::String(text)) = part.node.as_ref() {
+                w.want(Want::Attribute(text.sval.as_str().into()));
+            }
+        }
+    }
+}
+
+/// An operator, by the list of strings that names it.
+fn operator(w: &mut Walk, parts: &[pb::Node]) {
+    parts.iter().for_each(|part| part.walk(w));
+    match listed_name(parts) {
+        Some(name) => w.want(Want::Operator(name)),
+        None => w.refuse(Why::Syntax, "an operator is not understood"),
+    }
+}
+
+impl Visit for pb::AExpr {
+    fn walk(&self, w: &mut Walk) {
+        w.seen();
+        operator(w, &self.name);
+        self.lexpr.walk(w);
+        self.rexpr.walk(w);
+    }
+}
+
+impl Visit for pb::SubLink {
+    fn walk(&self, w: &mut Walk) {
+        w.seen();
+        self.xpr.walk(w);
+        self.testexpr.walk(w);
+        if !self.oper_name.is_empty() {
+            operator(w, &self.oper_name);
+        }
+        self.subselect.walk(w);
+    }
+}
+
+impl Visit for pb::SortBy {
+    fn walk(&self, w: &mut Walk) {
+        w.seen();
+        self.node.walk(w);
+        if !self.use_op.is_empty() {
+            operator(w, &self.use_op);
+        }
+    }
+}
+
+impl Visit for pb::TypeCast {
+    fn walk(&self, w: &mut Walk) {
+        w.seen();
+        self.arg.walk(w);
+        self.type_name.walk(w);
+    }
+}
+
+impl Visit for pb::RangeTableSample {
+    fn walk(&self, w: &mut Walk) {
+        w.seen();
+        self.relation.walk(w);
+        self.method.walk(w);
+        self.args.walk(w);
+        self.repeatable.walk(w);
+        match listed_name(&self.method) {
+            Some(name) => w.want(Want::Function { name, arguments: 1, literal: None }),
+            None => w.refuse(Why::Syntax, "a sampling method is not understood"),
+        }
+    }
+}
+
+impl Visit for pb::FuncCall {
+    fn walk(&self, w: &mut Walk) {
+        w.seen();
+        self.funcname.walk(w);
+        self.args.walk(w);
+        self.agg_order.walk(w);
+        self.agg_filter.walk(w);
+        self.over.walk(w);
+        let Some(name) = listed_name(&self.funcname) else {
+            w.refuse(Why::Syntax, "a function's name is not understood");
+            return;
+        };
+        let arguments = u16::try_from(self.args.len()).unwrap_or(u16::MAX);
+        // What is named without a schema may be PostgreSQL's own: those come first.
+        let literal = match name.schema.as_deref() {
+            None | Some("pg_catalog") => special(w, self, &name),
+            Some(_) => None,
+        };
+        w.want(Want::Function { name, arguments, literal });
+    }
+}
+
+/// PostgreSQL's own functions that do to a named thing what a statement could do.
+fn special(w: &mut Walk, call: &pb::FuncCall, name: &Name) -> Option<Box<str>> {
+    let special = functions::special(&name.name)?;
+    if special == Special::AdvisoryLock {
+        w.session.advisory_lock = true;
+        return None;
+    }
+    // The literals of this statement say what it does, so they are part of what it is.
+    w.blind_to_literals = false;
+    match special {
+        Special::SetConfig => set_config(w, call),
+        Special::Sequence(verb) => {
+            w.session.sequence = true;
+            w.changes |= verb.changes();
+            return sequence(w, call, verb, name);
+        }
+        Special::Notify => match call.args.first().and_then(literal) {
+            Some(channel) => {
+                w.changes = true;
+                w.want(Want::Channel { listens: false, name: channel.into() });
+            }
+            None => w.refuse(Why::Computed, "the channel that pg_notify sends to is computed"),
+        },
+        Special::AdvisoryLock => {}
+    }
+    None
+}
+
+/// `nextval('orders_id_seq')`, and `setval(pg_get_serial_sequence('orders', 'id'), …)`.
+fn sequence(w: &mut Walk, call: &pb::FuncCall, verb: Verb, name: &Name) -> Option<Box<str>> {
+    let first = call.args.first()?;
+    if let Some(text) = literal(first) {
+        match name::parse(text) {
+            Some(name) => w.want(Want::Relation { verb, name, lookup: Lookup::Existing }),
+            None => w.refuse(Why::Computed, format!("{} names no sequence", name.name)),
+        }
+        return Some("".into());
+    }
+    if let Some(N::FuncCall(inner)) = uncast(first)
+        && let Some(of) = listed_name(&inner.funcname)
+        && &*of.name == "pg_get_serial_sequence"
+        && matches!(of.schema.as_deref(), None | Some("pg_catalog"))
+        && let Some(table) = inner.args.first().and_then(literal).and_then(name::parse)
+    {
+        // The sequence of a column stands for its table.
+        w.want(Want::Relation { verb, name: table, lookup: Lookup::Existing });
+        return Some("".into());
+    }
+    w.refuse(Why::Computed, format!("the sequence that {} is called for is computed", name.name));
+    None
+}
+
+fn set_config(w: &mut Walk, call: &pb::FuncCall) {
+    let [setting, value, local] = call.args.as_slice() else {
+        w.refuse(Why::Computed, "the setting that set_config sets is computed");
+        return;
+    };
+    let Some(setting) = literal(setting) else {
+        w.refuse(Why::Computed, "the setting that set_config sets is computed");
+        return;
+    };
+    let local = matches!(
+        uncast(local),
+        Some(N::AConst(pb::AConst { val: Some(Val::Boolval(pb::Boolean { boolval: true })), .. }))
+    );
+    let value = literal(value).map(Into::into);
+    settings::set(w_settings(w), Setting { name: setting.to_ascii_lowercase().into(), value, local }, true);
+}
+
+/// The parts of the walk that a setting touches.
+pub(super) fn w_settings(w: &mut Walk) -> settings::Sink<'_> {
+    settings::Sink { settings: &mut w.settings, session: &mut w.session, refused: &mut w.refused }
+}
+
+/// What stands under casts to types by name: `'x'::text`, `text 'x'`.
+fn uncast(node: &pb::Node) -> Option<&N> {
+    match node.node.as_ref()? {
+        N::TypeCast(cast) => match cast.arg.as_ref()?.node.as_ref()? {
+            N::TypeCast(_) => None,
+            inner => Some(inner),
+        },
+        other => Some(other),
+    }
+}
+
+/// The text of a string constant, cast or not to a type that keeps it.
+pub(super) fn literal(node: &pb::Node) -> Option<&str> {
+    const KEEP: [&str; 5] = ["text", "regclass", "varchar", "name", "unknown"];
+    if let N::TypeCast(cast) = node.node.as_ref()? {
+        let name = listed_name(&cast.type_name.as_ref()?.names)?;
+        let builtin = matches!(name.schema.as_deref(), None | Some("pg_catalog"));
+        let plain = cast.type_name.as_ref()?.typmods.is_empty();
+        if !builtin || !plain || !KEEP.contains(&&*name.name) {
+            return None;
+        }
+    }
+    match uncast(node)? {
+        N::AConst(pb::AConst { val: Some(Val::Sval(text)), .. }) => Some(&text.sval),
+        _ => None,
+    }
+}
