@@ -78,12 +78,14 @@ impl Parser {
         script::check_size(text, &self.limits)?;
         let Some(tokens) = tokens::scan(text) else { return script::parse(text, &self.limits) };
         let template = tokens::template(text, &tokens);
-        if let Some(shape) = self.shapes.get(&*template) {
+        if let Some(shape) = template.as_deref().and_then(|template| self.shapes.get(template)) {
             let place = Place::of(text, &tokens, 0, 0..text.len());
             return Ok(Script { statements: vec![place.statement(shape)] });
         }
         let (script, blind_to_literals) = script::read(text, &tokens, &self.limits)?;
-        if let ([statement], true) = (script.statements.as_slice(), blind_to_literals) {
+        if let ([statement], true, Some(template)) =
+            (script.statements.as_slice(), blind_to_literals, template)
+        {
             self.shapes.insert(template.into(), statement.shape.clone());
         }
         Ok(script)

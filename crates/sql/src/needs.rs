@@ -194,7 +194,7 @@ impl Resolver<'_> {
     fn want(&mut self, want: &Want) -> Result<(), Unknown> {
         match want {
             Want::Relation { verb, name, lookup } => self.relation(*verb, name, *lookup),
-            Want::Function { name, arguments, .. } => self.function(name, *arguments),
+            Want::Function { name, arguments } => self.function(name, *arguments),
             Want::Operator(name) => {
                 self.operator(name);
                 Ok(())

@@ -61,7 +61,7 @@ pub(crate) fn read(text: &str, tokens: &[Lexeme], limits: &Limits) -> Result<(Sc
     if levels > deep::LEVELS_MAX {
         return Err(ParseError::too_complex());
     }
-    let parsed = deep::run(levels, || read_tree(text)).unwrap_or_else(|| Err(Failed::Broken));
+    let parsed = deep::run(levels, || read_tree(text)).unwrap_or(Err(Failed::Broken));
     let read = match parsed {
         Ok(read) => read,
         Err(Failed::Refused(message)) => return Err(refused_by_grammar(text, Some((&message, tokens)))),
@@ -183,7 +183,7 @@ fn position(text: &str, message: &str, tokens: &[Lexeme]) -> Option<u32> {
     }
     let fails_by = |lexeme: &Lexeme| {
         let cut = text.get(..lexeme.end).unwrap_or(text);
-        matches!(pg_query::is_utility_stmt(cut), Err(pg_query::Error::IsUtility(said)) if said == message)
+        matches!(pg_query::fingerprint(cut, 0, 0), Err(pg_query::Error::Parse(said)) if said == message)
     };
     let index = candidates.partition_point(|lexeme| !fails_by(lexeme));
     let found = candidates.get(index).or(candidates.last())?;

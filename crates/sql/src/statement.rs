@@ -259,8 +259,6 @@ pub enum Want {
         name: Name,
         /// How many arguments are given.
         arguments: u16,
-        /// The first argument, if it is a literal and the function is one of those that take a name.
-        literal: Option<Box<str>>,
     },
     /// An operator is used.
     Operator(Name),

@@ -40,6 +40,10 @@ impl Lexeme {
 
 /// The tokens of a text; `None` when it has an unfinished literal or the like.
 pub(crate) fn scan(text: &str) -> Option<Vec<Lexeme>> {
+    // The library makes a slice of a null pointer when there is no token at all.
+    if text.bytes().all(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)) {
+        return Some(Vec::new());
+    }
     let tokens = pg_query::scan_tokens(text).ok()?;
     tokens.iter().map(|token| lexeme(text, token)).collect()
 }
@@ -150,19 +154,24 @@ fn close(open: &mut Vec<Level>) {
 }
 
 /// The text with a mark in the place of each literal and of all space and comments: texts of one template
-/// have one syntax tree but for their literals' values.
-pub(crate) fn template(text: &str, tokens: &[Lexeme]) -> Vec<u8> {
+/// have one syntax tree but for their literals' values. `None` when a literal is part of a name, as the one
+/// behind UESCAPE is.
+pub(crate) fn template(text: &str, tokens: &[Lexeme]) -> Option<Vec<u8>> {
     const END: u8 = 0;
     const LITERAL: u8 = 1;
+    if tokens.iter().any(|lexeme| lexeme.token == Token::Uescape) {
+        return None;
+    }
     let mut key = Vec::with_capacity(text.len());
     for lexeme in tokens.iter().filter(|lexeme| !lexeme.is_comment()) {
         if lexeme.is_literal() {
             // The kind of literal is part of the grammar.
-            key.extend_from_slice(&[LITERAL, lexeme.token as u16 as u8]);
+            key.push(LITERAL);
+            key.extend_from_slice(&(lexeme.token as i32).to_le_bytes());
         } else {
             key.extend_from_slice(lexeme.text(text).as_bytes());
         }
         key.push(END);
     }
-    key
+    Some(key)
 }

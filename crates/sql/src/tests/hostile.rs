@@ -110,3 +110,121 @@ fn what_people_write_is_not_too_deep() {
         assert!(read(text).is_ok(), "{start}");
     }
 }
+
+/// Pieces of statements, of which texts are put together.
+const PIECES: &[&str] = &[
+    "select",
+    "*",
+    "from",
+    "orders",
+    "o",
+    "(",
+    ")",
+    ",",
+    "where",
+    "a",
+    "=",
+    "1",
+    "'x'",
+    "$1",
+    ".",
+    "union",
+    "with",
+    "as",
+    "insert into",
+    "values",
+    "update",
+    "set",
+    "delete",
+    "returning",
+    "on conflict",
+    "do",
+    "nothing",
+    "join",
+    "on",
+    "for update",
+    "of",
+    "order by",
+    "limit",
+    "case",
+    "when",
+    "then",
+    "else",
+    "end",
+    "and",
+    "or",
+    "not",
+    "between",
+    "in",
+    "exists",
+    "::",
+    "regclass",
+    "nextval",
+    "set_config",
+    "'role'",
+    "begin",
+    ";",
+    "create table",
+    "int",
+    "primary key",
+    "references",
+    "drop",
+    "if exists",
+    "cascade",
+    "grant",
+    "to",
+    "copy",
+    "stdin",
+    "execute",
+    "prepare",
+    "explain",
+    "analyze",
+    "declare",
+    "cursor",
+    "/*a='1'*/",
+    "-- x\n",
+    "\"Q\"",
+    "null",
+    "array",
+    "[",
+    "]",
+    "json_object",
+    ":",
+    "lateral",
+    "merge into",
+    "using",
+    "matched",
+    "listen",
+    "lock",
+    "function",
+    "returns",
+    "language",
+    "sql",
+    "$$ $$",
+    "E'\\n'",
+    "U&\"!0061\"",
+    "uescape",
+    "'!'",
+    "😀",
+    "public",
+    "in schema",
+    "row",
+];
+
+#[test]
+fn texts_of_any_pieces_are_read_or_refused() {
+    use proptest::prelude::*;
+    let pieces = proptest::collection::vec(proptest::sample::select(PIECES), 0..24);
+    proptest!(ProptestConfig::with_cases(3_000), |(pieces in pieces, glue in "[ \n]?")| {
+        let glue = if glue.is_empty() { " " } else { &glue };
+        crate::fuzz_text(pieces.join(glue).as_bytes());
+    });
+}
+
+#[test]
+fn any_text_is_read_or_refused() {
+    use proptest::prelude::*;
+    proptest!(ProptestConfig::with_cases(2_000), |(text in "\\PC{0,40}|[ -~\t\n]{0,60}")| {
+        crate::fuzz_text(text.as_bytes());
+    });
+}

@@ -13,7 +13,8 @@ use crate::{
     Catalog, FunctionFacts, Limits, Need, ObjectKind, OperatorFacts, RelationKind, Script, parse, resolve,
 };
 
-/// PostgreSQL's own functions, as version 18 has them: name, volatile or not, fewest and most arguments.
+/// PostgreSQL's own functions, as version 18 has them: schema, name, volatile or not, fewest and most arguments.
+/// All volatile ones, and those that the statements here call.
 const PG_PROC: &str = include_str!("pg_proc.txt");
 
 static OWN: LazyLock<HashMap<(&str, &str), FunctionFacts>> = LazyLock::new(|| {

@@ -215,6 +215,8 @@ fn what_is_remembered_is_what_would_be_read() {
         "select interval '1' day, float '1', 1::int[]",
         "select 1.5",
         "select -1",
+        "select * from U&\"!0061\" uescape '!'",
+        "select * from U&\"!0061\" uescape '#'",
         "",
     ];
     for _ in 0..2 {

@@ -452,7 +452,7 @@ fn structure_and_rights() {
         ("create statistics s on id, total from orders", "manage public/orders"),
         (
             "create publication p for table orders where (id > 1), tables in schema sales",
-            "manage sales, manage public/orders, manage pg_publication/p",
+            "manage pg_publication/p, manage sales, manage public/orders",
         ),
         ("create publication p for all tables", "refused: computed"),
         ("create aggregate a (int) (sfunc = int4pl, stype = int)", "manage public/a"),

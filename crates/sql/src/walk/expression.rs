@@ -114,7 +114,7 @@ impl Visit for pb::RangeTableSample {
         self.args.walk(w);
         self.repeatable.walk(w);
         match listed_name(&self.method) {
-            Some(name) => w.want(Want::Function { name, arguments: 1, literal: None }),
+            Some(name) => w.want(Want::Function { name, arguments: 1 }),
             None => w.refuse(Why::Syntax, "a sampling method is not understood"),
         }
     }
@@ -134,29 +134,24 @@ impl Visit for pb::FuncCall {
         };
         let arguments = u16::try_from(self.args.len()).unwrap_or(u16::MAX);
         // What is named without a schema may be PostgreSQL's own: those come first.
-        let literal = match name.schema.as_deref() {
-            None | Some("pg_catalog") => special(w, self, &name),
-            Some(_) => None,
-        };
-        w.want(Want::Function { name, arguments, literal });
+        if matches!(name.schema.as_deref(), None | Some("pg_catalog")) {
+            special(w, self, &name.name);
+        }
+        w.want(Want::Function { name, arguments });
     }
 }
 
 /// PostgreSQL's own functions that do to a named thing what a statement could do.
-fn special(w: &mut Walk, call: &pb::FuncCall, name: &Name) -> Option<Box<str>> {
-    let special = functions::special(&name.name)?;
-    if special == Special::AdvisoryLock {
-        w.session.advisory_lock = true;
-        return None;
-    }
+fn special(w: &mut Walk, call: &pb::FuncCall, name: &str) {
+    let Some(special) = functions::special(name) else { return };
     // The literals of this statement say what it does, so they are part of what it is.
-    w.blind_to_literals = false;
+    w.blind_to_literals &= special == Special::AdvisoryLock;
     match special {
         Special::SetConfig => set_config(w, call),
         Special::Sequence(verb) => {
             w.session.sequence = true;
             w.changes |= verb.changes();
-            return sequence(w, call, verb, name);
+            sequence(w, call, verb, name);
         }
         Special::Notify => match call.args.first().and_then(literal) {
             Some(channel) => {
@@ -165,33 +160,33 @@ fn special(w: &mut Walk, call: &pb::FuncCall, name: &Name) -> Option<Box<str>> {
             }
             None => w.refuse(Why::Computed, "the channel that pg_notify sends to is computed"),
         },
-        Special::AdvisoryLock => {}
+        Special::AdvisoryLock => w.session.advisory_lock = true,
     }
-    None
 }
 
 /// `nextval('orders_id_seq')`, and `setval(pg_get_serial_sequence('orders', 'id'), …)`.
-fn sequence(w: &mut Walk, call: &pb::FuncCall, verb: Verb, name: &Name) -> Option<Box<str>> {
-    let first = call.args.first()?;
-    if let Some(text) = literal(first) {
-        match name::parse(text) {
-            Some(name) => w.want(Want::Relation { verb, name, lookup: Lookup::Existing }),
-            None => w.refuse(Why::Computed, format!("{} names no sequence", name.name)),
-        }
-        return Some("".into());
-    }
-    if let Some(N::FuncCall(inner)) = uncast(first)
-        && let Some(of) = listed_name(&inner.funcname)
-        && &*of.name == "pg_get_serial_sequence"
-        && matches!(of.schema.as_deref(), None | Some("pg_catalog"))
-        && let Some(table) = inner.args.first().and_then(literal).and_then(name::parse)
-    {
+fn sequence(w: &mut Walk, call: &pb::FuncCall, verb: Verb, function: &str) {
+    let first = call.args.first();
+    let named = match first.and_then(literal) {
+        Some(text) => name::parse(text),
         // The sequence of a column stands for its table.
-        w.want(Want::Relation { verb, name: table, lookup: Lookup::Existing });
-        return Some("".into());
+        None => first.and_then(serial_table),
+    };
+    match named {
+        Some(name) => w.want(Want::Relation { verb, name, lookup: Lookup::Existing }),
+        None => w.refuse(Why::Computed, format!("the sequence that {function} is called for is computed")),
     }
-    w.refuse(Why::Computed, format!("the sequence that {} is called for is computed", name.name));
-    None
+}
+
+/// The table of `pg_get_serial_sequence('table', …)`.
+fn serial_table(node: &pb::Node) -> Option<Name> {
+    let Some(N::FuncCall(call)) = uncast(node) else { return None };
+    let function = listed_name(&call.funcname)?;
+    let own = matches!(function.schema.as_deref(), None | Some("pg_catalog"));
+    if !own || &*function.name != "pg_get_serial_sequence" {
+        return None;
+    }
+    call.args.first().and_then(literal).and_then(name::parse)
 }
 
 fn set_config(w: &mut Walk, call: &pb::FuncCall) {

@@ -168,10 +168,8 @@ impl Walk {
             self.refused.get_or_insert_with(|| Unknown::new(Why::Syntax, "the statement is not understood"));
             (Kind::Ddl, "UNKNOWN")
         });
-        let plain = matches!(
-            kind,
-            Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge | Kind::Explain { .. }
-        );
+        // Other statements keep their literals: what they set, whether they run.
+        let plain = matches!(kind, Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge);
         Walked {
             shape: Shape {
                 kind,

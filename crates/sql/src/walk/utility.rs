@@ -234,7 +234,7 @@ impl Visit for pb::CreateTrigStmt {
             self.constrrel.walk(w);
         });
         match listed_name(&self.funcname) {
-            Some(name) => w.want(Want::Function { name, arguments: 0, literal: None }),
+            Some(name) => w.want(Want::Function { name, arguments: 0 }),
             None => w.refuse(Why::Syntax, "a function's name is not understood"),
         }
     }
