@@ -225,3 +225,30 @@ const GUARDED_RELATIONS: &[&str] = &[
 pub(crate) fn is_guarded_relation(name: &str) -> bool {
     GUARDED_RELATIONS.contains(&name)
 }
+
+/// Types whose names are used as functions to cast to them.
+const TYPES: &[&str] = &[
+    "json",
+    "jsonb",
+    "name",
+    "regclass",
+    "regcollation",
+    "regconfig",
+    "regdictionary",
+    "regnamespace",
+    "regoper",
+    "regoperator",
+    "regproc",
+    "regprocedure",
+    "regrole",
+    "regtype",
+    "text",
+    "uuid",
+    "varchar",
+    "xml",
+];
+
+/// Whether a function of one argument that is not there is a cast to a type of PostgreSQL's own.
+pub(crate) fn is_type(name: &str) -> bool {
+    TYPES.contains(&name)
+}

@@ -166,6 +166,8 @@ pub fn resolve(shape: &Shape, catalog: &dyn Catalog, search_path: &[&str]) -> Re
 }
 
 const PG_CATALOG: &str = "pg_catalog";
+/// The session's own schema. Functions are never looked for in it.
+const PG_TEMP: &str = "pg_temp";
 const INFORMATION_SCHEMA: &str = "information_schema";
 
 /// `pg_catalog` is searched first, unless the path names it.
@@ -230,7 +232,7 @@ impl Resolver<'_> {
         if let Some(schema) = &name.schema {
             return Ok(schema.clone());
         }
-        let first = self.path.iter().find(|schema| **schema != PG_CATALOG && **schema != "pg_temp");
+        let first = self.path.iter().find(|schema| **schema != PG_CATALOG && **schema != PG_TEMP);
         first.map(|schema| (*schema).into()).ok_or_else(|| {
             Unknown::new(Why::NoRelation, "the search path names no schema in which something can be made")
         })
@@ -240,7 +242,11 @@ impl Resolver<'_> {
         if lookup != Lookup::New {
             let found = match &name.schema {
                 Some(schema) => self.relation_in(schema, &name.name),
-                None => self.path.iter().find_map(|schema| self.relation_in(schema, &name.name)),
+                None => self
+                    .path
+                    .iter()
+                    .filter(|schema| **schema != PG_TEMP)
+                    .find_map(|schema| self.relation_in(schema, &name.name)),
             };
             if let Some((schema, kind)) = found {
                 let kind = match kind {
@@ -252,7 +258,7 @@ impl Resolver<'_> {
             }
             // A temporary table is the session's own. It was looked for last: were there a real one of the name
             // as well, that one is needed too, because a temporary table may be gone by now.
-            if name.schema.is_none() && self.catalog.relation("pg_temp", &name.name).is_some() {
+            if name.schema.is_none() && self.catalog.relation(PG_TEMP, &name.name).is_some() {
                 return Ok(());
             }
             if lookup == Lookup::Existing {
@@ -293,8 +299,9 @@ impl Resolver<'_> {
                 break;
             }
         }
-        // `relname(c)` is the column of a row, and `int4(x)` may be a cast, where there is no function.
-        if any || (arguments == 1 && name.schema.as_deref().is_none_or(is_own)) {
+        // `regclass('orders')` is a cast where there is no function.
+        let cast = arguments == 1 && name.schema.as_deref().is_none_or(is_own);
+        if any || (cast && functions::is_type(&name.name)) {
             return Ok(());
         }
         Err(Unknown::new(Why::NoFunction, format!("there is no function {}", written(name))))
@@ -303,7 +310,10 @@ impl Resolver<'_> {
     fn schemas_of(&self, name: &Name) -> Vec<Box<str>> {
         match &name.schema {
             Some(schema) => vec![schema.clone()],
-            None => self.path.iter().map(|schema| (*schema).into()).collect(),
+            None => {
+                let path = self.path.iter().filter(|schema| **schema != PG_TEMP);
+                path.map(|schema| (*schema).into()).collect()
+            }
         }
     }
 

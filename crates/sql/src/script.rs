@@ -74,7 +74,10 @@ pub(crate) fn read(text: &str, tokens: &[Lexeme], limits: &Limits) -> Result<(Sc
     let blind = matches!(read.as_slice(), [Read { blind_to_literals: true, .. }]);
     let mut statements = Vec::with_capacity(read.len());
     let mut comments_from = 0;
-    for Read { range, shape, .. } in read {
+    let last = read.len().saturating_sub(1);
+    for (index, Read { range, shape, .. }) in read.into_iter().enumerate() {
+        // What follows the last statement is its own: a comment behind the semicolon.
+        let range = range.start..if index == last { text.len() } else { range.end };
         let place = Place::of(text, tokens, comments_from, range.clone());
         comments_from = range.end;
         statements.push(place.statement(Arc::new(shape)));

@@ -95,7 +95,7 @@ impl Catalog for Shop {
         };
         match name {
             "@@@" => of("public", "total"),
-            "+" => of("sales", "tax"),
+            "+" | "=" => of("sales", "tax"),
             _ => Cow::Borrowed(&[]),
         }
     }

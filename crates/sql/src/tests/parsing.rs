@@ -162,6 +162,7 @@ fn tags_of_sqlcommenter() {
     assert_eq!(tags("select 1 /* just a comment, it's one */"), "");
     assert_eq!(tags("select '/* a=''1'' */'"), "");
     assert_eq!(tags("select 1 -- a='1'"), "");
+    assert_eq!(tags("select 1; /* a='1' */"), "a=1");
 }
 
 #[test]
@@ -214,6 +215,8 @@ fn what_is_remembered_is_what_would_be_read() {
         "select 'a' 'b'",
         "select interval '1' day, float '1', 1::int[]",
         "select 1.5",
+        "select 2.5; /* a='1' */ ;",
+        ";; select 3.5; -- a",
         "select -1",
         "select * from U&\"!0061\" uescape '!'",
         "select * from U&\"!0061\" uescape '#'",

@@ -1,6 +1,7 @@
 //! Statements and their needs.
 
-use super::check;
+use super::{Shop, check, describe, needs, script};
+use crate::resolve;
 
 #[test]
 fn select() {
@@ -274,7 +275,10 @@ fn functions_and_operators() {
         ("select o.id from orders o", "read public/orders"),
         ("select (o).full_name from orders o", "execute public/full_name, read public/orders"),
         ("select full_name(o) from orders o", "execute public/full_name, read public/orders"),
-        ("select relname(c) from pg_class c", "catalog pg_class"),
+        ("select relname(c) from pg_class c", "refused: no-function"),
+        ("select regclass('orders'), text(1), uuid('x')", "nothing"),
+        ("select nothing_here(1)", "refused: no-function"),
+        ("select case 1 when 2 then 3 end", "nothing"),
         ("select 1 @@@ 2", "execute public/total"),
         ("select 1 operator(public.@@@) 2", "execute public/total"),
         ("select 1 + 2", "nothing"),
@@ -550,4 +554,40 @@ fn temporary_tables_are_the_sessions_own() {
         // One that hides a real one may be gone by now.
         ("select * from items", "read public/items"),
     ]);
+}
+
+#[test]
+fn the_search_path_says_which_is_meant() {
+    let on = |sql: &str, path: &[&str]| match resolve(&script(sql).statements[0], &Shop, path) {
+        Ok(needs) => needs.needs.iter().map(describe).collect::<Vec<_>>().join(", "),
+        Err(unknown) => format!("refused: {}", unknown.why),
+    };
+    assert_eq!(on("select * from orders", &["sales", "public"]), "read sales/orders");
+    assert_eq!(on("select * from orders", &["pg_temp", "public"]), "read public/orders");
+    assert_eq!(on("select * from items", &["pg_temp", "public"]), "read public/items");
+    assert_eq!(on("select * from orders", &["pg_catalog"]), "refused: no-relation");
+    assert_eq!(on("select * from orders", &[]), "refused: no-relation");
+    assert_eq!(on("create table t (id int)", &["sales", "public"]), "manage sales/t");
+    assert_eq!(on("create table t (id int)", &[]), "refused: no-relation");
+    // An operator, and equality where it is not written, may be one of another schema on the path.
+    for sql in [
+        "select 1 + 2",
+        "select 1 in (2)",
+        "select 1 in (select 2)",
+        "select case 1 when 2 then 3 end",
+        "select 1 from (select 1 as a) x join (select 1 as a) y using (a)",
+        "select 1 from (select 1 as a) x natural join (select 1 as a) y",
+    ] {
+        assert_eq!(on(sql, &["public", "sales"]), "execute public/tax", "{sql}");
+        assert_eq!(on(sql, &["public"]), "", "{sql}");
+    }
+}
+
+#[test]
+fn names_are_cut_as_postgresql_cuts_them() {
+    let long = "x".repeat(70);
+    let cut = &long[..63];
+    for sql in [format!("drop table if exists {long}"), format!("drop table if exists \"{long}\"")] {
+        assert_eq!(needs(&sql), format!("manage public/{cut}"), "{sql}");
+    }
 }

@@ -5,7 +5,7 @@ use pg_query::protobuf as pb;
 use pg_query::protobuf::a_const::Val;
 use pg_query::protobuf::node::Node as N;
 
-use super::{Visit, Walk, listed_name};
+use super::{Visit, Walk, equality, listed_name};
 use crate::error::Why;
 use crate::functions::{self, Special};
 use crate::name;
@@ -76,12 +76,27 @@ impl Visit for pb::AExpr {
     }
 }
 
+impl Visit for pb::CaseExpr {
+    fn walk(&self, w: &mut Walk) {
+        w.seen();
+        self.xpr.walk(w);
+        self.arg.walk(w);
+        if self.arg.is_some() {
+            equality(w);
+        }
+        self.args.walk(w);
+        self.defresult.walk(w);
+    }
+}
+
 impl Visit for pb::SubLink {
     fn walk(&self, w: &mut Walk) {
         w.seen();
         self.xpr.walk(w);
         self.testexpr.walk(w);
-        if !self.oper_name.is_empty() {
+        if self.oper_name.is_empty() {
+            equality(w);
+        } else {
             operator(w, &self.oper_name);
         }
         self.subselect.walk(w);

@@ -208,6 +208,11 @@ fn listed_name(parts: &[pb::Node]) -> Option<Name> {
     Some(Name { schema, name: name.into() })
 }
 
+/// Equality that is not written: it is looked up by name like any other operator.
+fn equality(w: &mut Walk) {
+    w.want(Want::Operator(Name { schema: None, name: "=".into() }));
+}
+
 /// The text of a string node.
 fn text_of(node: &pb::Node) -> Option<&str> {
     match node.node.as_ref()? {
@@ -274,7 +279,6 @@ nodes! {
         MergeSupportFunc(MergeSupportFunc) { xpr }
         NamedArgExpr(NamedArgExpr) { xpr, arg }
         BoolExpr(BoolExpr) { xpr, args }
-        CaseExpr(CaseExpr) { xpr, arg, args, defresult }
         CaseWhen(CaseWhen) { xpr, expr, result }
         RowExpr(RowExpr) { xpr, args, colnames }
         CoalesceExpr(CoalesceExpr) { xpr, args }
@@ -358,7 +362,7 @@ nodes! {
         MergeWhenClause(MergeWhenClause) { condition, target_list, values }
     ]
     own: [
-        RangeVar SelectStmt InsertStmt UpdateStmt DeleteStmt MergeStmt WithClause LockingClause FuncCall
+        CaseExpr RangeVar SelectStmt InsertStmt UpdateStmt DeleteStmt MergeStmt WithClause LockingClause FuncCall
         ColumnRef AIndirection AExpr SubLink SortBy ParamRef AConst IntoClause RangeSubselect JoinExpr
         RangeTableSample TypeCast TableLikeClause CreateSchemaStmt AlterTableStmt AlterCollationStmt
         AlterDomainStmt GrantStmt GrantRoleStmt AlterDefaultPrivilegesStmt CopyStmt VariableSetStmt

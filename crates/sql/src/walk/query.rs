@@ -4,7 +4,7 @@ use doorward_core::Verb;
 use pg_query::protobuf as pb;
 use pg_query::protobuf::node::Node as N;
 
-use super::{MAKE, READ, Visit, Walk};
+use super::{MAKE, READ, Visit, Walk, equality};
 use crate::error::Why;
 use crate::statement::{Kind, Lookup, Want};
 
@@ -42,6 +42,9 @@ impl Visit for pb::JoinExpr {
         self.larg.walk(w);
         self.rarg.walk(w);
         self.using_clause.walk(w);
+        if self.is_natural || !self.using_clause.is_empty() {
+            equality(w);
+        }
         self.join_using_alias.walk(w);
         self.quals.walk(w);
         self.alias.walk(w);
