@@ -83,7 +83,7 @@ fn micros_of_decision(groups: usize, condition: Option<&str>) -> Result<f64> {
         let start = Instant::now();
         let mut allowed = 0;
         for (principal, actions) in cases.iter().cycle().take(CALLS as usize) {
-            let case = Case { principal, actions, arrival: &arrival, now };
+            let case = Case { principal, actions, arrival: &arrival, now, role: None };
             allowed += u32::from(matches!(policy.decide(&case), Decision::Allow { .. }));
         }
         rounds.push(micros_each(start.elapsed()));

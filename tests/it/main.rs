@@ -27,4 +27,5 @@ mod spool_faults;
 mod tamper;
 mod tamper_pg;
 mod timeline_pg;
+mod wire;
 mod witness;

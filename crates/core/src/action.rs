@@ -160,6 +160,22 @@ pub struct Action {
     pub object: Object,
 }
 
+/// The objects that come with any grant on a resource, to a session that is logged in as the grant's role:
+/// the session itself (transaction control, settings, constants), and the system's catalogues.
+pub const SESSION_OBJECTS: [&str; 3] = ["session", "pg_catalog", "information_schema"];
+
+impl Action {
+    /// `list RESOURCE/session`: what a session needs for itself.
+    pub fn of_session(resource: &ResourceName) -> Self {
+        Self { verb: Verb::List, resource: resource.clone(), object: Object::from_segments(["session"]) }
+    }
+
+    /// Whether it comes with any grant on the resource, as far as the caller is in a session of a role.
+    pub fn comes_with_a_session(&self) -> bool {
+        self.verb == Verb::List && SESSION_OBJECTS.contains(&self.object.as_str())
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}/{}", self.verb, self.resource, self.object)

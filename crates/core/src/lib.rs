@@ -28,7 +28,7 @@ mod snapshot;
 mod time;
 
 pub use access::{Access, Answered, Completion, Pass};
-pub use action::{Action, Actions, Object, Verb, encode_segment};
+pub use action::{Action, Actions, Object, SESSION_OBJECTS, Verb, encode_segment};
 pub use fault::{Code, Fault, Kind, Side};
 pub use import::{
     Claimed, ClaimedCaller, ClaimedFault, ClaimedText, IMPORT_ISSUER_PREFIX, Import, ImportTally,

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::fault::Fault;
 use crate::import::{Import, ImportTally, ImportedRecord};
-use crate::name::ResourceName;
+use crate::name::{ResourceName, RoleName};
 use crate::permit::{Allowance, Case, Decision, Lease, Permit};
 use crate::principal::{Arrival, Credentials, Principal};
 use crate::record::AccessRecord;
@@ -40,6 +40,11 @@ pub trait Authenticator: Send + Sync {
 pub trait Policy: Send + Sync {
     /// Decides. The same case under the same configuration gives the same decision.
     fn decide(&self, case: &Case<'_>) -> Decision;
+
+    /// The backend roles of the grants that allow the case, in file order, each once.
+    fn session_roles(&self, _case: &Case<'_>) -> Vec<RoleName> {
+        Vec::new()
+    }
 
     /// Counts the call against the limits of the permit's grant; a refused call costs nothing.
     /// `None` when the grant has no limit.

@@ -22,6 +22,8 @@ pub struct Case<'a> {
     pub arrival: &'a Arrival,
     /// When.
     pub now: Timestamp,
+    /// The backend role that the caller's session is logged in as: only its grants count.
+    pub role: Option<&'a RoleName>,
 }
 
 /// What a grant adds to its permission.
@@ -65,6 +67,7 @@ pub struct Permit {
     actions: Actions,
     grant: GrantName,
     obligations: Obligations,
+    session: bool,
 }
 
 impl Permit {
@@ -74,7 +77,16 @@ impl Permit {
         grant: GrantName,
         obligations: Obligations,
     ) -> Self {
-        Self { principal, actions, grant, obligations }
+        Self { principal, actions, grant, obligations, session: false }
+    }
+
+    pub(crate) fn in_session(self, session: bool) -> Self {
+        Self { session, ..self }
+    }
+
+    /// The role that the backend itself is logged in as; `None` for a call whose login becomes the role.
+    pub fn session_role(&self) -> Option<&RoleName> {
+        self.obligations.role.as_ref().filter(|_| self.session)
     }
 
     /// Who may.

@@ -13,7 +13,7 @@ use crate::access::{Access, Answered, Completion, Pass};
 use crate::action::Actions;
 use crate::codes;
 use crate::fault::Fault;
-use crate::name::AccessId;
+use crate::name::{AccessId, RoleName};
 use crate::organs::{AuditMode, Observer, Recorder};
 use crate::permit::{Case, Decision, Permit};
 use crate::principal::{Arrival, Credentials, Principal};
@@ -58,6 +58,12 @@ pub trait Call: Send {
     /// Whether the answer streams: then the intent is durable before anything is forwarded.
     fn streams(&self) -> bool {
         false
+    }
+
+    /// The backend role that the caller's session is logged in as. Only grants with this role count then,
+    /// and what is lent is that role's own login.
+    fn role(&self) -> Option<&RoleName> {
+        None
     }
 
     /// Says which actions the call needs. Reads a bounded body if it must.
@@ -195,7 +201,7 @@ impl Gateway {
 
         // All actions of the call are decided together, before any is forwarded.
         access.enter(Stage::Authorize);
-        let permit = or_refuse!(self.authorize(&access, principal, actions));
+        let permit = or_refuse!(self.authorize(&access, principal, actions, call.role()));
         access.know_permit(&permit);
 
         // Refused calls have cost nothing up to here; this one now counts.
@@ -267,15 +273,20 @@ impl Gateway {
         access: &Access,
         principal: Arc<Principal>,
         actions: Actions,
+        role: Option<&RoleName>,
     ) -> Result<Permit, Fault> {
         let case = Case {
             principal: &principal,
             actions: &actions,
             arrival: access.arrival(),
             now: self.clock.now(),
+            role,
         };
         match access.snapshot().policy.decide(&case) {
-            Decision::Allow { grant, obligations } => Ok(Permit::new(principal, actions, grant, obligations)),
+            Decision::Allow { grant, obligations } => {
+                let session = role.is_some();
+                Ok(Permit::new(principal, actions, grant, obligations).in_session(session))
+            }
             Decision::Deny(fault) => Err(fault),
         }
     }

@@ -20,12 +20,23 @@ pub struct Resource {
     pub audit: AuditMode,
     /// The door's own compiled form.
     pub backend: Arc<dyn Any + Send + Sync>,
+    /// The compiled form of a second door to the same backend.
+    pub beside: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Resource {
-    /// The door's own compiled form, if it is of this type.
+    /// A door's own compiled form, if one is of this type.
     pub fn backend<T: 'static>(&self) -> Option<&T> {
-        self.backend.downcast_ref()
+        let beside = || self.beside.as_ref().and_then(|beside| beside.downcast_ref());
+        self.backend.downcast_ref().or_else(beside)
+    }
+}
+
+impl Resource {
+    /// The same, to be held for longer than the snapshot.
+    pub fn shared<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        let beside = || self.beside.clone().and_then(|beside| beside.downcast().ok());
+        self.backend.clone().downcast().ok().or_else(beside)
     }
 }
 

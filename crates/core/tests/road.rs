@@ -143,7 +143,7 @@ impl Clock for At {
 fn gateway(audit: AuditMode, now: i64) -> (Gateway, Arc<Organs>) {
     let organs = Arc::new(Organs { log: Log::default(), full: false.into(), broken: false.into() });
     let name = ResourceName::new("shop");
-    let resource = Resource { name: name.clone(), door: "test", audit, backend: Arc::new(()) };
+    let resource = Resource { name: name.clone(), door: "test", audit, backend: Arc::new(()), beside: None };
     let snapshot = Snapshot {
         digest: ConfigDigest::new("sha256:0"),
         environment: "test".into(),

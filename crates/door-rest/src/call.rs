@@ -292,7 +292,7 @@ fn may_name<'a>(
 
 /// What the road will decide, or would.
 fn may(snapshot: &Snapshot, principal: &Principal, actions: &Actions, arrival: &Arrival) -> bool {
-    let case = Case { principal, actions, arrival, now: SystemClock.now() };
+    let case = Case { principal, actions, arrival, now: SystemClock.now(), role: None };
     matches!(snapshot.policy.decide(&case), Decision::Allow { .. })
 }
 

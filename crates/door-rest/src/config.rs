@@ -1,6 +1,8 @@
 //! The configuration of a resource that the REST door serves.
 
-use doorward_pgclient::PoolConfig;
+use std::collections::BTreeMap;
+
+use doorward_pgclient::{PoolConfig, RoleConfig};
 use doorward_settings::{AuditConfig, ByteSize, HumanDuration, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,6 +17,11 @@ pub struct RestConfig {
     /// The login that becomes the grants' roles. It should be NOINHERIT, own nothing, and be a member of
     /// those roles and of nothing else.
     pub login: LoginConfig,
+    /// The roles that sessions of the Postgres door log in as, each with its own password: those that grants
+    /// name (`as`). They are members of nothing that they must not become, and own nothing. Without any,
+    /// the Postgres door does not serve the resource.
+    #[serde(default)]
+    pub roles: BTreeMap<Box<str>, RoleConfig>,
     /// The schemas that are served; the first one is the default, a caller chooses by `Accept-Profile`
     /// and `Content-Profile`.
     #[serde(default = "default_schemas")]

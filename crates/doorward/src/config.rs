@@ -155,6 +155,11 @@ pub struct ListenConfig {
     #[serde(default = "default_http")]
     #[schemars(with = "String")]
     pub http: SocketAddr,
+    /// The PostgreSQL wire protocol: `psql` and any driver, with a token as the password. Over a network tokens
+    /// are taken through TLS only. Nothing listens when it is not set.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub postgres: Option<SocketAddr>,
     /// Syslog messages for resources of the ingest door: RFC 5424 over TLS, with client certificates; plain
     /// TCP on loopback. Nothing listens when it is not set.
     #[serde(default)]
@@ -168,7 +173,7 @@ pub struct ListenConfig {
 
 impl Default for ListenConfig {
     fn default() -> Self {
-        Self { http: default_http(), syslog: None, admin: default_admin() }
+        Self { http: default_http(), postgres: None, syslog: None, admin: default_admin() }
     }
 }
 
@@ -227,6 +232,7 @@ impl Config {
         if let Some(root) = &root {
             check_version(&root.version, &mut problems);
             problems.append(doorward_identity::Plan::check(&root.identity()));
+            problems.append(crate::postgres::check(root, node));
             problems.append(crate::syslog::check(root, node));
             let peers = root.peers.as_ref().and_then(PeersConfig::problem);
             for (key, text) in root.audit().problem().into_iter().chain(peers) {

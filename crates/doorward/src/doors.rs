@@ -21,6 +21,8 @@ pub struct Door {
     pub check: fn(&Node) -> Result<(), Problem>,
     /// Reads what the section refers to: the backend login. Blocks on the disk.
     pub login: fn(&Node) -> Result<(String, Secret), Problem>,
+    /// Reads the backend logins of roles that the section refers to. Blocks on the disk.
+    pub roles: fn(&Node) -> Result<Vec<(Box<str>, Secret)>, Problem>,
     /// Opens a resource.
     pub open: fn(Opening) -> BoxFuture<'static, Result<Opened, Problem>>,
     /// What serves its requests.
@@ -84,6 +86,7 @@ mod ingest;
 mod rest {
     //! The REST door on PostgreSQL.
 
+    use doorward_door_postgres::WireResource;
     use doorward_door_rest::{RestConfig, RestDoor, RestResource};
 
     use super::*;
@@ -99,6 +102,10 @@ mod rest {
         login: |node| {
             let config = config(node)?;
             Ok((config.login.user.to_string(), config.login.password.read()?))
+        },
+        roles: |node| {
+            let roles = config(node)?.roles;
+            roles.into_iter().map(|(role, login)| Ok((role, login.password.read()?))).collect()
         },
         open: |opening| Box::pin(open(opening)),
         http: || Arc::new(RestDoor),
@@ -120,14 +127,29 @@ mod rest {
     async fn open(opening: Opening) -> Result<Opened, Problem> {
         let Opening { name, node, login } = opening;
         let config = config(&node)?;
+        let wire = match config.roles.is_empty() {
+            true => None,
+            false => {
+                let target = RestResource::check(&config).map_err(|error| node.problem(error.to_string()))?;
+                let opened = WireResource::open(name.clone(), target, &config.pool, login.clone()).await;
+                Some(Arc::new(opened.map_err(|error| node.problem(error.to_string()))?))
+            }
+        };
         let opened = RestResource::open(name.clone(), &config, login).await;
         let backend = Arc::new(opened.map_err(|error| node.problem(error.to_string()))?);
         // Calls need the catalogue. A database that is away does not hold up the others for long.
         backend.wait_ready(CATALOGUE_SPAN_MAX).await;
         let watched = backend.clone();
-        let trouble = move || watched.trouble();
-        let resource =
-            Resource { name, door: doorward_door_rest::DOOR, audit: AuditMode::from(config.audit), backend };
+        let wire_watched = wire.clone();
+        let trouble =
+            move || watched.trouble().or_else(|| wire_watched.as_ref().and_then(|wire| wire.trouble()));
+        let resource = Resource {
+            name,
+            door: doorward_door_rest::DOOR,
+            audit: AuditMode::from(config.audit),
+            backend,
+            beside: wire.map(|wire| wire as _),
+        };
         Ok(Opened { resource, trouble: Arc::new(trouble), well: "its login is accepted, and safe" })
     }
 }

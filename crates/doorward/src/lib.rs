@@ -8,6 +8,7 @@ pub mod doors;
 pub mod fetch;
 mod metrics;
 mod peers;
+mod postgres;
 mod reload;
 mod serve;
 mod state;
@@ -25,6 +26,7 @@ pub fn codes() -> Vec<&'static Code> {
         doorward_policy::codes::CODES,
         doorward_lease::CODES,
         doorward_pgclient::codes::CODES,
+        doorward_door_postgres::codes::CODES,
     ];
     let mut all: Vec<_> =
         organs.into_iter().chain(doors::DOORS.iter().map(|door| door.codes)).flatten().copied().collect();

@@ -10,6 +10,7 @@ use doorward_audit::transport::Reach;
 use doorward_audit::{Audit, AuditConfig, otlp};
 use doorward_core::{AccessRecord, Gateway, ImportTally, Observer, ResourceName, SystemClock};
 use doorward_door_ingest::SyslogListener;
+use doorward_door_postgres::WireListener;
 use doorward_http::{Front, Listener, bind, client_config, serve_plain, server_config};
 use doorward_settings::{Problem, Problems};
 use rustls::ServerConfig;
@@ -21,7 +22,7 @@ use crate::fetch::{Outbound, Witnesses};
 use crate::metrics::Metrics;
 use crate::state::State;
 use crate::wiring::{Wired, Wiring, blocking};
-use crate::{admin, doors, peers, reload, syslog};
+use crate::{admin, doors, peers, postgres, reload, syslog};
 
 /// How long records may take to reach the store when the gateway stops; the rest waits in the spool.
 const SHIP_AT_STOP: Duration = Duration::from_secs(10);
@@ -43,6 +44,7 @@ pub(crate) struct Running {
     front: Arc<Front>,
     listener: Listener,
     syslog: Option<SyslogListener>,
+    wire: Option<WireListener>,
 }
 
 /// Runs until SIGTERM or SIGINT, and drains.
@@ -85,7 +87,13 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
     {
         addresses.insert("witness".to_owned(), address.to_string().into());
     }
-    let running = Arc::new(Running { wiring, state, gateway, front, listener, syslog });
+    let wire = postgres::start(root, gateway.clone()).await?.map(|(listener, address)| {
+        if let Some(addresses) = addresses.as_object_mut() {
+            addresses.insert("postgres".to_owned(), address.to_string().into());
+        }
+        listener
+    });
+    let running = Arc::new(Running { wiring, state, gateway, front, listener, syslog, wire });
     let watch = tokio::spawn(reload::watch(running.clone(), wired));
 
     tracing::info!(%addresses, "listening");
@@ -103,7 +111,14 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
             syslog.drain(within).await;
         }
     };
-    let (cut, ()) = tokio::join!(running.listener.drain(within), syslog);
+    let wire = async {
+        match &running.wire {
+            Some(wire) => wire.drain(within).await,
+            None => 0,
+        }
+    };
+    let (cut, (), sessions_cut) = tokio::join!(running.listener.drain(within), syslog, wire);
+    let cut = cut + sessions_cut;
     if cut > 0 {
         tracing::warn!(connections = cut, "connections were cut: the time to drain was over");
     }
@@ -120,6 +135,9 @@ impl Running {
         self.listener.set_tls(load_tls(root).await?);
         if let Some(syslog) = &self.syslog {
             syslog.set_tls(syslog::tls(root).await?);
+        }
+        if let Some(wire) = &self.wire {
+            wire.set(postgres::tls(root).await?.as_ref(), postgres::options(root));
         }
         self.front.set_limits(root.http.limits());
         self.gateway.swap(wired.snapshot.clone());

@@ -106,15 +106,19 @@ impl Wiring {
         problems: &mut Problems,
     ) -> Option<Kept> {
         let (door, node) = (entry.door, entry.node.clone());
-        let read = blocking(move || (door.login)(&node)).await;
-        let (user, password) = match read {
-            Ok(login) => problems.take(login)?,
+        let read = blocking(move || Ok(((door.login)(&node)?, (door.roles)(&node)?))).await;
+        let ((user, password), roles) = match read {
+            Ok(logins) => problems.take(logins)?,
             Err(more) => {
                 problems.append(more);
                 return None;
             }
         };
         let login = logins.hold(entry.name.clone(), &user, password.clone());
+        // Wire sessions of a role log in anew: a rotated password needs nothing to be opened again.
+        for (role, password) in roles {
+            logins.hold_role(entry.name.clone(), &role, password);
+        }
         let fingerprint = entry.node.fingerprint();
         let same = |kept: &&Kept| kept.fingerprint == fingerprint && kept.password == password;
         if let Some(kept) = self.open.lock().get(&entry.name).filter(same) {

@@ -21,6 +21,7 @@ mod front;
 pub mod gate;
 mod inbound;
 mod listener;
+mod places;
 mod plain;
 mod problem;
 mod taken;
@@ -31,7 +32,8 @@ pub use body::{BODY_READ_SPAN_MAX, Body, BodyError, RequestBody, empty, full, is
 pub use client::{Caps, Client, ClientError, ClientOptions, Reply};
 pub use config::{ClientCertificates, Limits, LimitsConfig, Network, TlsConfig};
 pub use front::{Admitted, Front, HttpDoor, Inbound, Peer};
-pub use listener::{Connections, Listener, bind};
+pub use listener::{Listener, bind};
+pub use places::{Connections, Place, Places};
 pub use plain::{PlainHandler, PostHandler, serve_plain, serve_posts};
 pub use problem::{dress_answer, dress_refusal, problem, problem_with_status, status_of};
 pub use tls::{TlsError, client_config, server_config};

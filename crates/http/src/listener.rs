@@ -4,12 +4,10 @@
 //! Invariants: a connection over a cap is closed before anything is read from it; a handshake, a head and a
 //! pause have bounds; draining finishes what is under way and takes nothing new.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -19,7 +17,6 @@ use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,6 +27,7 @@ use crate::body::{Body, RequestBody};
 use crate::config::Limits;
 use crate::front::{Front, Peer};
 use crate::gate::{Gated, HeadLimits, Slot, Spans};
+use crate::places::{Connections, Place, Places};
 use crate::taken::Answers;
 
 /// The pause after a failed accept: usually the process is out of file descriptors.
@@ -67,27 +65,19 @@ pub struct Listener {
 struct Shared {
     front: Arc<Front>,
     tls: ArcSwapOption<ServerConfig>,
-    open: AtomicU32,
-    turned_away: AtomicU64,
-    by_address: Mutex<HashMap<IpAddr, u32>>,
+    places: Arc<Places>,
 }
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("open", &self.open).finish_non_exhaustive()
+        f.debug_struct("Shared").field("places", &self.places).finish_non_exhaustive()
     }
 }
 
 impl Listener {
     /// Begins to accept. Must be called on a runtime.
     pub fn start(listener: TcpListener, front: Arc<Front>, tls: Option<Arc<ServerConfig>>) -> Self {
-        let shared = Arc::new(Shared {
-            front,
-            tls: ArcSwapOption::new(tls),
-            open: AtomicU32::new(0),
-            turned_away: AtomicU64::new(0),
-            by_address: Mutex::default(),
-        });
+        let shared = Arc::new(Shared { front, tls: ArcSwapOption::new(tls), places: Arc::default() });
         let (phase, watched) = watch::channel(Phase::Serving);
         let accepting = tokio::spawn(accept(listener, shared.clone(), watched));
         Self { shared, phase, accepting }
@@ -100,7 +90,7 @@ impl Listener {
 
     /// Counts of its connections, which outlive it.
     pub fn connections(&self) -> Connections {
-        Connections(self.shared.clone())
+        self.shared.places.connections()
     }
 
     /// Accepts no more, lets calls under way end, and cuts what is left after `within`. How many were cut.
@@ -113,22 +103,6 @@ impl Listener {
         self.phase.send_replace(Phase::Cut);
         self.phase.closed().await;
         left
-    }
-}
-
-/// Counts of a listener's connections.
-#[derive(Clone, Debug)]
-pub struct Connections(Arc<Shared>);
-
-impl Connections {
-    /// Open ones.
-    pub fn open(&self) -> u32 {
-        self.0.open.load(Ordering::Relaxed)
-    }
-
-    /// Those that were closed because a cap was reached.
-    pub fn turned_away(&self) -> u64 {
-        self.0.turned_away.load(Ordering::Relaxed)
     }
 }
 
@@ -153,64 +127,15 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mut phase: watch::Re
             }
         };
         let limits = shared.front.limits();
-        let Some(place) = Place::take(&shared, address.ip(), &limits) else {
-            shared.turned_away.fetch_add(1, Ordering::Relaxed);
-            continue;
-        };
-        tokio::spawn(connection(stream, address, place, limits, phase.clone()));
-    }
-}
-
-/// A connection's place under the caps. Dropped, it is free again.
-struct Place {
-    shared: Arc<Shared>,
-    counted: Option<IpAddr>,
-}
-
-impl Place {
-    fn take(shared: &Arc<Shared>, address: IpAddr, limits: &Limits) -> Option<Self> {
-        let counted = (!limits.trusts(address)).then(|| network_of(address));
-        if shared.open.load(Ordering::Relaxed) >= limits.connections_max {
-            return None;
-        }
-        if let Some(key) = counted {
-            let mut by_address = shared.by_address.lock();
-            let count = by_address.entry(key).or_insert(0);
-            if *count >= limits.connections_per_ip_max {
-                return None;
-            }
-            *count += 1;
-        }
-        shared.open.fetch_add(1, Ordering::Relaxed);
-        Some(Self { shared: shared.clone(), counted })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.shared.open.fetch_sub(1, Ordering::Relaxed);
-        let Some(key) = self.counted else { return };
-        let mut by_address = self.shared.by_address.lock();
-        match by_address.get_mut(&key) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                by_address.remove(&key);
-            }
-        }
-    }
-}
-
-/// Who counts as one: an IPv4 address, or the /64 that an IPv6 site has at its disposal.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+        let Some(place) = Place::take(&shared.places, address.ip(), &limits) else { continue };
+        tokio::spawn(connection(stream, address, shared.clone(), place, limits, phase.clone()));
     }
 }
 
 async fn connection(
     stream: TcpStream,
     address: SocketAddr,
+    shared: Arc<Shared>,
     place: Place,
     limits: Arc<Limits>,
     phase: watch::Receiver<Phase>,
@@ -218,8 +143,8 @@ async fn connection(
     // Small answers leave at once.
     let _ = stream.set_nodelay(true);
     let ip = address.ip().to_canonical();
-    let front = place.shared.front.clone();
-    let served = match place.shared.tls.load_full() {
+    let front = shared.front.clone();
+    let served = match shared.tls.load_full() {
         None => {
             let peer = Peer { address: Some(ip), confidential: ip.is_loopback(), certificate: None };
             serve_h1(stream, front, peer, &limits, phase).await

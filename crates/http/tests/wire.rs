@@ -175,8 +175,13 @@ impl Site {
         let records = Records::default();
         let organs = Arc::new(Organs);
         let name = ResourceName::new("shop");
-        let resource =
-            Resource { name: name.clone(), door: "echo", audit: AuditMode::Required, backend: Arc::new(()) };
+        let resource = Resource {
+            name: name.clone(),
+            door: "echo",
+            audit: AuditMode::Required,
+            backend: Arc::new(()),
+            beside: None,
+        };
         let snapshot = Snapshot {
             digest: ConfigDigest::new("sha256:0"),
             environment: "test".into(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use doorward_settings::{ByteSize, HumanDuration};
+use doorward_settings::{ByteSize, HumanDuration, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -28,9 +28,27 @@ pub struct PoolConfig {
     pub answer_max: Option<ByteSize>,
     /// How many prepared statements each connection keeps (default 256).
     pub statements_max: Option<u16>,
+    /// The most sessions of the Postgres door, each on a connection of its own (default 100).
+    pub sessions: Option<u16>,
 }
 
+/// How a session of the Postgres door logs in to the database as a role.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoleConfig {
+    /// Where the role's password is.
+    pub password: SecretRef,
+}
+
+/// The sessions of a resource when nothing is said.
+const SESSIONS: u16 = 100;
+
 impl PoolConfig {
+    /// The most sessions of the Postgres door.
+    pub fn sessions_max(&self) -> usize {
+        usize::from(self.sessions.unwrap_or(SESSIONS).max(1))
+    }
+
     /// The settings, with defaults where nothing is said.
     pub fn settings(&self) -> PoolSettings {
         let default = PoolSettings::default();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::error::ServerError;
 
 /// The bytes of a frame before its body: tag and length.
-pub(crate) const HEADER: usize = 5;
+pub const HEADER: usize = 5;
 /// The largest frame other than a data row that is accepted.
 pub(crate) const FRAME_MAX: usize = 1 << 20;
 /// How much is kept of an error that is larger than that: PostgreSQL quotes the value that it refuses, and
@@ -25,10 +25,11 @@ pub struct Malformed(pub(crate) &'static str);
 
 /// The head of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) tag: u8,
+pub struct Head {
+    /// Its type.
+    pub tag: u8,
     /// Bytes of body after the header.
-    pub(crate) body: usize,
+    pub body: usize,
 }
 
 /// One column of an answer.
@@ -41,7 +42,7 @@ pub struct Field {
 }
 
 /// The head of the frame at the start of `bytes`; `None` until all five bytes of it are there.
-pub(crate) fn head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
+pub fn head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
     let Some((header, _)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
     let [tag, a, b, c, d] = *header;
     let length = u32::from_be_bytes([a, b, c, d]);
@@ -164,7 +165,7 @@ pub(crate) fn cells(body: &[u8]) -> impl Iterator<Item = Option<&[u8]>> {
 }
 
 /// ErrorResponse or NoticeResponse. Text that is not UTF-8 (before the encoding is agreed) is mended.
-pub(crate) fn server_error(body: &[u8]) -> Result<ServerError, Malformed> {
+pub fn server_error(body: &[u8]) -> Result<ServerError, Malformed> {
     let mut error = ServerError::default();
     let mut rest = body;
     while let Some((&kind, after)) = rest.split_first() {
@@ -199,13 +200,13 @@ pub(crate) fn cut_server_error(front: &[u8]) -> Result<ServerError, Malformed> {
 }
 
 /// CommandComplete: the last number of the tag is the count of rows (`INSERT 0 5`, `SELECT 3`).
-pub(crate) fn affected(body: &[u8]) -> Result<u64, Malformed> {
+pub fn affected(body: &[u8]) -> Result<u64, Malformed> {
     let tag = Taker(body).text()?;
     Ok(tag.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0))
 }
 
 /// ReadyForQuery: `I` idle, `T` in a transaction, `E` in a failed one.
-pub(crate) fn ready(body: &[u8]) -> Result<u8, Malformed> {
+pub fn ready(body: &[u8]) -> Result<u8, Malformed> {
     match body {
         [status] => Ok(*status),
         _ => Err(Malformed("length of ReadyForQuery")),
@@ -213,7 +214,7 @@ pub(crate) fn ready(body: &[u8]) -> Result<u8, Malformed> {
 }
 
 /// ParameterStatus: name and value.
-pub(crate) fn parameter(body: &[u8]) -> Result<(&str, &str), Malformed> {
+pub fn parameter(body: &[u8]) -> Result<(&str, &str), Malformed> {
     let mut taker = Taker(body);
     Ok((taker.text()?, taker.text()?))
 }

@@ -19,6 +19,8 @@ use crate::target::SslMode;
 const ITERATIONS_MAX: u32 = 1_000_000;
 /// What the gateway calls itself until a request says better.
 const APPLICATION_NAME: &str = "doorward";
+/// The most settings that a server reports (PostgreSQL 18 reports 15).
+const PARAMETERS_MAX: usize = 128;
 /// A query of CancelRequest is 16 bytes; the server answers nothing and closes.
 const CANCEL_ANSWER_MAX: usize = 1_024;
 
@@ -27,33 +29,32 @@ pub(crate) struct LoggedIn {
     pub(crate) stream: Stream,
     pub(crate) input: BytesMut,
     pub(crate) cancel_key: CancelKey,
+    /// What the server reported of the session's settings.
+    pub(crate) parameters: Vec<(Box<str>, Box<str>)>,
 }
 
 /// Connects and logs in. The caller bounds the time.
 pub(crate) async fn connect(dialer: &Dialer, login: &Login, statements_max: usize) -> Result<Conn, Failure> {
-    let LoggedIn { stream, input, cancel_key } = log_in(dialer, login, APPLICATION_NAME).await?;
+    let name = [("application_name", APPLICATION_NAME)];
+    let LoggedIn { stream, input, cancel_key, .. } = log_in(dialer, login, &name).await?;
     Ok(Conn::new(stream, input, cancel_key, statements_max))
 }
 
-/// Connects and logs in under an application's name. The caller bounds the time.
+/// Connects and logs in with these settings of the session. The caller bounds the time.
 pub(crate) async fn log_in(
     dialer: &Dialer,
     login: &Login,
-    application_name: &str,
+    settings: &[(&str, &str)],
 ) -> Result<LoggedIn, Failure> {
     let stream = dialer.dial().await?;
-    let mut hand = Hand { stream, input: BytesMut::with_capacity(4096), output: BytesMut::new() };
-    let parameters = [
-        ("user", &*login.user),
-        ("database", &*dialer.target().database),
-        ("client_encoding", "UTF8"),
-        ("application_name", application_name),
-    ];
-    frontend::startup_message(parameters, &mut hand.output)?;
+    let (input, output) = (BytesMut::with_capacity(4096), BytesMut::new());
+    let mut hand = Hand { stream, input, output, parameters: Vec::new() };
+    let own = [("user", &*login.user), ("database", &*dialer.target().database), ("client_encoding", "UTF8")];
+    frontend::startup_message(own.into_iter().chain(settings.iter().copied()), &mut hand.output)?;
     hand.send().await?;
     hand.authenticate(dialer, login).await?;
     let cancel_key = hand.become_ready().await?;
-    Ok(LoggedIn { stream: hand.stream, input: hand.input, cancel_key })
+    Ok(LoggedIn { stream: hand.stream, input: hand.input, cancel_key, parameters: hand.parameters })
 }
 
 /// Asks the server to cancel what runs on a connection; returns when the server has done so.
@@ -79,6 +80,7 @@ struct Hand {
     stream: Stream,
     input: BytesMut,
     output: BytesMut,
+    parameters: Vec<(Box<str>, Box<str>)>,
 }
 
 impl Hand {
@@ -181,7 +183,10 @@ impl Hand {
                     key = CancelKey { process, secret };
                 }
                 b'Z' => return Ok(key),
-                b'S' => {}
+                b'S' if self.parameters.len() < PARAMETERS_MAX => {
+                    let (name, value) = frames::parameter(&body)?;
+                    self.parameters.push((name.into(), value.into()));
+                }
                 _ => return Err(Malformed("a message out of place").into()),
             }
         }

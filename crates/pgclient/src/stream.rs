@@ -21,9 +21,13 @@ use crate::target::{Endpoint, SslMode, Target};
 /// SSLRequest: its length and the code 80877103.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
-pub(crate) enum Stream {
+/// A connection to a server.
+pub enum Stream {
+    /// TCP in the clear.
     Tcp(TcpStream),
+    /// A socket of this machine.
     Unix(UnixStream),
+    /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -147,6 +151,12 @@ impl ServerCertVerifier for AnyServer {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").finish_non_exhaustive()
     }
 }
 

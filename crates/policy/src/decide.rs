@@ -1,6 +1,8 @@
 //! The decision, and the texts of its refusals.
 
-use doorward_core::{Action, Allowance, Case, Decision, Fault, Obligations, Permit, Policy, Timestamp};
+use doorward_core::{
+    Action, Allowance, Case, Decision, Fault, Obligations, Permit, Policy, RoleName, Timestamp,
+};
 
 use crate::codes;
 use crate::compile::Compiled;
@@ -20,6 +22,8 @@ pub(crate) enum Miss {
     Action(Action),
     /// A template cannot be filled for this caller.
     Template,
+    /// It is for another role than the session's.
+    Role,
     /// Its condition is false.
     Condition,
     /// Its condition cannot be evaluated.
@@ -32,10 +36,8 @@ impl Policy for Compiled {
             return Decision::Deny(forbidden(rule, action));
         }
         let numbers = self.selectors.of(case.principal, Names::Own);
-        let Some(first) = case.actions.as_slice().first() else { return Decision::Deny(no_grant(case, &[])) };
         let mut misses = Vec::new();
-        // A grant that allows all actions allows the first, so it is among the first one's candidates.
-        for place in self.grant_index.candidates(first, &numbers) {
+        for place in self.candidates(case, &numbers) {
             let Some(rule) = usize::try_from(place).ok().and_then(|place| self.grants.get(place)) else {
                 continue;
             };
@@ -46,6 +48,20 @@ impl Policy for Compiled {
             }
         }
         Decision::Deny(no_grant(case, &misses))
+    }
+
+    fn session_roles(&self, case: &Case<'_>) -> Vec<RoleName> {
+        let mut roles = Vec::new();
+        if self.forbidding(case).is_some() {
+            return roles;
+        }
+        let numbers = self.selectors.of(case.principal, Names::Own);
+        for place in self.candidates(case, &numbers) {
+            let rule = usize::try_from(place).ok().and_then(|place| self.grants.get(place));
+            let role = rule.and_then(|rule| self.judge_selected(rule, case).ok()?.role);
+            roles.extend(role.filter(|role| !roles.contains(role)));
+        }
+        roles
     }
 
     fn admit(&self, permit: &Permit, now: Timestamp) -> Result<Option<Allowance>, Fault> {
@@ -61,6 +77,18 @@ impl Policy for Compiled {
 }
 
 impl Compiled {
+    /// The grants that may allow all actions of the case: such a grant allows each, so it is among any one's
+    /// candidates. What comes with any grant on the resource tells least.
+    fn candidates(&self, case: &Case<'_>, numbers: &[u32]) -> Vec<u32> {
+        let actions = case.actions.as_slice();
+        let telling = actions.iter().find(|action| !action.comes_with_a_session());
+        match (telling, actions.first()) {
+            (Some(action), _) => self.grant_index.candidates(action, numbers),
+            (None, Some(action)) => self.grant_index.of_resource(&action.resource, numbers),
+            (None, None) => Vec::new(),
+        }
+    }
+
     /// The first deny rule, in file order, that holds for any of the actions.
     fn forbidding<'a, 'c>(&'a self, case: &Case<'c>) -> Option<(&'a Rule, &'c Action)> {
         if self.deny_index.is_empty() {
@@ -110,8 +138,10 @@ impl Compiled {
     fn judge_selected(&self, rule: &Rule, case: &Case<'_>) -> Result<Obligations, Miss> {
         let group = group_of(rule, case, Names::Own).ok_or(Miss::To)?;
         for action in case.actions.as_slice() {
+            let implied = || action.comes_with_a_session() && rule.speaks_of(&action.resource);
             match rule.matches(action, case.principal, group) {
                 Match::Yes => {}
+                _ if implied() => {}
                 Match::No => return Err(Miss::Action(action.clone())),
                 Match::Unfilled => return Err(Miss::Template),
             }
@@ -121,7 +151,12 @@ impl Compiled {
             Some(Ok(false)) => return Err(Miss::Condition),
             Some(Err(why)) => return Err(Miss::ConditionFailed(why)),
         }
-        rule.obligations(case.principal, group).map_err(|_| Miss::Template)
+        let obligations = rule.obligations(case.principal, group).map_err(|_| Miss::Template)?;
+        // A session is logged in as one role: what another role's grant allows is not to be had in it.
+        match case.role {
+            Some(role) if obligations.role.as_ref() != Some(role) => Err(Miss::Role),
+            _ => Ok(obligations),
+        }
     }
 }
 
@@ -170,6 +205,7 @@ impl Miss {
             Self::To => format!("\"{name}\" is for others"),
             Self::Action(action) => format!("\"{name}\" does not speak of: {action}"),
             Self::Template => format!("\"{name}\" has a template that this caller's claims cannot fill"),
+            Self::Role => format!("\"{name}\" would allow it, but to a session of another role"),
             Self::Condition => {
                 format!("\"{name}\" would allow it, but its condition does not hold: {}", when())
             }

@@ -25,6 +25,8 @@ pub enum Reason {
     OtherActions(Action),
     /// A template in it cannot be filled for this caller.
     Unfilled,
+    /// It is for another role than the session's.
+    OtherRole,
     /// Its condition is false.
     ConditionFalse(String),
     /// Its condition cannot be evaluated: the condition, and why not.
@@ -177,6 +179,7 @@ impl Reason {
             Miss::To => Self::OtherPrincipals,
             Miss::Action(action) => Self::OtherActions(action),
             Miss::Template => Self::Unfilled,
+            Miss::Role => Self::OtherRole,
             Miss::Condition => Self::ConditionFalse(when()),
             Miss::ConditionFailed(why) => Self::ConditionFailed(when(), why),
         }
@@ -189,6 +192,7 @@ impl std::fmt::Display for Reason {
             Self::OtherPrincipals => f.write_str("it is for others"),
             Self::OtherActions(action) => write!(f, "it does not speak of: {action}"),
             Self::Unfilled => f.write_str("a template in it cannot be filled for this caller"),
+            Self::OtherRole => f.write_str("it is for another role than the session's"),
             Self::ConditionFalse(when) => write!(f, "its condition does not hold: {when}"),
             Self::ConditionFailed(when, why) => {
                 write!(f, "its condition cannot be evaluated ({why}): {when}")

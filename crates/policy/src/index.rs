@@ -6,7 +6,7 @@
 
 use std::hash::{BuildHasher, BuildHasherDefault};
 
-use doorward_core::{Action, Principal, PrincipalKind, Verb};
+use doorward_core::{Action, Principal, PrincipalKind, ResourceName, Verb};
 
 use crate::rule::{Rule, Scopes, Verbs};
 use crate::selector::{Glob, Names, Selector};
@@ -129,6 +129,8 @@ pub(crate) struct Index {
     /// Rules for one object, by the same and the object's hash. Objects that share a hash are candidates for
     /// one another; resource, verb and selector are compared in full, because a candidate's are taken for granted.
     exact: FixedMap<(u64, u64), Places>,
+    /// All rules, by resource and selector.
+    of_resource: FixedMap<u64, Vec<u32>>,
     /// The places of those that have more than one.
     several: Vec<u32>,
     /// The verbs that a selector's rules have at all: of a caller's many groups few have any for a verb.
@@ -155,6 +157,7 @@ impl Index {
                 for scope in rule.scopes.iter() {
                     let fresh = u32::try_from(index.resources.len()).unwrap_or(u32::MAX);
                     let resource = *index.resources.entry(scope.resource.as_str().into()).or_insert(fresh);
+                    push(index.of_resource.entry(key_of_resource(resource, number)).or_default(), place);
                     let literal = scope.pattern.literal().map(hash_of);
                     for verb in scope.verbs.iter() {
                         let key = key(resource, verb, number);
@@ -214,6 +217,17 @@ impl Index {
         places
     }
 
+    /// The places of the rules that speak of the resource and mean the caller, in file order.
+    pub(crate) fn of_resource(&self, resource: &ResourceName, numbers: &[u32]) -> Vec<u32> {
+        let Some(resource) = self.resources.get(resource.as_str().as_bytes()) else { return Vec::new() };
+        let found =
+            numbers.iter().filter_map(|number| self.of_resource.get(&key_of_resource(*resource, *number)));
+        let mut places: Vec<u32> = found.flatten().copied().collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
     fn put(&self, found: Places, places: &mut Vec<u32>) {
         let Places { first, count } = found;
         if count == 1 {
@@ -236,6 +250,11 @@ fn hash_of(object: &str) -> u64 {
 /// A resource, a verb and a selector as one number: resources and selectors are fewer than 2^28.
 fn key(resource: u32, verb: Verb, selector: u32) -> u64 {
     u64::from(resource) << 36 | u64::from(verb as u8) << 32 | u64::from(selector)
+}
+
+/// A resource and a selector as one number.
+fn key_of_resource(resource: u32, selector: u32) -> u64 {
+    u64::from(resource) << 32 | u64::from(selector)
 }
 
 /// Places come in rising order, so a rule that names the same thing twice is the last one in the list.

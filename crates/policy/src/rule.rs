@@ -127,6 +127,11 @@ impl Rule {
         if self.uses_group { hits.find(Option::is_some) } else { hits.next() }
     }
 
+    /// Whether it says anything about the resource.
+    pub(crate) fn speaks_of(&self, resource: &ResourceName) -> bool {
+        self.scopes.iter().any(|scope| scope.resource == *resource)
+    }
+
     pub(crate) fn matches(&self, action: &Action, principal: &Principal, group: Option<&str>) -> Match {
         let mut result = Match::No;
         for scope in self.scopes.iter().filter(|scope| scope.concerns(action)) {

@@ -3,9 +3,7 @@
 
 /// Key paths (`*` stands for one key), and what each will be.
 const LATER: &[(&str, &str)] = &[
-    ("listen.postgres", "the Postgres wire door"),
     ("resources.*.credentials", "credentials of S3, HTTP and Airflow backends"),
-    ("resources.*.roles", "backend logins by role"),
     ("resources.*.pool.mode", "the pooling of wire sessions"),
     ("resources.*.catalog", "the visibility of the catalogue"),
     ("resources.*.cache", "response caching"),

@@ -268,7 +268,7 @@ pub fn resource(
     audit: AuditMode,
     backend: Arc<dyn std::any::Any + Send + Sync>,
 ) -> Resource {
-    Resource { name: ResourceName::new(name), door, audit, backend }
+    Resource { name: ResourceName::new(name), door, audit, backend, beside: None }
 }
 
 /// A gateway of the organs in memory.

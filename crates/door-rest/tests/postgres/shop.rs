@@ -152,7 +152,13 @@ impl Shop {
 
     pub(crate) fn over(database: Database<'static>, rest: Arc<RestResource>, setup: Setup) -> Self {
         let name = ResourceName::new("shop");
-        let resource = Resource { name: name.clone(), door: DOOR, audit: AuditMode::Required, backend: rest };
+        let resource = Resource {
+            name: name.clone(),
+            door: DOOR,
+            audit: AuditMode::Required,
+            backend: rest,
+            beside: None,
+        };
         let snapshot = Arc::new(Snapshot {
             digest: ConfigDigest::new("sha256:0"),
             environment: Arc::from("test"),

@@ -123,7 +123,13 @@ pub(super) fn run(source: &Source, args: &Args) -> anyhow::Result<ExitCode> {
     let arrival = Arrival { door: entry.door.name, source_ip: args.who.source_ip, confidential: true };
     let principal = args.who.principal(&config)?;
     let actions = Actions::one(action);
-    let case = Case { principal: &principal, actions: &actions, arrival: &arrival, now: SystemClock.now() };
+    let case = Case {
+        principal: &principal,
+        actions: &actions,
+        arrival: &arrival,
+        now: SystemClock.now(),
+        role: None,
+    };
     let explanation = config.policy.explain(&case);
     out(&if args.json {
         format!("{}\n", as_json(&explanation))
@@ -182,6 +188,7 @@ fn reason(considered: &Considered) -> String {
         Reason::OtherPrincipals => "is for others".to_owned(),
         Reason::OtherActions(action) => format!("does not speak of {action}"),
         Reason::Unfilled => "has a template that this caller's claims cannot fill".to_owned(),
+        Reason::OtherRole => "is for another role than the session's".to_owned(),
         Reason::ConditionFalse(condition) => format!("its condition is false: {condition}"),
         Reason::ConditionFailed(condition, why) => {
             format!("its condition cannot be evaluated ({why}): {condition}")

@@ -11,6 +11,7 @@ pub(super) const DOOR: Door = Door {
     check: |node| config(node).map(drop),
     // Records come to the gateway; there is no backend to log in to.
     login: |_| Ok((String::new(), Secret::from(""))),
+    roles: |_| Ok(Vec::new()),
     open: |opening| Box::pin(async move { open(&opening) }),
     http: || Arc::new(IngestDoor),
     schema: |generator| {
@@ -39,6 +40,7 @@ fn open(opening: &Opening) -> Result<Opened, Problem> {
         door: doorward_door_ingest::DOOR,
         audit: AuditMode::from(config.audit),
         backend: Arc::new(backend),
+        beside: None,
     };
     Ok(Opened { resource, trouble: Arc::new(|| None), well: "its mapping is in order" })
 }

@@ -91,7 +91,8 @@ impl Client {
             .map_err(|error| ClientError::Unreachable(error.to_string()))?;
         let dialer = Dialer::new(target.clone()).map_err(|error| ClientError::Login(error.to_string()))?;
         let connecting = async {
-            let logged_in = handshake::log_in(&dialer, login, &options.application_name).await?;
+            let name = [("application_name", &*options.application_name)];
+            let logged_in = handshake::log_in(&dialer, login, &name).await?;
             let mut session = Session::new(logged_in, options.statement_timeout + ANSWER_GRACE);
             session.simple(&set_up(options)).await?;
             Ok::<_, Failure>(session)

@@ -49,7 +49,7 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(logged_in: LoggedIn, wait_max: Duration) -> Self {
-        let LoggedIn { stream, input, cancel_key: _ } = logged_in;
+        let LoggedIn { stream, input, .. } = logged_in;
         Self { stream, input, output: BytesMut::new(), wait_max, status: b'I', broken: false }
     }
 

@@ -7,7 +7,7 @@ mod wire;
 
 use doorward_core::hash::FixedMap;
 
-pub use watch::{CatalogStatus, CatalogWatch};
+pub use watch::{CatalogStatus, CatalogWatch, Watch};
 
 /// The exposed part of a database at one moment.
 #[derive(Debug, Default)]

@@ -221,7 +221,7 @@ fn refusals_say_why_and_what_next_and_nothing_of_others() {
     );
     let fault = |principal: &str, wanted: &str| {
         let (principal, wanted, arrival) = (who(principal), actions(wanted), arrival());
-        let case = Case { principal: &principal, actions: &wanted, arrival: &arrival, now: NOW };
+        let case = Case { principal: &principal, actions: &wanted, arrival: &arrival, now: NOW, role: None };
         match policy.decide(&case) {
             Decision::Deny(fault) => {
                 assert!(!fault.public().contains("vip") && !fault.hint_text().unwrap().contains("vip"));
@@ -261,7 +261,7 @@ fn obligations_are_the_grants() {
         "grants:\n  a: { to: anyone, allow: read shop/**, as: r, max_rows: 10, max_bytes: 1MiB, timeout: 5s, limit: 5/s }\n",
     );
     let (principal, wanted, arrival) = (who("x"), actions("read shop/x"), arrival());
-    let case = Case { principal: &principal, actions: &wanted, arrival: &arrival, now: NOW };
+    let case = Case { principal: &principal, actions: &wanted, arrival: &arrival, now: NOW, role: None };
     let Decision::Allow { obligations, .. } = policy.decide(&case) else { panic!("denied") };
     expect![[
         r#"Obligations { role: Some("r"), rows_max: Some(10), bytes_max: Some(1048576), timeout: Some(5s) }"#

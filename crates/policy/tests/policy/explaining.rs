@@ -19,8 +19,13 @@ deny:
 
 fn explained(policy: &Compiled, principal: &str, wanted: &str) -> String {
     let (principal, wanted, arrival) = (who(principal), actions(wanted), arrival());
-    let explanation =
-        policy.explain(&Case { principal: &principal, actions: &wanted, arrival: &arrival, now: NOW });
+    let explanation = policy.explain(&Case {
+        principal: &principal,
+        actions: &wanted,
+        arrival: &arrival,
+        now: NOW,
+        role: None,
+    });
     let mut out = match explanation.verdict {
         Verdict::Allowed { grant, obligations, limit } => format!(
             "allowed by {grant}, role {:?}, rows {:?}, limit {limit:?}\n",

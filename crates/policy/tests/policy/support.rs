@@ -76,7 +76,7 @@ pub(crate) fn arrival() -> Arrival {
 /// `grant-name`, `grant-name as role`, or the fault's code, rule and texts.
 pub(crate) fn decide(policy: &Compiled, principal: &Principal, wanted: &Actions) -> String {
     let arrival = arrival();
-    let case = Case { principal, actions: wanted, arrival: &arrival, now: NOW };
+    let case = Case { principal, actions: wanted, arrival: &arrival, now: NOW, role: None };
     match policy.decide(&case) {
         Decision::Allow { grant, obligations } => match obligations.role {
             Some(role) => format!("{grant} as {role}"),

@@ -1,0 +1,231 @@
+//! The calls of the door on the main road: opening a session, and each statement in it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use doorward_core::{
+    Access, Action, Actions, AuditMode, Call, Caller, Case, Completion, Credentials, Fault, Gateway, Pass,
+    Principal, Refusal, ResourceName, RoleName, Session, Shaped, Stage, unknown_resource,
+};
+use doorward_pgclient::Relayed;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::codes;
+use crate::desk::Desk;
+use crate::message::{Severity, error_bytes};
+use crate::resource::WireResource;
+use crate::settings;
+use crate::vet::Vetted;
+
+/// The most roles that a refusal names.
+const ROLES_NAMED_MAX: usize = 16;
+
+/// Opens a session at the backend. Its answer is the backend, or the refusal's bytes.
+pub(crate) struct ConnectCall<'a> {
+    pub(crate) gateway: &'a Gateway,
+    pub(crate) session: &'a Session,
+    /// The resource's name: the database that the client asks for.
+    pub(crate) database: &'a str,
+    /// The role, if it is one of several.
+    pub(crate) user: &'a str,
+    /// Settings of the start-up packet.
+    pub(crate) settings: Result<Vec<(String, String)>, Fault>,
+    pub(crate) client: Option<&'a str>,
+    pub(crate) role: Option<RoleName>,
+    pub(crate) wire: Option<Arc<WireResource>>,
+}
+
+/// An open backend session.
+pub(crate) struct Opened {
+    pub(crate) relayed: Relayed,
+    pub(crate) seat: OwnedSemaphorePermit,
+    pub(crate) wire: Arc<WireResource>,
+    pub(crate) resource: ResourceName,
+    pub(crate) role: RoleName,
+}
+
+impl ConnectCall<'_> {
+    fn choose(&self, mut roles: Vec<RoleName>) -> Result<RoleName, Fault> {
+        if let Some(named) = roles.iter().position(|role| role.as_str() == self.user) {
+            return Ok(roles.swap_remove(named));
+        }
+        match roles.as_slice() {
+            [] => Err(Fault::new(codes::ROLE, format!("no grant gives you a role on {}", self.database))
+                .hint("Ask the gateway's operator for a grant with a role (`as:`) on this resource.")),
+            [only] => Ok(only.clone()),
+            several => {
+                let names: Vec<&str> = several.iter().take(ROLES_NAMED_MAX).map(RoleName::as_str).collect();
+                Err(Fault::new(codes::ROLE, format!("you have several roles on {}", self.database))
+                    .hint(format!("Connect with one of these as the user: {}.", names.join(", "))))
+            }
+        }
+    }
+}
+
+impl Call for ConnectCall<'_> {
+    type Answer = Result<Box<Opened>, Bytes>;
+    type Reply = Box<Opened>;
+
+    fn caller(&self) -> Caller<'_> {
+        Caller::Session { session: self.session, mid_transaction: false }
+    }
+
+    fn role(&self) -> Option<&RoleName> {
+        self.role.as_ref()
+    }
+
+    async fn decode(&mut self, access: &mut Access, principal: &Arc<Principal>) -> Result<Actions, Fault> {
+        access.note_operation("connect", None);
+        if let Some(client) = self.client {
+            access.note_user_agent(client);
+        }
+        let snapshot = access.snapshot().clone();
+        let resource = snapshot.resource(self.database);
+        let wire = resource.and_then(|resource| resource.shared::<WireResource>());
+        let (Some(resource), Some(wire)) = (resource, wire) else {
+            return Err(unknown_resource(self.database));
+        };
+        let actions = Actions::one(Action::of_session(&resource.name));
+        let case = Case {
+            principal,
+            actions: &actions,
+            arrival: access.arrival(),
+            now: self.gateway.now(),
+            role: None,
+        };
+        self.role = Some(self.choose(snapshot.policy.session_roles(&case))?);
+        self.wire = Some(wire);
+        if let Err(fault) = &self.settings {
+            return Err(fault.clone());
+        }
+        Ok(actions)
+    }
+
+    async fn forward(&mut self, pass: &mut Pass) -> Result<Box<Opened>, Fault> {
+        let (Some(wire), Some(role), Ok(given)) = (&self.wire, &self.role, &self.settings) else {
+            return Err(unknown_resource(self.database));
+        };
+        let seat = wire.seat().await?;
+        let name = settings::application_name(pass.permit().principal());
+        let mut all: Vec<(&str, &str)> = vec![("application_name", &name)];
+        all.extend(given.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let relayed = wire.connector.connect(pass, &all, wire.connect_span_max).await?;
+        pass.access().note("backend_pid", relayed.canceller.process());
+        let (wire, role) = (wire.clone(), role.clone());
+        Ok(Box::new(Opened { relayed, seat, resource: wire.name.clone(), wire, role }))
+    }
+
+    fn shape(&mut self, opened: Box<Opened>, _: &mut Pass) -> Result<Shaped<Self::Answer>, Fault> {
+        Ok(Shaped::Whole(Ok(opened), Completion::default()))
+    }
+
+    fn refuse(&mut self, refusal: &Refusal<'_>) -> (Self::Answer, Completion) {
+        let told = error_bytes(Severity::Fatal, refusal.fault, Some(refusal.access_id));
+        (Err(told), Completion::default())
+    }
+}
+
+/// What is refused before anybody has said who they are.
+pub(crate) struct Stray {
+    pub(crate) fault: Option<Fault>,
+}
+
+impl Call for Stray {
+    type Answer = Bytes;
+    type Reply = ();
+
+    fn caller(&self) -> Caller<'_> {
+        Caller::Credentials(&Credentials::None)
+    }
+
+    async fn decode(&mut self, _: &mut Access, _: &Arc<Principal>) -> Result<Actions, Fault> {
+        Err(self.fault.take().unwrap_or_else(|| unknown_resource("")))
+    }
+
+    async fn forward(&mut self, _: &mut Pass) -> Result<(), Fault> {
+        Err(unknown_resource(""))
+    }
+
+    fn shape(&mut self, (): (), _: &mut Pass) -> Result<Shaped<Bytes>, Fault> {
+        Err(unknown_resource(""))
+    }
+
+    fn refuse(&mut self, refusal: &Refusal<'_>) -> (Bytes, Completion) {
+        (error_bytes(Severity::Fatal, refusal.fault, Some(refusal.access_id)), Completion::default())
+    }
+}
+
+/// A statement, as far as it is known: its text, and what it needs or why it is refused.
+pub(crate) struct StatementCall<'a> {
+    pub(crate) desk: &'a Desk,
+    pub(crate) mid_transaction: bool,
+    /// Bytes of the message.
+    pub(crate) bytes: u64,
+    /// The statement's text, for the record.
+    pub(crate) text: &'a str,
+    /// The statement, if it can be read.
+    pub(crate) vetted: Option<&'a Vetted>,
+    /// What it needs.
+    pub(crate) needs: Result<Actions, Fault>,
+    /// Whether its resource answers nothing without a record.
+    pub(crate) recorded: bool,
+}
+
+/// Whether a statement may go on.
+pub(crate) enum Verdict {
+    /// It may, with this pass.
+    Go(Box<Pass>),
+    /// It may not: what the client is told.
+    No(Bytes),
+    /// The session is over.
+    Over(Fault),
+}
+
+impl Call for StatementCall<'_> {
+    type Answer = Verdict;
+    type Reply = ();
+
+    fn caller(&self) -> Caller<'_> {
+        Caller::Session { session: &self.desk.session, mid_transaction: self.mid_transaction }
+    }
+
+    fn role(&self) -> Option<&RoleName> {
+        Some(&self.desk.role)
+    }
+
+    /// Rows leave while they are read, so the intent stands before the statement is forwarded; where records
+    /// are kept as far as it goes, only what changes something waits for it.
+    fn streams(&self) -> bool {
+        self.recorded
+    }
+
+    async fn decode(&mut self, access: &mut Access, _: &Arc<Principal>) -> Result<Actions, Fault> {
+        access.count_in(self.bytes);
+        access.note_statement(self.text, self.vetted.and_then(Vetted::fingerprint));
+        if let Some(client) = &self.desk.client {
+            access.note_user_agent(client);
+        }
+        access.note("backend_pid", self.desk.canceller.process());
+        let resource = access.snapshot().resource(self.desk.resource.as_str());
+        self.recorded = resource.is_none_or(|resource| resource.audit == AuditMode::Required);
+        self.needs.clone()
+    }
+
+    async fn forward(&mut self, _: &mut Pass) -> Result<(), Fault> {
+        // The relay sends it, in its place among the others.
+        Ok(())
+    }
+
+    fn shape(&mut self, (): (), _: &mut Pass) -> Result<Shaped<Verdict>, Fault> {
+        Ok(Shaped::Live(Box::new(|pass| Verdict::Go(Box::new(pass)))))
+    }
+
+    fn refuse(&mut self, refusal: &Refusal<'_>) -> (Verdict, Completion) {
+        // Expired, or not vouched for any more under today's configuration.
+        if refusal.fault.code().stage == Stage::Authenticate {
+            return (Verdict::Over(refusal.fault.clone()), Completion::default());
+        }
+        let told = error_bytes(Severity::Error, refusal.fault, Some(refusal.access_id));
+        (Verdict::No(told), Completion::default())
+    }
+}

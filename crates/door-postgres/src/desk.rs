@@ -1,0 +1,26 @@
+//! What a session knows for as long as it lives.
+
+use std::sync::Arc;
+
+use doorward_core::{Arrival, Gateway, ResourceName, RoleName, Session};
+use doorward_pgclient::Canceller;
+use doorward_sql::Parser;
+
+use crate::resource::WireResource;
+
+/// One open session.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) session: Session,
+    pub(crate) arrival: Arrival,
+    pub(crate) resource: ResourceName,
+    pub(crate) role: RoleName,
+    /// The backend behind it, as it was configured when the session began.
+    pub(crate) wire: Arc<WireResource>,
+    /// Reads statements, and remembers those that it has read.
+    pub(crate) parser: Arc<Parser>,
+    pub(crate) canceller: Canceller,
+    /// What the client calls itself.
+    pub(crate) client: Option<Box<str>>,
+}

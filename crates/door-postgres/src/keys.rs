@@ -1,0 +1,70 @@
+//! Cancel keys: what a client shows to have its statement cancelled.
+//!
+//! Invariants: the keys are the gateway's own and random, so that the backend's never reach a client; a key
+//! is good for the one session that it was issued to, and for as long as that lives. There is one entry for
+//! each session, so the table is as bounded as the connections are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use doorward_pgclient::Canceller;
+use parking_lot::Mutex;
+
+/// The length of a secret in protocol 3.0, and from 3.2 on.
+const SHORT: usize = 4;
+const LONG: usize = 32;
+/// Two sessions with the same number are as good as impossible; trying again ends at the latest here.
+const TRIES_MAX: usize = 16;
+
+/// The keys of all sessions.
+#[derive(Debug, Default)]
+pub(crate) struct Keys(Mutex<HashMap<i32, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    secret: Box<[u8]>,
+    canceller: Canceller,
+}
+
+/// The key of one session. Dropped, it is good for nothing any more.
+#[derive(Debug)]
+pub(crate) struct Issued {
+    keys: Arc<Keys>,
+    pub(crate) process: i32,
+    pub(crate) secret: Box<[u8]>,
+}
+
+impl Keys {
+    /// Issues a key; `None` when there is no randomness.
+    pub(crate) fn issue(self: &Arc<Self>, canceller: &Canceller, minor: u16) -> Option<Issued> {
+        let mut secret = vec![0; if minor >= 2 { LONG } else { SHORT }].into_boxed_slice();
+        aws_lc_rs::rand::fill(&mut secret).ok()?;
+        for _ in 0..TRIES_MAX {
+            let mut number = [0; 4];
+            aws_lc_rs::rand::fill(&mut number).ok()?;
+            // Clients print it as the number of a process: positive, and not zero.
+            let process = (i32::from_be_bytes(number) & i32::MAX).max(1);
+            let mut keys = self.0.lock();
+            if let std::collections::hash_map::Entry::Vacant(place) = keys.entry(process) {
+                place.insert(Entry { secret: secret.clone(), canceller: canceller.clone() });
+                drop(keys);
+                return Some(Issued { keys: self.clone(), process, secret });
+            }
+        }
+        None
+    }
+
+    /// Who can cancel for the bearer of this key.
+    pub(crate) fn find(&self, process: i32, secret: &[u8]) -> Option<Canceller> {
+        let keys = self.0.lock();
+        let entry = keys.get(&process)?;
+        aws_lc_rs::constant_time::verify_slices_are_equal(&entry.secret, secret).ok()?;
+        Some(entry.canceller.clone())
+    }
+}
+
+impl Drop for Issued {
+    fn drop(&mut self) {
+        self.keys.0.lock().remove(&self.process);
+    }
+}

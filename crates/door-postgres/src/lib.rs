@@ -1,0 +1,36 @@
+//! The Postgres door: the wire protocol, for any driver.
+//!
+//! `listener` accepts and takes the caller in (`startup`, `settings`), `call` holds the door's calls on the
+//! main road, `relay` carries the messages of an open session, `vet` reads statements and says what they need,
+//! `names` knows what their names mean. `keys` are the cancel keys, `message` what the gateway itself says.
+//!
+//! Invariants:
+//! - the backend connection is logged in as the permitted role itself, for one session, and is closed with it:
+//!   there is nothing to escape to, and nobody after it;
+//! - a statement that cannot be read, or of which it cannot be known what it would touch, is refused;
+//! - a token is taken through TLS, or on loopback; the backend's keys and passwords never reach a client;
+//! - every message, queue, table and wait has a bound; values and rows stream.
+//!
+//! Absences: transaction pooling, replication, the fast path of function calls, GSSAPI, SCRAM and OAUTHBEARER.
+//! Requests for them are refused with a text that says so.
+
+mod call;
+pub mod codes;
+mod desk;
+mod keys;
+mod listener;
+mod message;
+mod names;
+mod peer;
+mod relay;
+mod resource;
+mod settings;
+mod startup;
+mod vet;
+mod wire;
+
+pub use listener::{WireListener, WireOptions, WireTls};
+pub use resource::WireResource;
+
+/// The door's name, as records and metrics know it.
+pub const DOOR: &str = "postgres";

@@ -1,0 +1,169 @@
+//! What names mean to a session: the database's objects, its search path, its temporary relations.
+//!
+//! The objects are loaded by the gateway's own login and shared by all sessions; a session that has changed
+//! structure asks through its own connection, because nobody else can see what is not committed.
+//!
+//! Invariant: the questions name everything with its schema, operators too, so that nothing that a session has
+//! put in front of `pg_catalog` answers them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use doorward_core::hash::FixedMap;
+use doorward_sql::{Catalog, FunctionFacts, OperatorFacts, RelationKind};
+
+use crate::wire::{WireFunction, WireObjects, WireSession};
+
+/// All objects that a statement can name, but for temporary ones.
+pub(crate) const OBJECTS: &str = "
+SELECT (pg_catalog.json_build_object(
+'r', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(n.nspname, c.relname, c.relkind, c.relispartition)), '[]'::pg_catalog.json)
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+  WHERE NOT (n.nspname OPERATOR(pg_catalog.~) '^pg_(temp|toast_temp)_')),
+'f', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(n.nspname, p.proname, p.prokind,
+    p.provolatile OPERATOR(pg_catalog.=) 'v'::pg_catalog.\"char\", p.prosecdef,
+    p.pronargs OPERATOR(pg_catalog.-) p.pronargdefaults,
+    CASE WHEN p.provariadic OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN 65535 ELSE p.pronargs::pg_catalog.int4 END,
+    coalesce(t.typtype OPERATOR(pg_catalog.=) ANY (ARRAY['c', 'p', 'd']::pg_catalog.\"char\"[]), false))), '[]'::pg_catalog.json)
+  FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
+  LEFT JOIN pg_catalog.pg_type t ON p.pronargs OPERATOR(pg_catalog.>) 0 AND t.oid OPERATOR(pg_catalog.=) p.proargtypes[0]),
+'o', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(o.oprname, n.nspname, fn.nspname, p.proname)), '[]'::pg_catalog.json)
+  FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
+  JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode
+  JOIN pg_catalog.pg_namespace fn ON fn.oid OPERATOR(pg_catalog.=) p.pronamespace
+  WHERE n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.name)))::pg_catalog.text";
+
+/// What is the session's own.
+pub(crate) const SESSION: &str = "
+SELECT (pg_catalog.json_build_object(
+'p', pg_catalog.current_schemas(true),
+'t', (SELECT coalesce(pg_catalog.json_agg(pg_catalog.json_build_array(c.relname, c.relkind)), '[]'::pg_catalog.json)
+  FROM pg_catalog.pg_class c
+  WHERE c.relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema())))::pg_catalog.text";
+
+/// The schema under which temporary relations are asked for.
+const TEMPORARY: &str = "pg_temp";
+
+type ByName<T> = FixedMap<Box<str>, T>;
+
+/// The database's objects at one moment.
+#[derive(Debug)]
+pub(crate) struct Objects {
+    /// When loading them began: what was committed before is in them.
+    pub(crate) began: Instant,
+    relations: ByName<ByName<RelationKind>>,
+    functions: ByName<ByName<Vec<FunctionFacts>>>,
+    operators: ByName<Vec<OperatorFacts>>,
+}
+
+/// What is a session's own.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    path: Vec<Box<str>>,
+    temporary: ByName<RelationKind>,
+}
+
+/// What names mean to a session.
+#[derive(Debug)]
+pub(crate) struct Names {
+    pub(crate) objects: Arc<Objects>,
+    session: Session,
+}
+
+impl Objects {
+    /// No objects: nothing can be resolved.
+    pub(crate) fn none() -> Self {
+        let (relations, functions, operators) = Default::default();
+        Self { began: Instant::now(), relations, functions, operators }
+    }
+
+    /// Reads what the database answered.
+    pub(crate) fn read(text: &[u8], began: Instant) -> Result<Self, serde_json::Error> {
+        let wire: WireObjects = serde_json::from_slice(text)?;
+        let mut objects = Self { began, ..Self::none() };
+        for (schema, name, kind, partition) in wire.r {
+            let kind = if partition && kind != 'i' && kind != 'I' {
+                RelationKind::Partition
+            } else {
+                relation_kind(kind)
+            };
+            objects.relations.entry(schema).or_default().insert(name, kind);
+        }
+        for WireFunction(schema, name, kind, volatile, security_definer, min, max, takes_row) in wire.f {
+            let facts = FunctionFacts {
+                procedure: kind == 'p',
+                volatile,
+                security_definer,
+                arguments_min: min,
+                arguments_max: max,
+                takes_row,
+            };
+            objects.functions.entry(schema).or_default().entry(name).or_default().push(facts);
+        }
+        for (name, schema, function_schema, function) in wire.o {
+            let facts = OperatorFacts { schema, function_schema, function };
+            objects.operators.entry(name).or_default().push(facts);
+        }
+        Ok(objects)
+    }
+}
+
+fn relation_kind(kind: char) -> RelationKind {
+    match kind {
+        'v' => RelationKind::View,
+        'm' => RelationKind::MaterializedView,
+        'f' => RelationKind::ForeignTable,
+        'S' => RelationKind::Sequence,
+        'i' | 'I' => RelationKind::Index,
+        'c' => RelationKind::CompositeType,
+        _ => RelationKind::Table,
+    }
+}
+
+impl Session {
+    /// Reads what the session answered.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        let wire: WireSession = serde_json::from_slice(text).ok()?;
+        // Temporary relations are asked for by their own name for the schema.
+        let path = wire.p.into_iter().filter(|schema| !schema.starts_with("pg_temp_")).collect();
+        let temporary = wire.t.into_iter().map(|(name, kind)| (name, relation_kind(kind))).collect();
+        Some(Self { path, temporary })
+    }
+}
+
+impl Names {
+    /// The objects, as this session sees them.
+    pub(crate) fn new(objects: Arc<Objects>, session: Session) -> Self {
+        Self { objects, session }
+    }
+
+    /// The schemas that are searched.
+    pub(crate) fn path(&self) -> Vec<&str> {
+        self.session.path.iter().map(|schema| &**schema).collect()
+    }
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::new(Arc::new(Objects::none()), Session::default())
+    }
+}
+
+impl Catalog for Names {
+    fn relation(&self, schema: &str, name: &str) -> Option<RelationKind> {
+        if schema == TEMPORARY {
+            return self.session.temporary.get(name).copied();
+        }
+        self.objects.relations.get(schema)?.get(name).copied()
+    }
+
+    fn functions(&self, schema: &str, name: &str) -> Cow<'_, [FunctionFacts]> {
+        let all = self.objects.functions.get(schema).and_then(|functions| functions.get(name));
+        Cow::Borrowed(all.map_or(&[][..], Vec::as_slice))
+    }
+
+    fn operators(&self, name: &str) -> Cow<'_, [OperatorFacts]> {
+        Cow::Borrowed(self.objects.operators.get(name).map_or(&[][..], Vec::as_slice))
+    }
+}

@@ -1,0 +1,329 @@
+//! From the backend to the client: passes messages on as they come, and settles the statements that they
+//! answer.
+//!
+//! Invariants: rows and copied data stream through, whatever their size, and nothing is read while the client
+//! takes nothing; a message that must be understood is whole, and bounded; whatever does not fit the queue of
+//! expected replies ends the session.
+
+use bytes::{Buf, Bytes, BytesMut};
+use doorward_core::Fault;
+use doorward_pgclient::{HEADER, affected, head, parameter, ready, server_error};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::Ended;
+use super::link::{Expected, Link, State};
+use crate::codes;
+
+/// The largest message, other than a row or copied data, that is accepted. PostgreSQL quotes the value that it
+/// refuses, and callers send large values.
+const CONTROL_BYTES_MAX: usize = 16 << 20;
+/// The largest answer to a question of the gateway's own.
+const PROBE_BYTES_MAX: usize = 64 << 20;
+/// Bytes asked for at once.
+const READ_BYTES: usize = 32 << 10;
+
+/// The half that carries answers.
+pub(crate) struct Down<'l, R, W> {
+    pub(crate) link: &'l Link,
+    pub(crate) backend: R,
+    pub(crate) client: &'l mut W,
+    /// What has come from the backend.
+    pub(crate) input: BytesMut,
+    /// How much of a row is still to be passed on.
+    pub(crate) passing: usize,
+}
+
+/// What becomes of a message.
+enum Fate {
+    Pass,
+    Drop,
+    Replace(Bytes),
+    End(Box<Fault>),
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Down<'_, R, W> {
+    pub(crate) async fn run(mut self) -> Ended {
+        loop {
+            if let Err(ended) = self.digest().await {
+                return ended;
+            }
+            self.input.reserve(READ_BYTES);
+            let read = tokio::select! {
+                biased;
+                read = self.backend.read_buf(&mut self.input) => read,
+                () = self.link.local.notified() => continue,
+            };
+            match read {
+                Ok(0) => return Ended::BackendGone("the server closed the connection".to_owned()),
+                Ok(_) => {}
+                Err(error) => return Ended::BackendGone(error.to_string()),
+            }
+        }
+    }
+
+    /// Passes on what has come, as far as it is whole.
+    async fn digest(&mut self) -> Result<(), Ended> {
+        let (mut from, mut at) = (0, 0);
+        loop {
+            // The gateway's own answers stand between the backend's.
+            while let Some(own) = self.own_answer() {
+                self.write(from, at).await?;
+                from = at;
+                self.write_own(&own).await?;
+            }
+            if self.passing > 0 {
+                let step = self.passing.min(self.input.len() - at);
+                self.passing -= step;
+                at += step;
+                if self.passing > 0 {
+                    break;
+                }
+                continue;
+            }
+            let rest = self.input.get(at..).unwrap_or_default();
+            let Some(head) = head(rest).map_err(|error| not_followed(&error))? else { break };
+            let whole = HEADER + head.body;
+            if matches!(head.tag, b'D' | b'd') && !self.probing() {
+                self.row(head.tag, whole)?;
+                self.passing = whole;
+                continue;
+            }
+            let bound = if self.probing() { PROBE_BYTES_MAX } else { CONTROL_BYTES_MAX };
+            if head.body > bound {
+                return Err(not_followed(&"a message that is too large"));
+            }
+            if rest.len() < whole {
+                break;
+            }
+            let body = rest.get(HEADER..whole).unwrap_or_default();
+            let fate = self.link.state().settle(head.tag, body)?;
+            self.link.turned.notify_waiters();
+            match fate {
+                Fate::Pass => at += whole,
+                Fate::Drop => {
+                    self.write(from, at).await?;
+                    at += whole;
+                    from = at;
+                }
+                Fate::Replace(own) => {
+                    self.write(from, at).await?;
+                    self.write_own(&own).await?;
+                    at += whole;
+                    from = at;
+                }
+                Fate::End(fault) => return Err(Ended::Over(*fault)),
+            }
+        }
+        self.write(from, at).await?;
+        self.client.flush().await.map_err(|_| Ended::ClientGone)?;
+        self.input.advance(at);
+        self.link.state().in_step = self.passing == 0;
+        Ok(())
+    }
+
+    async fn write(&mut self, from: usize, to: usize) -> Result<(), Ended> {
+        let bytes = self.input.get(from..to).unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.link.state().in_step = false;
+        self.client.write_all(bytes).await.map_err(|_| Ended::ClientGone)?;
+        self.link.state().in_step = true;
+        Ok(())
+    }
+
+    async fn write_own(&mut self, own: &[u8]) -> Result<(), Ended> {
+        self.link.state().in_step = false;
+        self.client.write_all(own).await.map_err(|_| Ended::ClientGone)?;
+        self.link.state().in_step = true;
+        Ok(())
+    }
+
+    fn own_answer(&self) -> Option<Bytes> {
+        // Not in the middle of a row.
+        if self.passing > 0 {
+            return None;
+        }
+        let mut state = self.link.state();
+        match state.queue.pop_front() {
+            Some(Expected::Local(own)) => {
+                drop(state);
+                self.link.turned.notify_waiters();
+                Some(own)
+            }
+            Some(other) => {
+                state.queue.push_front(other);
+                None
+            }
+            None => None,
+        }
+    }
+
+    fn probing(&self) -> bool {
+        matches!(self.link.state().queue.front(), Some(Expected::Probe(_)))
+    }
+
+    /// A row, or a piece of copied data, begins.
+    fn row(&self, tag: u8, bytes: usize) -> Result<(), Ended> {
+        let mut state = self.link.state();
+        match state.queue.front_mut() {
+            Some(Expected::Query(running) | Expected::Execute(running)) => {
+                running.heard();
+                // CommandComplete tells how many rows were copied, when it is too late to stop them.
+                running.rows += u64::from(tag == b'D');
+                running.pieces += u64::from(tag == b'd');
+                running.bytes_out += bytes as u64;
+                if running.is_over() {
+                    let fault = Fault::new(
+                        codes::ANSWER_LIMIT,
+                        "the answer has more rows or bytes than the grant allows",
+                    )
+                    .hint("Ask for less: a filter, a LIMIT, fewer columns. The session ends here.");
+                    return Err(Ended::Over(fault));
+                }
+                Ok(())
+            }
+            _ => Err(not_followed(&"a row that nobody asked for")),
+        }
+    }
+}
+
+fn not_followed(what: &dyn std::fmt::Display) -> Ended {
+    Ended::Over(Fault::new(codes::UNFOLLOWED, "the database said something out of place").cause(what))
+}
+
+impl State {
+    /// Settles what a message of the backend answers.
+    fn settle(&mut self, tag: u8, body: &[u8]) -> Result<Fate, Ended> {
+        // What may come at any time.
+        match tag {
+            b'N' | b'A' => return Ok(Fate::Pass),
+            b'S' => return Ok(parameter_changed(body)),
+            b'E' => return self.failed(body),
+            b'Z' => return self.ready(body),
+            _ => {}
+        }
+        let Some(front) = self.queue.front_mut() else { return Err(not_followed(&"an answer to nothing")) };
+        if let Expected::Probe(probe) = front {
+            if tag == b'D' {
+                probe.row = body.to_vec();
+            }
+            return Ok(Fate::Drop);
+        }
+        match (front, tag) {
+            (Expected::Query(running), b'C') => running.complete(affected(body).unwrap_or(0)),
+            (Expected::Query(running), b'T' | b'I' | b'G' | b'H' | b'c') => running.heard(),
+            (Expected::Execute(running), b'C' | b'I' | b's') => {
+                running.heard();
+                if tag == b'C' {
+                    running.complete(affected(body).unwrap_or(0));
+                }
+                self.copying = false;
+                if let Some(Expected::Execute(running)) = self.queue.pop_front() {
+                    self.confirm_prepared(&running.prepares);
+                    running.end();
+                }
+            }
+            (Expected::Execute(running), b'G') => {
+                running.heard();
+                self.copying = true;
+                // The backend ignores Sync while it takes data in; clients send one before they know.
+                while matches!(self.queue.get(1), Some(Expected::Sync)) {
+                    self.queue.remove(1);
+                }
+            }
+            (Expected::Execute(running), b'H' | b'c') => running.heard(),
+            (Expected::Parse(name), b'1') => {
+                if let Some(named) = self.statements.get_mut(name) {
+                    named.confirmed = true;
+                }
+                self.queue.pop_front();
+            }
+            (Expected::Bind(name), b'2') => {
+                if let Some(named) = self.portals.get_mut(name) {
+                    named.confirmed = true;
+                }
+                self.queue.pop_front();
+            }
+            (Expected::Close, b'3') | (Expected::Describe, b'T' | b'n') => drop(self.queue.pop_front()),
+            (Expected::Describe, b't') => {}
+            _ => return Err(not_followed(&format_args!("a message of type {}", char::from(tag)))),
+        }
+        Ok(Fate::Pass)
+    }
+
+    fn failed(&mut self, body: &[u8]) -> Result<Fate, Ended> {
+        let error = server_error(body).map_err(|error| not_followed(&error))?;
+        let mut fate = Fate::Pass;
+        match self.queue.front_mut() {
+            Some(Expected::Query(running)) => {
+                running.heard();
+                running.failed = Some(error.to_fault());
+            }
+            Some(Expected::Probe(probe)) => {
+                probe.failed = true;
+                // A fatal error is the client's to know.
+                return Ok(if error.is_fatal() { Fate::Pass } else { Fate::Drop });
+            }
+            Some(Expected::FailingQuery(own)) if !error.is_fatal() => fate = Fate::Replace(own.clone()),
+            Some(Expected::Failing(own)) if !error.is_fatal() => {
+                fate = Fate::Replace(own.clone());
+                self.skip_to_sync();
+            }
+            Some(Expected::Execute(_)) => {
+                self.copying = false;
+                if let Some(Expected::Execute(mut running)) = self.queue.pop_front() {
+                    running.heard();
+                    self.forget_prepared(&running.prepares);
+                    running.fail(&error.to_fault());
+                }
+                self.skip_to_sync();
+            }
+            // Between statements only the end of the session is told.
+            None | Some(Expected::Sync) if error.is_fatal() => {}
+            Some(_) => self.skip_to_sync(),
+            None => self.skipping = true,
+        }
+        Ok(fate)
+    }
+
+    fn ready(&mut self, body: &[u8]) -> Result<Fate, Ended> {
+        let status = ready(body).map_err(|error| not_followed(&error))?;
+        let fate = match self.queue.pop_front() {
+            Some(Expected::Query(running)) => {
+                match running.failed {
+                    Some(_) => self.forget_prepared(&running.prepares),
+                    None => self.confirm_prepared(&running.prepares),
+                }
+                running.end();
+                Fate::Pass
+            }
+            Some(Expected::Sync | Expected::FailingQuery(_)) => Fate::Pass,
+            Some(Expected::Probe(probe)) => {
+                self.probed = Some(probe);
+                Fate::Drop
+            }
+            _ => return Err(not_followed(&"the end of an answer to nothing")),
+        };
+        self.become_ready(status);
+        Ok(fate)
+    }
+}
+
+/// Statements are read in here as the backend reads them only while these stay as they are.
+fn parameter_changed(body: &[u8]) -> Fate {
+    let followed = match parameter(body) {
+        Ok(("client_encoding", value)) => value == "UTF8",
+        Ok(("standard_conforming_strings", value)) => value == "on",
+        Ok(_) => true,
+        Err(_) => false,
+    };
+    if followed {
+        return Fate::Pass;
+    }
+    let fault = Fault::new(
+        codes::UNFOLLOWED,
+        "client_encoding and standard_conforming_strings must stay UTF8 and on in this session",
+    );
+    Fate::End(Box::new(fault.hint("Connect again, and leave them as they are.")))
+}

@@ -1,0 +1,335 @@
+//! What the two halves of a session share: the queue of expected replies, and what is known of the backend
+//! session.
+//!
+//! Invariants:
+//! - each message that is forwarded and that the backend answers stands in the queue, in order, before its
+//!   bytes are sent; so a reply belongs to the entry at the front;
+//! - a name is known only while the backend may know it too: one whose making failed is forgotten, and one
+//!   whose making is not confirmed is waited for before it is used in another batch;
+//! - `stale` says that what names mean may have changed, and nothing is resolved until it has been asked.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use doorward_core::{Actions, Completion, Fault, Pass, Stage};
+use doorward_pgclient::lost;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use crate::codes;
+use crate::names::Objects;
+use crate::vet::Vetted;
+
+/// The most replies that may be expected.
+pub(crate) const EXPECTED_MAX: usize = 1_024;
+/// The most prepared statements, and the most portals, of a session.
+pub(crate) const NAMES_MAX: usize = 4_096;
+
+/// The transaction's state as ReadyForQuery tells it.
+pub(crate) const IDLE: u8 = b'I';
+pub(crate) const FAILED: u8 = b'E';
+
+/// A reply that is expected of the backend, or of the gateway in its place.
+#[derive(Debug)]
+pub(crate) enum Expected {
+    /// All of a simple query, until ReadyForQuery.
+    Query(Box<Running>),
+    Parse(Box<str>),
+    Bind(Box<str>),
+    Describe,
+    Close,
+    Execute(Box<Running>),
+    Sync,
+    /// The backend was sent something that fails; the client is told this instead.
+    Failing(Bytes),
+    /// The same for a simple query: until ReadyForQuery.
+    FailingQuery(Bytes),
+    /// The gateway's own answer.
+    Local(Bytes),
+    /// A question of the gateway's own, until ReadyForQuery.
+    Probe(Probe),
+}
+
+/// A question of the gateway's own to the session, and what has been answered.
+#[derive(Debug, Default)]
+pub(crate) struct Probe {
+    pub(crate) row: Vec<u8>,
+    pub(crate) failed: bool,
+}
+
+/// A statement that runs.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) pass: Pass,
+    pub(crate) rows: u64,
+    /// Rows of the commands before this one in the same text.
+    base: u64,
+    /// Pieces of copied data.
+    pub(crate) pieces: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) failed: Option<Fault>,
+    pub(crate) since: Instant,
+    pub(crate) answered: bool,
+    pub(crate) cancelled: bool,
+    /// Names that PREPARE makes: forgotten when it fails.
+    pub(crate) prepares: Vec<Box<str>>,
+}
+
+impl Running {
+    pub(crate) fn new(pass: Pass, prepares: Vec<Box<str>>) -> Box<Self> {
+        Box::new(Self {
+            pass,
+            rows: 0,
+            base: 0,
+            pieces: 0,
+            bytes_out: 0,
+            failed: None,
+            since: Instant::now(),
+            answered: false,
+            cancelled: false,
+            prepares,
+        })
+    }
+
+    /// The first byte of its answer has come.
+    pub(crate) fn heard(&mut self) {
+        if !self.answered {
+            self.answered = true;
+            self.pass.access().enter(Stage::Shape);
+        }
+    }
+
+    /// A command is complete, and tells how many rows it was about.
+    pub(crate) fn complete(&mut self, affected: u64) {
+        self.heard();
+        self.rows = self.rows.max(self.base.saturating_add(affected));
+        self.base = self.rows;
+    }
+
+    /// Whether its answer is larger than its grant allows.
+    pub(crate) fn is_over(&self) -> bool {
+        let obligations = self.pass.permit().obligations();
+        obligations.rows_max.is_some_and(|max| self.rows.max(self.pieces) > max)
+            || obligations.bytes_max.is_some_and(|max| self.bytes_out > max)
+    }
+
+    /// Whether it has run longer than its grant allows, and has not been cancelled for it.
+    pub(crate) fn is_late(&self) -> bool {
+        let timeout = self.pass.permit().obligations().timeout;
+        !self.cancelled && timeout.is_some_and(|timeout| self.since.elapsed() > timeout)
+    }
+
+    /// It has ended as the backend says.
+    pub(crate) fn end(mut self: Box<Self>) {
+        self.pass.access().count_out(self.bytes_out);
+        match self.failed.take() {
+            Some(fault) => self.pass.fail(&fault),
+            None => {
+                let rows = Some(self.rows);
+                self.pass.end(&Completion { rows, bytes_out: self.bytes_out, ..Completion::default() });
+            }
+        }
+    }
+
+    /// It has ended otherwise.
+    pub(crate) fn fail(mut self: Box<Self>, fault: &Fault) {
+        self.pass.access().count_out(self.bytes_out);
+        self.pass.fail(fault);
+    }
+}
+
+/// A prepared statement or portal.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    pub(crate) vetted: Arc<Vetted>,
+    /// What a portal needs: what its names meant when it was bound.
+    pub(crate) actions: Option<Actions>,
+    /// The batch that it was made in.
+    pub(crate) batch: u64,
+    /// Whether the backend has said that it is made.
+    pub(crate) confirmed: bool,
+}
+
+/// What is shared.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) queue: VecDeque<Expected>,
+    /// The transaction's state, as far as the backend has told it.
+    pub(crate) status: u8,
+    /// The backend ignores what comes until the next Sync.
+    pub(crate) skipping: bool,
+    /// The backend takes in a COPY of the extended protocol, and ignores Sync.
+    pub(crate) copying: bool,
+    /// What names mean may have changed.
+    pub(crate) stale: bool,
+    /// Something in this transaction may have changed what names mean: its end may change it back.
+    pub(crate) touched: bool,
+    /// Structure was changed in this transaction: only the session itself can see it.
+    pub(crate) restructured: bool,
+    /// When the session last knew better than the gateway what objects there are.
+    pub(crate) restructured_at: Option<Instant>,
+    pub(crate) statements: HashMap<Box<str>, Named>,
+    pub(crate) portals: HashMap<Box<str>, Named>,
+    /// What the last question was answered.
+    pub(crate) probed: Option<Probe>,
+    /// Whether the client has got whole messages only.
+    pub(crate) in_step: bool,
+}
+
+/// What the two halves share. The lock is never held across an await.
+#[derive(Debug)]
+pub(crate) struct Link {
+    state: Mutex<State>,
+    /// A reply has come.
+    pub(crate) turned: Notify,
+    /// The gateway's own answer may be due.
+    pub(crate) local: Notify,
+}
+
+impl Link {
+    pub(crate) fn new() -> Self {
+        let state = State {
+            queue: VecDeque::new(),
+            status: IDLE,
+            skipping: false,
+            copying: false,
+            stale: true,
+            touched: false,
+            restructured: false,
+            restructured_at: None,
+            statements: HashMap::new(),
+            portals: HashMap::new(),
+            probed: None,
+            in_step: true,
+        };
+        Self { state: Mutex::new(state), turned: Notify::new(), local: Notify::new() }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Expects a reply.
+    pub(crate) fn expect(&self, expected: Expected) {
+        let local = matches!(expected, Expected::Local(_));
+        self.state().queue.push_back(expected);
+        if local {
+            self.local.notify_one();
+        }
+    }
+
+    /// Waits until it is so. Woken by each reply.
+    pub(crate) async fn wait(&self, so: impl Fn(&State) -> bool) {
+        loop {
+            let turned = self.turned.notified();
+            if so(&self.state()) {
+                return;
+            }
+            turned.await;
+        }
+    }
+
+    /// Whether nothing is under way: no reply is expected, and no transaction is open.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let state = self.state();
+        state.queue.is_empty() && state.status == IDLE
+    }
+
+    /// Ends what is left when the session is over. `why` is told of each; without one the client has gone, and
+    /// each is recorded as abandoned. Whether there was any.
+    pub(crate) fn abandon(&self, why: Option<&Fault>) -> bool {
+        let left = std::mem::take(&mut self.state().queue);
+        let busy = !left.is_empty();
+        for expected in left {
+            if let (Expected::Query(running) | Expected::Execute(running), Some(why)) = (expected, why) {
+                running.fail(why);
+            }
+        }
+        busy
+    }
+
+    /// The backend is gone: what ran may have been done.
+    pub(crate) fn lose(&self, cause: &str) {
+        let left = std::mem::take(&mut self.state().queue);
+        for expected in left {
+            if let Expected::Query(running) | Expected::Execute(running) = expected {
+                if running.failed.is_some() {
+                    running.end();
+                    continue;
+                }
+                let fault = lost(!running.pass.permit().actions().change(), cause);
+                running.fail(&fault);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Whether the gateway's own knowledge of the objects is as new as the session's.
+    pub(crate) fn may_take(&self, shared: &Objects) -> bool {
+        !self.restructured && self.restructured_at.is_none_or(|at| shared.began > at)
+    }
+
+    /// Forgets what the failed message at the front would have made, and all that the backend now ignores:
+    /// everything up to the next Sync.
+    pub(crate) fn skip_to_sync(&mut self) {
+        loop {
+            match self.queue.front() {
+                None => {
+                    self.skipping = true;
+                    return;
+                }
+                Some(Expected::Sync | Expected::Probe(_)) => return,
+                Some(_) => {}
+            }
+            match self.queue.pop_front() {
+                Some(Expected::Parse(name)) => self.forget_statement(&name),
+                Some(Expected::Bind(name)) => self.forget_portal(&name),
+                Some(Expected::Execute(running) | Expected::Query(running)) => {
+                    self.forget_prepared(&running.prepares);
+                    let fault = Fault::new(codes::NOT_RUN, "a statement before it in the batch failed");
+                    running.fail(&fault);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn forget_statement(&mut self, name: &str) {
+        self.statements.remove(name);
+    }
+
+    fn forget_portal(&mut self, name: &str) {
+        self.portals.remove(name);
+    }
+
+    pub(crate) fn forget_prepared(&mut self, names: &[Box<str>]) {
+        for name in names {
+            self.statements.remove(name);
+        }
+    }
+
+    pub(crate) fn confirm_prepared(&mut self, names: &[Box<str>]) {
+        for name in names {
+            if let Some(named) = self.statements.get_mut(name) {
+                named.confirmed = true;
+            }
+        }
+    }
+
+    /// The transaction's state is told.
+    pub(crate) fn become_ready(&mut self, status: u8) {
+        self.status = status;
+        self.copying = false;
+        if self.restructured {
+            self.restructured_at = Some(Instant::now());
+        }
+        if status == IDLE {
+            self.portals.clear();
+            self.restructured = false;
+            self.stale |= std::mem::take(&mut self.touched);
+        }
+    }
+}

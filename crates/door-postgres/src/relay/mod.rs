@@ -1,0 +1,154 @@
+//! The relay: one client session on one backend session, until one of them ends it.
+//!
+//! Two halves run side by side in one task: [`up`] reads the client, has each statement walk the road, and
+//! forwards what may pass; [`down`] reads the backend and settles what it answers. So neither side can block
+//! the other: a client that sends without reading stalls only itself.
+
+mod down;
+mod frontend;
+pub(crate) mod link;
+mod up;
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use doorward_core::{Fault, Standing};
+use doorward_pgclient::Stream;
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::codes;
+use crate::desk::Desk;
+use crate::listener::Phase;
+use crate::message::{Severity, error};
+use crate::peer::BoxStream;
+use down::Down;
+use frontend::Inbox;
+use link::Link;
+use up::Up;
+
+/// How often a session looks at the clock, though nothing comes.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the last word to a client may take.
+const FAREWELL_SPAN_MAX: Duration = Duration::from_secs(2);
+
+/// How a session ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The client has gone, or said goodbye.
+    ClientGone,
+    /// The gateway ends it: the client is told why.
+    Over(Fault),
+    /// The backend has gone.
+    BackendGone(String),
+}
+
+/// The two ends of a session.
+pub(crate) struct Ends {
+    pub(crate) client_reads: ReadHalf<BoxStream>,
+    pub(crate) client_writes: WriteHalf<BoxStream>,
+    pub(crate) backend: Stream,
+    /// What the backend has sent already.
+    pub(crate) input: BytesMut,
+}
+
+/// Runs a session to its end.
+pub(crate) async fn run(desk: &Desk, ends: Ends, phase: watch::Receiver<Phase>) {
+    let link = Link::new();
+    let Ends { client_reads, mut client_writes, backend, input } = ends;
+    let (backend_reads, mut backend_writes) = tokio::io::split(backend);
+    let ended = {
+        let up = Up::new(desk, &link, Inbox::new(client_reads), &mut backend_writes);
+        let down =
+            Down { link: &link, backend: backend_reads, client: &mut client_writes, input, passing: 0 };
+        tokio::select! {
+            biased;
+            ended = down.run() => ended,
+            ended = up.run() => ended,
+            ended = watch_over(desk, &link, phase) => ended,
+        }
+    };
+    let in_step = link.state().in_step;
+    let farewell = match ended {
+        Ended::ClientGone => {
+            stop(desk, link.abandon(None), &mut backend_writes).await;
+            None
+        }
+        Ended::Over(fault) => {
+            stop(desk, link.abandon(Some(&fault)), &mut backend_writes).await;
+            Some(fault)
+        }
+        Ended::BackendGone(cause) => {
+            link.lose(&cause);
+            let gone = Fault::new(codes::SESSION_ENDED, "the database has ended the session");
+            Some(gone.hint("Connect again.").backend_code("08006").cause(cause))
+        }
+    };
+    if let Some(fault) = farewell.filter(|_| in_step) {
+        let mut out = BytesMut::new();
+        error(&mut out, Severity::Fatal, &fault, None);
+        // The client may be gone as well; there is nobody else to tell.
+        let _ = timeout(FAREWELL_SPAN_MAX, async {
+            client_writes.write_all(&out).await?;
+            client_writes.shutdown().await
+        })
+        .await;
+    }
+}
+
+/// Ends the backend session: what runs on it is cancelled first.
+async fn stop(desk: &Desk, busy: bool, backend: &mut WriteHalf<Stream>) {
+    if busy {
+        desk.canceller.cancel().await;
+    }
+    const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
+    // A backend that takes nothing any more sees the end of the connection all the same.
+    let _ = timeout(FAREWELL_SPAN_MAX, async {
+        backend.write_all(&TERMINATE).await?;
+        backend.flush().await
+    })
+    .await;
+}
+
+/// Watches over what may end a session from outside: the proof's end, the configuration, the gateway's stop.
+async fn watch_over(desk: &Desk, link: &Link, mut phase: watch::Receiver<Phase>) -> Ended {
+    loop {
+        let at_rest = link.is_at_rest();
+        let snapshot = desk.gateway.snapshot();
+        let standing = desk.session.standing(&snapshot, desk.gateway.now(), !at_rest);
+        if let Standing::Over(fault) = standing {
+            return Ended::Over(fault);
+        }
+        let now = *phase.borrow();
+        if now == Phase::Cut || (now == Phase::Draining && at_rest) {
+            let fault = Fault::new(codes::SESSION_ENDED, "the gateway is stopping");
+            return Ended::Over(fault.hint("Connect again in a moment."));
+        }
+        if is_late(link) {
+            desk.canceller.cancel().await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {}
+            changed = phase.changed(), if now == Phase::Serving => {
+                if changed.is_err() {
+                    // The listener is gone without a drain: only the clock is left.
+                    tokio::time::sleep(TICK).await;
+                }
+            }
+            () = link.turned.notified(), if now == Phase::Draining => {}
+        }
+    }
+}
+
+/// Whether the statement at the front has run for longer than its grant allows; it is told once.
+fn is_late(link: &Link) -> bool {
+    let mut state = link.state();
+    match state.queue.front_mut() {
+        Some(link::Expected::Query(running) | link::Expected::Execute(running)) if running.is_late() => {
+            running.cancelled = true;
+            true
+        }
+        _ => false,
+    }
+}

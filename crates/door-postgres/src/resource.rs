@@ -1,0 +1,108 @@
+//! A resource of the Postgres door, compiled: how it is connected to, how many sessions it takes, and what its
+//! database has.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use doorward_core::{Fault, Login, ResourceName};
+use doorward_pgclient::{Connector, Pool, PoolConfig, PoolSettings, Target, Watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::codes;
+use crate::names::{OBJECTS, Objects};
+
+/// How old what is known of the database's objects may become, though nobody tells of a change.
+const OBJECTS_AGE_MAX: Duration = Duration::from_secs(60);
+/// How long a session waits for the first load.
+const OBJECTS_SPAN_MAX: Duration = Duration::from_secs(5);
+/// The most sessions that wait for a seat.
+const WAITING_MAX: usize = 1_024;
+
+/// A database as the Postgres door serves it.
+#[derive(Debug)]
+pub struct WireResource {
+    pub(crate) name: ResourceName,
+    pub(crate) connector: Connector,
+    pub(crate) connect_span_max: Duration,
+    wait_max: Duration,
+    seats: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    watch: Watch<Objects>,
+}
+
+impl WireResource {
+    /// Opens it: begins to watch the database's objects through the gateway's own login. Blocks on the files
+    /// of trusted certificates only; must be called on a tokio runtime.
+    ///
+    /// # Errors
+    /// When those files cannot be read.
+    pub async fn open(
+        name: ResourceName,
+        target: Target,
+        pool: &PoolConfig,
+        login: Arc<Login>,
+    ) -> std::io::Result<Self> {
+        let settings = pool.settings();
+        let own = PoolSettings { size: 1, ..settings };
+        let opened = tokio::task::spawn_blocking(move || {
+            Ok::<_, std::io::Error>((Connector::new(target.clone())?, Pool::new(target, login, own)?))
+        });
+        let (connector, pool_of_one) = opened.await.map_err(std::io::Error::other)??;
+        let read = |text: &str, _: u64, began: Instant| {
+            Objects::read(text.as_bytes(), began).map_err(|error| error.to_string())
+        };
+        let watch = Watch::of_document(pool_of_one, OBJECTS, Objects::none(), read, OBJECTS_AGE_MAX);
+        Ok(Self {
+            name,
+            connector,
+            connect_span_max: settings.connect_timeout,
+            wait_max: settings.wait_max,
+            seats: Arc::new(Semaphore::new(pool.sessions_max())),
+            waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            watch,
+        })
+    }
+
+    /// A seat for one session, held for as long as it lives.
+    pub(crate) async fn seat(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        let exhausted = || {
+            Fault::new(codes::SESSIONS_EXHAUSTED, "all sessions of this resource are taken")
+                .hint("Close sessions that are not used; the operator can raise the resource's `pool.sessions`.")
+                .retry_after(Duration::from_secs(1))
+        };
+        let Ok(_waiting) = self.waiting.try_acquire() else { return Err(exhausted()) };
+        match timeout(self.wait_max, self.seats.clone().acquire_owned()).await {
+            Ok(Ok(seat)) => Ok(seat),
+            Ok(Err(_)) | Err(_) => Err(exhausted()),
+        }
+    }
+
+    /// The database's objects, as far as they are known to the gateway.
+    pub(crate) async fn objects(&self) -> Result<Arc<Objects>, Fault> {
+        if self.watch.epoch() == 0 && !self.watch.wait_for(1, OBJECTS_SPAN_MAX).await {
+            let cause = self.watch.status().error.unwrap_or_default();
+            return Err(Fault::new(codes::NO_CATALOG, "the database's catalogue is not known yet")
+                .hint("Try again in a moment.")
+                .cause(cause));
+        }
+        Ok(self.watch.current())
+    }
+
+    /// The same, without waiting.
+    pub(crate) fn objects_now(&self) -> Arc<Objects> {
+        self.watch.current()
+    }
+
+    /// A session has changed the database's structure: what is known is loaded anew.
+    pub(crate) fn objects_changed(&self) {
+        self.watch.reload();
+    }
+
+    /// Why the resource cannot answer now, for its operator; `None` when it can.
+    pub fn trouble(&self) -> Option<String> {
+        let status = self.watch.status();
+        (!status.connected)
+            .then(|| status.error.unwrap_or_else(|| "its catalogue is not loaded yet".to_owned()))
+    }
+}

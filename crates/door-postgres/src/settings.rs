@@ -1,0 +1,173 @@
+//! The settings that a client may bring in its start-up packet.
+//!
+//! Invariant: what is not on the list never reaches the backend (CVE-2025-12819 was a start-up parameter that
+//! did); encoding and string syntax are those that statements are read in here.
+
+use doorward_core::{Fault, Principal};
+
+use crate::codes;
+use crate::startup::Startup;
+
+/// Names that are passed on, in lower case.
+const PASSED: [&str; 17] = [
+    "bytea_output",
+    "client_min_messages",
+    "datestyle",
+    "default_transaction_deferrable",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "extra_float_digits",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "intervalstyle",
+    "jit",
+    "lock_timeout",
+    "search_path",
+    "statement_timeout",
+    "timezone",
+    "transaction_timeout",
+    "xmloption",
+];
+/// The longest name that PostgreSQL shows.
+const NAME_BYTES_MAX: usize = 63;
+
+/// The settings for the backend, without `application_name`.
+pub(crate) fn passed(startup: &Startup) -> Result<Vec<(String, String)>, Fault> {
+    let mut settings: Vec<(String, String)> = Vec::new();
+    let own = startup.parameters.iter().filter(|(name, _)| !is_of_the_connection(name)).cloned();
+    let options = startup.parameter("options").map_or(Ok(Vec::new()), options)?;
+    for (name, value) in own.chain(options) {
+        let name = name.to_ascii_lowercase();
+        match name.as_str() {
+            "application_name" => {}
+            "client_encoding" if is_utf8(&value) => {}
+            "standard_conforming_strings" if value.eq_ignore_ascii_case("on") => {}
+            "client_encoding" | "standard_conforming_strings" => {
+                return Err(
+                    refused(&name).hint("Use client_encoding=UTF8 and standard_conforming_strings=on.")
+                );
+            }
+            name if PASSED.contains(&name) => settings.push((name.to_owned(), value)),
+            "replication" if matches!(value.as_str(), "false" | "off" | "no" | "0") => {}
+            "replication" => {
+                return Err(Fault::new(codes::UNSUPPORTED, "the replication protocol is not served here")
+                    .hint("Connect to the database itself for replication."));
+            }
+            name => {
+                return Err(refused(name).hint(
+                    "Leave it out of the connection's parameters, and set it with SET where you may.",
+                ));
+            }
+        }
+    }
+    Ok(settings)
+}
+
+fn refused(name: &str) -> Fault {
+    let name: String = name.chars().take(NAME_BYTES_MAX).collect();
+    Fault::new(codes::UNSUPPORTED, format!("the start-up parameter \"{name}\" is not taken with this value"))
+}
+
+fn is_of_the_connection(name: &str) -> bool {
+    matches!(name, "user" | "database" | "options")
+}
+
+fn is_utf8(value: &str) -> bool {
+    ["utf8", "utf-8", "unicode"].iter().any(|known| value.trim_matches('\'').eq_ignore_ascii_case(known))
+}
+
+/// `-c name=value` and `--name=value`, separated by spaces; a backslash makes the next character plain.
+fn options(text: &str) -> Result<Vec<(String, String)>, Fault> {
+    let mut words: Vec<String> = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = text.chars();
+    while let Some(next) = chars.next() {
+        match next {
+            '\\' => word.get_or_insert_default().extend(chars.next()),
+            space if space.is_ascii_whitespace() => words.extend(word.take()),
+            plain => word.get_or_insert_default().push(plain),
+        }
+    }
+    words.extend(word);
+    let mut settings = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let setting = match word.strip_prefix("--").or_else(|| word.strip_prefix("-c")) {
+            Some("") => words.next(),
+            Some(setting) => Some(setting.to_owned()),
+            None => None,
+        };
+        let setting = setting.as_deref().and_then(|setting| setting.split_once('='));
+        let (name, value) = setting.ok_or_else(|| {
+            Fault::new(codes::UNSUPPORTED, "the start-up parameter \"options\" is taken with settings only")
+                .hint("Write it as: -c name=value")
+        })?;
+        settings.push((name.replace('-', "_"), value.to_owned()));
+    }
+    Ok(settings)
+}
+
+/// The name under which the backend's own logs and views show the session: who it belongs to.
+pub(crate) fn application_name(principal: &Principal) -> String {
+    let who = principal.email.as_ref().unwrap_or(&principal.subject).reveal();
+    let name = format!("doorward: {who}");
+    name.chars()
+        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+        .take(NAME_BYTES_MAX)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn startup(parameters: &[(&str, &str)]) -> Startup {
+        let parameters = parameters.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        Startup { parameters, ..Startup::default() }
+    }
+
+    #[test]
+    fn what_drivers_send_is_passed_on() {
+        let jdbc = startup(&[
+            ("user", "ann"),
+            ("database", "shop"),
+            ("client_encoding", "UTF8"),
+            ("DateStyle", "ISO"),
+            ("TimeZone", "Europe/Berlin"),
+            ("extra_float_digits", "2"),
+            ("application_name", "x"),
+            ("options", "-c search_path=a\\ b --statement-timeout=5s -cjit=off"),
+        ]);
+        let passed = passed(&jdbc).unwrap();
+        let passed: Vec<_> = passed.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(
+            passed,
+            [
+                ("datestyle", "ISO"),
+                ("timezone", "Europe/Berlin"),
+                ("extra_float_digits", "2"),
+                ("search_path", "a b"),
+                ("statement_timeout", "5s"),
+                ("jit", "off"),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_on_the_list_is_refused() {
+        let refused = [
+            ("role", "admin"),
+            ("session_authorization", "admin"),
+            ("client_encoding", "SJIS"),
+            ("standard_conforming_strings", "off"),
+            ("replication", "database"),
+            ("session_preload_libraries", "x"),
+            ("options", "-c role=admin"),
+            ("options", "-F"),
+            ("options", "-c"),
+        ];
+        for (name, value) in refused {
+            assert!(passed(&startup(&[(name, value)])).is_err(), "{name}={value}");
+        }
+    }
+}

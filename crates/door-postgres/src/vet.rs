@@ -1,0 +1,298 @@
+//! Statements, read by PostgreSQL's own grammar, and what they need in the vocabulary of grants.
+//!
+//! This is the door's only window to `doorward_sql`. Invariant: a text is decided as a whole; when an earlier
+//! statement of it may change what the names of a later one mean, it is refused.
+
+use std::sync::Arc;
+
+use doorward_core::{Action, Actions, Fault, Object, ResourceName, Verb};
+use doorward_sql::{
+    Discard, Kind, Need, ObjectKind, ParseError, Parser, Script, Shape, Transaction, Unknown, Why, resolve,
+};
+
+use crate::codes;
+use crate::names::Names;
+
+/// Settings that say what names mean.
+const NAMING: [&str; 4] = ["search_path", "all", "role", "session_authorization"];
+
+/// A text that has been read.
+#[derive(Debug)]
+pub(crate) struct Vetted {
+    text: Box<str>,
+    script: Arc<Script>,
+}
+
+/// What a text does to the session, beside what it needs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Effects {
+    /// What names mean may be another thing afterwards.
+    pub(crate) changes_names: bool,
+    /// Structure is changed, in a way that others see when it is committed.
+    pub(crate) changes_structure: bool,
+    /// The transaction, or a part of it, ends.
+    pub(crate) ends_or_rolls_back: bool,
+    /// All prepared statements go.
+    pub(crate) deallocates_all: bool,
+    /// These go.
+    pub(crate) deallocates: Vec<Box<str>>,
+}
+
+/// Finds what a session has prepared under a name.
+pub(crate) type Prepared<'a> = dyn Fn(&str) -> Option<Arc<Vetted>> + Sync + 'a;
+
+impl Vetted {
+    /// Reads a text of any number of statements.
+    pub(crate) fn read(parser: &Parser, text: &str) -> Result<Arc<Self>, Fault> {
+        let script = parser.parse(text).map_err(|error| syntax(&error))?;
+        Ok(Arc::new(Self { text: text.into(), script }))
+    }
+
+    /// Reads the text of a prepared statement: one statement, or none.
+    pub(crate) fn read_one(parser: &Parser, text: &str) -> Result<Arc<Self>, Fault> {
+        let vetted = Self::read(parser, text)?;
+        if vetted.script.statements.len() > 1 {
+            let text = "cannot insert multiple commands into a prepared statement";
+            return Err(Fault::new(codes::SYNTAX, text).backend_code("42601"));
+        }
+        Ok(vetted)
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The fingerprint of its one statement, or of all together.
+    pub(crate) fn fingerprint(&self) -> Option<u64> {
+        let mut all = self.shapes().map(|shape| shape.fingerprint);
+        let first = all.next()??;
+        all.try_fold(first, |sum, next| Some(sum.rotate_left(7) ^ next?))
+    }
+
+    /// Whether names must be looked up for it.
+    pub(crate) fn asks_names(&self) -> bool {
+        self.shapes().any(asks_names)
+    }
+
+    /// The prepared statements that it executes.
+    pub(crate) fn executes(&self) -> impl Iterator<Item = &str> {
+        self.shapes().filter_map(|shape| match &shape.kind {
+            Kind::Execute(name) => Some(&**name),
+            _ => None,
+        })
+    }
+
+    /// Whether the backend looks its names up when it is executed, and not when it is bound.
+    pub(crate) fn resolves_late(&self) -> bool {
+        let planned = |kind: &Kind| {
+            matches!(kind, Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge)
+        };
+        !self.shapes().all(|shape| planned(&shape.kind))
+    }
+
+    /// The statements that it prepares, each by itself.
+    pub(crate) fn prepared(&self) -> impl Iterator<Item = (Box<str>, Arc<Self>)> {
+        self.script.statements.iter().filter_map(|statement| match &statement.kind {
+            Kind::Prepare(name) => {
+                let text = self.text.get(statement.span.clone()).unwrap_or_default().into();
+                let script = Arc::new(Script { statements: vec![statement.clone()] });
+                Some((name.clone(), Arc::new(Self { text, script })))
+            }
+            _ => None,
+        })
+    }
+
+    /// What it does to the session; `actions` are what it needs.
+    pub(crate) fn effects(&self, actions: &Actions) -> Effects {
+        let needs = |verb: Verb| actions.as_slice().iter().any(|action| action.verb == verb);
+        let mut effects = Effects {
+            changes_names: needs(Verb::Execute) || needs(Verb::Manage),
+            changes_structure: needs(Verb::Manage),
+            ..Effects::default()
+        };
+        for shape in self.shapes() {
+            effects.changes_names |= changes_names(shape);
+            effects.ends_or_rolls_back |= !matches!(
+                shape.transaction,
+                Transaction::None
+                    | Transaction::Begin { .. }
+                    | Transaction::Savepoint(_)
+                    | Transaction::Release(_)
+            );
+            match &shape.kind {
+                Kind::Deallocate(None) | Kind::Discard(Discard::All) => effects.deallocates_all = true,
+                Kind::Deallocate(Some(name)) => effects.deallocates.push(name.clone()),
+                _ => {}
+            }
+        }
+        effects
+    }
+
+    /// What it needs, where names mean this and these statements are prepared.
+    pub(crate) fn needs(
+        &self,
+        resource: &ResourceName,
+        names: &Names,
+        prepared: &Prepared<'_>,
+    ) -> Result<Actions, Fault> {
+        let mut asking = Asking { path: names.path(), names, prepared, needs: Vec::new() };
+        let mut own: Vec<Own<'_>> = Vec::new();
+        let mut changed = false;
+        for (index, statement) in self.script.statements.iter().enumerate() {
+            let shape = &*statement.shape;
+            if changed && asks_names(shape) {
+                return Err(Fault::new(
+                    codes::UNKNOWN_EFFECT,
+                    "a statement before it in the same text may change what its names mean",
+                )
+                .hint("Send the statements one by one."));
+            }
+            let before = asking.needs.len();
+            asking.ask(shape)?;
+            match &shape.kind {
+                Kind::Prepare(name) => {
+                    if is_prepared(name, &own, prepared) {
+                        let text = format!("prepared statement \"{name}\" already exists");
+                        return Err(Fault::new(codes::NAME, text).backend_code("42P05"));
+                    }
+                    own.push(Own::Prepared(name, index));
+                }
+                Kind::Execute(name) => self.ask_prepared(name, &own, &mut asking)?,
+                Kind::Deallocate(Some(name)) => own.push(Own::Gone(name)),
+                Kind::Deallocate(None) | Kind::Discard(Discard::All) => own.push(Own::AllGone),
+                _ => {}
+            }
+            let turns = |need: &Need| matches!(need.verb, Verb::Execute | Verb::Manage);
+            changed |= changes_names(shape) || asking.needs.iter().skip(before).any(turns);
+        }
+        actions(resource, &asking.needs)
+    }
+
+    /// What EXECUTE needs: what the statement needs that it names.
+    fn ask_prepared(&self, name: &str, own: &[Own<'_>], asking: &mut Asking<'_>) -> Result<(), Fault> {
+        for entry in own.iter().rev() {
+            match entry {
+                Own::Prepared(known, index) if *known == name => {
+                    let statement = self.script.statements.get(*index);
+                    return statement.map_or(Ok(()), |statement| asking.ask(&statement.shape));
+                }
+                Own::Gone(known) if *known == name => return Err(not_prepared(name)),
+                Own::AllGone => return Err(not_prepared(name)),
+                _ => {}
+            }
+        }
+        let outer = (asking.prepared)(name).ok_or_else(|| not_prepared(name))?;
+        outer.shapes().try_for_each(|shape| asking.ask(shape))
+    }
+
+    fn shapes(&self) -> impl Iterator<Item = &Shape> {
+        self.script.statements.iter().map(|statement| &*statement.shape)
+    }
+}
+
+/// What a text does to prepared statements, before its later statements.
+enum Own<'a> {
+    Prepared(&'a str, usize),
+    Gone(&'a str),
+    AllGone,
+}
+
+fn is_prepared(name: &str, own: &[Own<'_>], prepared: &Prepared<'_>) -> bool {
+    for entry in own.iter().rev() {
+        match entry {
+            Own::Prepared(known, _) if *known == name => return true,
+            Own::Gone(known) if *known == name => return false,
+            Own::AllGone => return false,
+            _ => {}
+        }
+    }
+    prepared(name).is_some()
+}
+
+/// The fault of a prepared statement that is not there.
+pub(crate) fn not_prepared(name: &str) -> Fault {
+    Fault::new(codes::NAME, format!("prepared statement \"{name}\" does not exist"))
+}
+
+/// Whether a fault says that a name is not in what is known: it may be new.
+pub(crate) fn is_missing(fault: &Fault) -> bool {
+    fault.code() == codes::UNKNOWN_EFFECT && matches!(fault.backend_code_text(), Some("42P01" | "42883"))
+}
+
+struct Asking<'a> {
+    path: Vec<&'a str>,
+    names: &'a Names,
+    prepared: &'a Prepared<'a>,
+    needs: Vec<Need>,
+}
+
+impl Asking<'_> {
+    fn ask(&mut self, shape: &Shape) -> Result<(), Fault> {
+        let found = resolve(shape, self.names, &self.path).map_err(|unknown| not_known(&unknown))?;
+        self.needs.extend(found.needs);
+        Ok(())
+    }
+}
+
+fn asks_names(shape: &Shape) -> bool {
+    !shape.wants.is_empty() || matches!(shape.kind, Kind::Execute(_))
+}
+
+/// Whether names may mean another thing after the statement, whatever functions it calls.
+fn changes_names(shape: &Shape) -> bool {
+    let naming = shape.settings.iter().any(|setting| NAMING.contains(&&*setting.name));
+    let kind = matches!(
+        shape.kind,
+        Kind::Discard(Discard::All | Discard::Temp) | Kind::Ddl | Kind::Call | Kind::Execute(_)
+    );
+    naming || kind || shape.session.temporary
+}
+
+/// The needs as actions; a statement that needs nothing of its own still needs its session.
+fn actions(resource: &ResourceName, needs: &[Need]) -> Result<Actions, Fault> {
+    let mut actions: Vec<Action> = Vec::with_capacity(needs.len().max(1));
+    for need in needs {
+        let action = match need.kind {
+            ObjectKind::Catalog => Action {
+                verb: Verb::List,
+                resource: resource.clone(),
+                object: Object::from_segments([&*need.schema]),
+            },
+            _ => {
+                let segments = need.segments();
+                Action {
+                    verb: need.verb,
+                    resource: resource.clone(),
+                    object: Object::from_segments(segments.iter().map(|segment| &**segment)),
+                }
+            }
+        };
+        if !actions.contains(&action) {
+            actions.push(action);
+        }
+    }
+    if actions.is_empty() {
+        actions.push(Action::of_session(resource));
+    }
+    Actions::new(actions).ok_or_else(|| {
+        let text = format!("a text of statements may touch at most {} objects", Actions::MAX);
+        Fault::new(codes::UNKNOWN_EFFECT, text).hint("Send the statements one by one.")
+    })
+}
+
+fn syntax(error: &ParseError) -> Fault {
+    let fault = Fault::new(codes::SYNTAX, error.message.to_string()).backend_code(error.sqlstate);
+    match error.hint {
+        Some(hint) => fault.hint(hint),
+        None => fault,
+    }
+}
+
+fn not_known(unknown: &Unknown) -> Fault {
+    let (text, code) = match unknown.why {
+        Why::NoRelation => (unknown.what.to_string(), "42P01"),
+        Why::NoFunction => (unknown.what.to_string(), "42883"),
+        _ => (format!("not let through: {}", unknown.what), "42501"),
+    };
+    Fault::new(codes::UNKNOWN_EFFECT, text).hint(unknown.hint()).backend_code(code)
+}

@@ -1,0 +1,113 @@
+//! Connections that a door relays: logged in as the role of a pass, then only bytes.
+//!
+//! Invariants: no connection without a pass, as the login that it lends; whoever holds a [`Canceller`] can
+//! cancel what runs on that one connection and nothing else.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use doorward_core::{Fault, Pass};
+use tokio::time::timeout;
+
+use crate::codes;
+use crate::conn::CancelKey;
+use crate::error::unavailable;
+use crate::handshake;
+use crate::stream::{Dialer, Stream};
+use crate::target::Target;
+
+/// How long a cancel request may take.
+const CANCEL_SPAN_MAX: Duration = Duration::from_secs(5);
+
+/// Connects to one database. A clone is the same.
+#[derive(Clone)]
+pub struct Connector(Dialer);
+
+/// A connection that has logged in and is ready for a query.
+#[derive(Debug)]
+pub struct Relayed {
+    /// Its bytes.
+    pub stream: Stream,
+    /// What has been read beyond the login.
+    pub input: BytesMut,
+    /// The settings that the server reported.
+    pub parameters: Vec<(Box<str>, Box<str>)>,
+    /// Cancels what runs on it.
+    pub canceller: Canceller,
+}
+
+/// Cancels what runs on one connection.
+#[derive(Clone)]
+pub struct Canceller {
+    dialer: Dialer,
+    key: CancelKey,
+}
+
+impl Connector {
+    /// Reads the trusted certificates; blocks on files, so it is called at load only.
+    pub fn new(target: Target) -> std::io::Result<Self> {
+        Dialer::new(target).map(Self)
+    }
+
+    /// Connects and logs in as the pass's lease says, with these settings of the session.
+    pub async fn connect(
+        &self,
+        pass: &mut Pass,
+        settings: &[(&str, &str)],
+        span_max: Duration,
+    ) -> Result<Relayed, Fault> {
+        let login = pass.lease().login().cloned().ok_or_else(|| {
+            Fault::new(codes::REQUEST_INVALID, "there is no login for the connection to the database")
+        })?;
+        let connected = timeout(span_max, handshake::log_in(&self.0, &login, settings)).await;
+        let connected = connected.map_err(|_| unavailable("connecting took too long"))?;
+        let connected = connected.map_err(|failure| failure.connect_fault())?;
+        let canceller = Canceller { dialer: self.0.clone(), key: connected.cancel_key };
+        Ok(Relayed {
+            stream: connected.stream,
+            input: connected.input,
+            parameters: connected.parameters,
+            canceller,
+        })
+    }
+}
+
+impl Canceller {
+    /// The server's process.
+    pub fn process(&self) -> i32 {
+        self.key.process
+    }
+
+    /// Asks the server to cancel; returns when it has done so, or cannot be reached.
+    pub async fn cancel(&self) {
+        // A cancel request is never answered: whether it was of use shows on the connection itself.
+        let _ = timeout(CANCEL_SPAN_MAX, handshake::cancel(&self.dialer, self.key)).await;
+    }
+}
+
+/// The fault of a call whose connection broke before its answer was complete.
+pub fn lost(read_only: bool, cause: impl fmt::Display) -> Fault {
+    if read_only {
+        Fault::new(codes::BACKEND_LOST, "the connection to the database was lost in mid-answer").cause(cause)
+    } else {
+        Fault::new(
+            codes::OUTCOME_UNKNOWN,
+            "the connection to the database was lost before it confirmed the change",
+        )
+        .hint("Read the rows back before you send the change again: it may have been committed.")
+        .cause(cause)
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connector").field(self.0.target()).finish()
+    }
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller").field("process", &self.key.process).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,140 @@
+//! A client that speaks the protocol by hand.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// How long an answer may take on a busy machine.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+
+/// One session.
+pub(crate) struct Wire {
+    stream: TcpStream,
+    address: SocketAddr,
+    /// The key that cancels it.
+    pub(crate) key: Vec<u8>,
+}
+
+/// A message of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) tag: char,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Said {
+    /// A field of an error: `C` is its SQLSTATE.
+    pub(crate) fn field(&self, kind: u8) -> String {
+        let fields = self.body.split(|byte| *byte == 0);
+        let found = fields.into_iter().find(|field| field.first() == Some(&kind));
+        found.map(|field| String::from_utf8_lossy(&field[1..]).into_owned()).unwrap_or_default()
+    }
+}
+
+/// The parts of the extended protocol.
+pub(crate) fn parse(name: &str, sql: &str) -> Vec<u8> {
+    message(b'P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat())
+}
+
+pub(crate) fn bind(portal: &str, name: &str) -> Vec<u8> {
+    message(b'B', &[portal.as_bytes(), b"\0", name.as_bytes(), b"\0\0\0\0\0\0\0"].concat())
+}
+
+pub(crate) fn execute(portal: &str, rows: u32) -> Vec<u8> {
+    message(b'E', &[portal.as_bytes(), b"\0", &rows.to_be_bytes()].concat())
+}
+
+pub(crate) fn run(sql: &str) -> Vec<u8> {
+    [parse("", sql), bind("", ""), execute("", 0)].concat()
+}
+
+pub(crate) fn sync() -> Vec<u8> {
+    message(b'S', b"")
+}
+
+pub(crate) fn query(sql: &str) -> Vec<u8> {
+    message(b'Q', &[sql.as_bytes(), b"\0"].concat())
+}
+
+pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    [&[tag][..], &length.to_be_bytes(), body].concat()
+}
+
+impl Wire {
+    /// Logs in.
+    pub(crate) fn connect(address: SocketAddr, user: &str, database: &str, token: &str) -> Result<Self> {
+        let mut wire = Self { stream: TcpStream::connect(address)?, address, key: Vec::new() };
+        wire.stream.set_read_timeout(Some(ANSWER_MAX))?;
+        let body = format!("user\0{user}\0database\0{database}\0application_name\0by hand\0\0");
+        let packet = [&(3_u32 << 16).to_be_bytes()[..], body.as_bytes()].concat();
+        wire.send(&[&u32::try_from(packet.len() + 4)?.to_be_bytes()[..], &packet].concat())?;
+        let asked = wire.next()?;
+        ensure!(asked.tag == 'R' && asked.body == [0, 0, 0, 3], "a password is asked for: {asked:?}");
+        wire.send(&message(b'p', &[token.as_bytes(), b"\0"].concat()))?;
+        for said in wire.until_ready()? {
+            match said.tag {
+                'K' => wire.key = said.body,
+                'E' => bail!("{}", said.field(b'M')),
+                _ => {}
+            }
+        }
+        Ok(wire)
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(bytes)?)
+    }
+
+    /// The next message.
+    pub(crate) fn next(&mut self) -> Result<Said> {
+        let mut head = [0; 5];
+        self.stream.read_exact(&mut head).context("the server says nothing more")?;
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+        let mut body = vec![0; usize::try_from(length)? - 4];
+        self.stream.read_exact(&mut body)?;
+        Ok(Said { tag: char::from(head[0]), body })
+    }
+
+    /// All messages up to ReadyForQuery, or to the end after a fatal error.
+    pub(crate) fn until_ready(&mut self) -> Result<Vec<Said>> {
+        let mut all = Vec::new();
+        loop {
+            let said = self.next()?;
+            let last = said.tag == 'Z' || (said.tag == 'E' && said.field(b'V') == "FATAL");
+            all.push(said);
+            if last {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Sends, and returns the types of all messages up to ReadyForQuery, with its status, and the first error.
+    pub(crate) fn ask(&mut self, bytes: &[u8]) -> Result<(String, String)> {
+        self.send(bytes)?;
+        self.answer()
+    }
+
+    /// The types of all messages up to ReadyForQuery, with its status, and the first error's SQLSTATE.
+    pub(crate) fn answer(&mut self) -> Result<(String, String)> {
+        let all = self.until_ready()?;
+        let mut tags: String = all.iter().map(|said| said.tag).collect();
+        if let Some(said) = all.last().filter(|said| said.tag == 'Z') {
+            tags.push(char::from(said.body[0]));
+        }
+        let error = all.iter().find(|said| said.tag == 'E').map(|said| said.field(b'C'));
+        Ok((tags, error.unwrap_or_default()))
+    }
+
+    /// Cancels what runs, over another connection.
+    pub(crate) fn cancel(&self) -> Result<()> {
+        let mut stream = TcpStream::connect(self.address)?;
+        stream.write_all(&[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &self.key].concat())?;
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest)?;
+        ensure!(rest.is_empty(), "a cancel request is not answered");
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! What happens within a session: pipelines, cancellation, ends.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use doorward_testkit::postgres::Cluster;
+use doorward_testkit::{pause, wait_until};
+
+use super::Shop;
+use super::client::{bind, execute, message, parse, query, run, sync};
+use crate::bed::SOON;
+
+#[test]
+fn wire_a_refusal_in_a_pipeline_is_an_error_in_its_place() -> Result<()> {
+    let shop = Shop::start(Cluster::shared()?)?;
+    let mut wire = shop.connect(&["writers"])?;
+    // The first in a batch, the last, and in the middle: nothing after it runs, nothing before it stays.
+    let (tags, code) = wire.ask(&[run("select * from secrets"), run("select 1"), sync()].concat())?;
+    ensure!(tags == "EZI" && code == "42501", "{tags} {code}");
+    let insert = run("insert into orders (customer) values ('pipelined')");
+    let batch = [insert.clone(), run("select * from secrets"), insert.clone(), sync()].concat();
+    let (tags, code) = wire.ask(&batch)?;
+    ensure!(tags == "12CEZI" && code == "42501", "{tags} {code}");
+    let count = shop.database.sql("select count(*) from orders where customer = 'pipelined'")?;
+    ensure!(count.trim() == "0", "the batch is one transaction: {count}");
+    // In a transaction the refusal fails it, until its end, as an error of the server's would.
+    let (tags, _) = wire.ask(&query("begin"))?;
+    ensure!(tags == "CZT", "{tags}");
+    let (tags, code) = wire.ask(&query("select * from secrets"))?;
+    ensure!(tags == "EZE" && code == "42501", "{tags} {code}");
+    let (tags, code) = wire.ask(&query("select 1"))?;
+    ensure!(tags == "EZE" && code == "25P02", "{tags} {code}");
+    let (tags, _) = wire.ask(&[run("rollback"), sync()].concat())?;
+    ensure!(tags == "12CZI", "{tags}");
+    // Several batches at once, a refused one between them.
+    let all = [insert.clone(), sync(), run("select * from secrets"), sync(), insert, sync()].concat();
+    wire.send(&all)?;
+    let answers = [wire.answer()?, wire.answer()?, wire.answer()?];
+    ensure!(answers.clone().map(|(tags, _)| tags) == ["12CZI", "EZI", "12CZI"], "{answers:?}");
+    let count = shop.database.sql("select count(*) from orders where customer = 'pipelined'")?;
+    ensure!(count.trim() == "2", "the others are not touched: {count}");
+    Ok(())
+}
+
+#[test]
+fn wire_prepared_statements_are_decided_when_they_run() -> Result<()> {
+    let shop = Shop::start(Cluster::shared()?)?;
+    let mut wire = shop.connect(&["readers"])?;
+    let prepared = [parse("s", "select id from orders order by id"), sync()].concat();
+    ensure!(wire.ask(&prepared)?.0 == "1ZI");
+    // A name that is taken stays what it was.
+    let (tags, code) = wire.ask(&prepared)?;
+    ensure!(tags == "EZI" && code == "42P05", "{tags} {code}");
+    let (tags, _) = wire.ask(&[bind("", "s"), execute("", 3), execute("", 0), sync()].concat())?;
+    ensure!(tags == format!("2DDDs{}CZI", "D".repeat(17)), "{tags}");
+    let (tags, code) = wire.ask(&[bind("", "unknown"), execute("", 0), sync()].concat())?;
+    ensure!(tags == "EZI" && code == "26000", "{tags} {code}");
+    // The same statement means another table now.
+    ensure!(wire.ask(&query("set search_path = other"))?.1.is_empty());
+    let (tags, code) = wire.ask(&[bind("", "s"), execute("", 0), sync()].concat())?;
+    ensure!(tags == "EZI" && code == "42501", "{tags} {code}");
+    // SQL's own PREPARE and EXECUTE.
+    ensure!(wire.ask(&query("reset search_path"))?.1.is_empty());
+    ensure!(wire.ask(&query("prepare t as select 1 from orders limit 1"))?.0 == "CZI");
+    ensure!(wire.ask(&query("execute t"))?.0 == "TDCZI");
+    let (tags, code) = wire.ask(&query("prepare u as select * from secrets"))?;
+    ensure!(tags == "EZI" && code == "42501", "{tags} {code}");
+    let (tags, code) = wire.ask(&message(b'F', &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0]))?;
+    ensure!(tags == "EZI" && code == "0A000", "the fast path is refused: {tags} {code}");
+    Ok(())
+}
+
+#[test]
+fn wire_a_cancel_request_hits_its_own_session() -> Result<()> {
+    let shop = Shop::start(Cluster::shared()?)?;
+    let mut one = shop.connect(&["readers"])?;
+    let mut other = shop.connect(&["readers"])?;
+    let long = query("select count(*) from big a, big b, big c");
+    one.send(&long)?;
+    other.send(&long)?;
+    pause(Duration::from_millis(500));
+    one.cancel()?;
+    let (tags, code) = one.answer()?;
+    ensure!(tags.ends_with("EZI") && code == "57014", "{tags} {code}");
+    ensure!(one.ask(&query("select 1"))?.0 == "TDCZI", "it lives on");
+    other.cancel()?;
+    ensure!(other.answer()?.1 == "57014", "the other one ran until its own cancel request");
+    Ok(())
+}
+
+#[test]
+fn wire_a_client_that_hangs_up_leaves_an_abandoned_record_and_no_query() -> Result<()> {
+    let shop = Shop::start(Cluster::shared()?)?;
+    let mut wire = shop.connect(&["readers"])?;
+    wire.send(&query("select count(*) from big a, big b, big c"))?;
+    let running = "select count(*) from pg_stat_activity where state = 'active' and query like '%big c%' and application_name like 'doorward: ann%'";
+    let count = |wanted: &str| shop.database.sql(running).is_ok_and(|count| count.trim() == wanted);
+    ensure!(wait_until(SOON, || count("1")), "it runs, under the caller's name");
+    drop(wire);
+    ensure!(wait_until(SOON, || count("0")), "it is cancelled");
+    shop.records(1, |row| row["outcome"] == "abandoned" && row["verb"] == "read")?;
+    Ok(())
+}
+
+#[test]
+fn wire_large_answers_stream_and_limits_hold() -> Result<()> {
+    let shop = Shop::start(Cluster::shared()?)?;
+    let mut wire = shop.connect(&["readers"])?;
+    let (tags, _) = wire.ask(&query("select n, filler from big"))?;
+    ensure!(tags.len() == 1 + 20_000 + 3, "{}", tags.len());
+    let record = shop.records(1, |row| row["rows"] == 20_000)?;
+    ensure!(record[0]["bytes_out"].as_u64().is_some_and(|bytes| bytes > 4_000_000), "{record:?}");
+
+    let mut small = shop.connect(&["small"])?;
+    ensure!(small.ask(&query("select * from orders limit 5"))?.1.is_empty());
+    let (tags, code) = small.ask(&query("select * from orders"))?;
+    ensure!(
+        !tags.contains('Z') && code == "53400",
+        "more than the grant's rows ends the session: {tags} {code}"
+    );
+
+    let mut few = shop.connect(&["few"])?;
+    let mut codes = Vec::new();
+    for _ in 0..6 {
+        codes.push(few.ask(&query("select 1"))?.1);
+    }
+    ensure!(codes.contains(&"53400".to_owned()), "the grant's limit counts statements: {codes:?}");
+    Ok(())
+}
+
+#[test]
+fn wire_messages_that_are_not_the_protocols() -> Result<()> {
+    let shop = Shop::start(Cluster::shared()?)?;
+    let mut wire = shop.connect(&["readers"])?;
+    let (_, code) = wire.ask(&message(b'?', b""))?;
+    ensure!(code == "08P01", "{code}");
+    let mut wire = shop.connect(&["readers"])?;
+    // A statement of two megabytes is refused, and read past.
+    let large = query(&format!("select '{}'", "x".repeat(2 << 20)));
+    let (tags, code) = wire.ask(&large)?;
+    ensure!(tags == "EZI" && code == "54000", "{tags} {code}");
+    let chain = format!("select 1{}", "+1".repeat(50_000));
+    let (tags, code) = wire.ask(&query(&chain))?;
+    ensure!(tags == "EZI" && code.starts_with("54"), "{tags} {code}");
+    ensure!(wire.ask(&query("select 1"))?.0 == "TDCZI");
+    Ok(())
+}
+
+#[test]
+fn wire_a_kill_in_mid_statement_leaves_an_unknown_outcome() -> Result<()> {
+    let mut shop = Shop::start(Cluster::shared()?)?;
+    let mut wire = shop.connect(&["writers"])?;
+    wire.send(&query("insert into orders (customer) select 'killed' from generate_series(1, 100000000) n"))?;
+    let running = "select count(*) from pg_stat_activity where state = 'active' and query like '%killed%' and usename = 'wire_writer'";
+    ensure!(wait_until(SOON, || shop.database.sql(running).is_ok_and(|count| count.trim() == "1")));
+    shop.gateway.kill9()?;
+    shop.gateway.again()?;
+    let found = shop.records(1, |row| row["outcome"] == "unknown" && row["verb"] == "write")?;
+    ensure!(
+        found[0]["operation"].as_str().is_some_and(|text| text.contains("insert into orders")),
+        "{found:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn wire_sessions_end_when_the_gateway_stops() -> Result<()> {
+    let mut shop = Shop::start(Cluster::shared()?)?;
+    let mut idle = shop.connect(&["readers"])?;
+    ensure!(idle.ask(&query("select 1"))?.0 == "TDCZI");
+    let status = shop.gateway.term()?;
+    ensure!(status.success(), "{}", shop.gateway.log());
+    let said = idle.next()?;
+    ensure!(said.tag == 'E' && said.field(b'C') == "57P01", "{said:?}");
+    Ok(())
+}
