@@ -101,7 +101,7 @@ impl Objects {
             };
             objects.functions.entry(schema).or_default().entry(name).or_default().push(facts);
         }
-        for (name, schema, function_schema, function) in wire.o {
+        for [name, schema, function_schema, function] in wire.o {
             let facts = OperatorFacts { schema, function_schema, function };
             objects.operators.entry(name).or_default().push(facts);
         }

@@ -36,6 +36,10 @@ pub(crate) struct Effects {
     pub(crate) deallocates_all: bool,
     /// These go.
     pub(crate) deallocates: Vec<Box<str>>,
+    /// All cursors go.
+    pub(crate) closes_all: bool,
+    /// These cursors go.
+    pub(crate) closes: Vec<Box<str>>,
 }
 
 /// Finds what a session has prepared under a name.
@@ -102,6 +106,14 @@ impl Vetted {
         })
     }
 
+    /// The cursors that it declares, and whether each outlives its transaction.
+    pub(crate) fn declared(&self) -> impl Iterator<Item = (Box<str>, bool)> {
+        self.shapes().filter_map(|shape| match &shape.kind {
+            Kind::Declare(name) => Some((name.clone(), shape.session.holds_cursor)),
+            _ => None,
+        })
+    }
+
     /// What it does to the session; `actions` are what it needs.
     pub(crate) fn effects(&self, actions: &Actions) -> Effects {
         let needs = |verb: Verb| actions.as_slice().iter().any(|action| action.verb == verb);
@@ -122,6 +134,8 @@ impl Vetted {
             match &shape.kind {
                 Kind::Deallocate(None) | Kind::Discard(Discard::All) => effects.deallocates_all = true,
                 Kind::Deallocate(Some(name)) => effects.deallocates.push(name.clone()),
+                Kind::Close(None) => effects.closes_all = true,
+                Kind::Close(Some(name)) => effects.closes.push(name.clone()),
                 _ => {}
             }
         }

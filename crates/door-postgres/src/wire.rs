@@ -11,7 +11,7 @@ pub(crate) struct WireObjects {
     /// most arguments, whether it may take a row.
     pub(crate) f: Vec<WireFunction>,
     /// Name, schema, and the function's schema and name.
-    pub(crate) o: Vec<(Box<str>, Box<str>, Box<str>, Box<str>)>,
+    pub(crate) o: Vec<[Box<str>; 4]>,
 }
 
 /// A function.

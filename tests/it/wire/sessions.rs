@@ -71,6 +71,19 @@ fn wire_prepared_statements_are_decided_when_they_run() -> Result<()> {
 }
 
 #[test]
+fn wire_cursors_of_sql_are_portals_of_the_protocol() -> Result<()> {
+    let shop = Shop::start(Cluster::shared()?)?;
+    let mut wire = shop.connect(&["readers"])?;
+    wire.ask(&query("begin"))?;
+    ensure!(wire.ask(&query("declare c cursor for select n from big"))?.0 == "CZT");
+    let (tags, code) = wire.ask(&[message(b'D', b"Pc\0"), execute("c", 2), sync()].concat())?;
+    ensure!(tags == "TDDsZT", "{tags} {code}");
+    let (tags, code) = wire.ask(&[execute("d", 2), sync()].concat())?;
+    ensure!(tags == "EZE" && code == "34000", "{tags} {code}");
+    Ok(())
+}
+
+#[test]
 fn wire_a_cancel_request_hits_its_own_session() -> Result<()> {
     let shop = Shop::start(Cluster::shared()?)?;
     let mut one = shop.connect(&["readers"])?;

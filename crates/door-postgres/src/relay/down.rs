@@ -220,7 +220,7 @@ impl State {
                 }
                 self.copying = false;
                 if let Some(Expected::Execute(running)) = self.queue.pop_front() {
-                    self.confirm_prepared(&running.prepares);
+                    self.confirm_made(&running.makes);
                     running.end();
                 }
             }
@@ -274,7 +274,7 @@ impl State {
                 self.copying = false;
                 if let Some(Expected::Execute(mut running)) = self.queue.pop_front() {
                     running.heard();
-                    self.forget_prepared(&running.prepares);
+                    self.forget_made(&running.makes);
                     running.fail(&error.to_fault());
                 }
                 self.skip_to_sync();
@@ -292,8 +292,8 @@ impl State {
         let fate = match self.queue.pop_front() {
             Some(Expected::Query(running)) => {
                 match running.failed {
-                    Some(_) => self.forget_prepared(&running.prepares),
-                    None => self.confirm_prepared(&running.prepares),
+                    Some(_) => self.forget_made(&running.makes),
+                    None => self.confirm_made(&running.makes),
                 }
                 running.end();
                 Fate::Pass

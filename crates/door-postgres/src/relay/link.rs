@@ -59,6 +59,13 @@ pub(crate) struct Probe {
     pub(crate) failed: bool,
 }
 
+/// Names that a statement makes in SQL, by PREPARE and DECLARE.
+#[derive(Debug, Default)]
+pub(crate) struct Makes {
+    pub(crate) statements: Vec<Box<str>>,
+    pub(crate) portals: Vec<Box<str>>,
+}
+
 /// A statement that runs.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -73,12 +80,12 @@ pub(crate) struct Running {
     pub(crate) since: Instant,
     pub(crate) answered: bool,
     pub(crate) cancelled: bool,
-    /// Names that PREPARE makes: forgotten when it fails.
-    pub(crate) prepares: Vec<Box<str>>,
+    /// Names that it makes: forgotten when it fails.
+    pub(crate) makes: Makes,
 }
 
 impl Running {
-    pub(crate) fn new(pass: Pass, prepares: Vec<Box<str>>) -> Box<Self> {
+    pub(crate) fn new(pass: Pass, makes: Makes) -> Box<Self> {
         Box::new(Self {
             pass,
             rows: 0,
@@ -89,7 +96,7 @@ impl Running {
             since: Instant::now(),
             answered: false,
             cancelled: false,
-            prepares,
+            makes,
         })
     }
 
@@ -150,6 +157,8 @@ pub(crate) struct Named {
     pub(crate) batch: u64,
     /// Whether the backend has said that it is made.
     pub(crate) confirmed: bool,
+    /// Whether it is a cursor that outlives its transaction.
+    pub(crate) held: bool,
 }
 
 /// What is shared.
@@ -288,7 +297,7 @@ impl State {
                 Some(Expected::Parse(name)) => self.forget_statement(&name),
                 Some(Expected::Bind(name)) => self.forget_portal(&name),
                 Some(Expected::Execute(running) | Expected::Query(running)) => {
-                    self.forget_prepared(&running.prepares);
+                    self.forget_made(&running.makes);
                     let fault = Fault::new(codes::NOT_RUN, "a statement before it in the batch failed");
                     running.fail(&fault);
                 }
@@ -305,16 +314,18 @@ impl State {
         self.portals.remove(name);
     }
 
-    pub(crate) fn forget_prepared(&mut self, names: &[Box<str>]) {
-        for name in names {
-            self.statements.remove(name);
-        }
+    pub(crate) fn forget_made(&mut self, makes: &Makes) {
+        makes.statements.iter().for_each(|name| drop(self.statements.remove(name)));
+        makes.portals.iter().for_each(|name| drop(self.portals.remove(name)));
     }
 
-    pub(crate) fn confirm_prepared(&mut self, names: &[Box<str>]) {
-        for name in names {
-            if let Some(named) = self.statements.get_mut(name) {
-                named.confirmed = true;
+    pub(crate) fn confirm_made(&mut self, makes: &Makes) {
+        for (names, known) in [(&makes.statements, &mut self.statements), (&makes.portals, &mut self.portals)]
+        {
+            for name in names {
+                if let Some(named) = known.get_mut(name) {
+                    named.confirmed = true;
+                }
             }
         }
     }
@@ -327,7 +338,8 @@ impl State {
             self.restructured_at = Some(Instant::now());
         }
         if status == IDLE {
-            self.portals.clear();
+            // A cursor WITH HOLD outlives its transaction.
+            self.portals.retain(|_, named| named.held);
             self.restructured = false;
             self.stale |= std::mem::take(&mut self.touched);
         }

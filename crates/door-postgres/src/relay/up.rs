@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWriteExt, WriteHalf};
 
 use super::Ended;
 use super::frontend::{self, Inbox, Message, NAME_BYTES_MAX, NAMES_BYTES_MAX, SQL_BYTES_MAX, protocol};
-use super::link::{EXPECTED_MAX, Expected, FAILED, IDLE, Link, NAMES_MAX, Named, Probe, Running};
+use super::link::{EXPECTED_MAX, Expected, FAILED, IDLE, Link, Makes, NAMES_MAX, Named, Probe, Running};
 use crate::call::{StatementCall, Verdict};
 use crate::codes;
 use crate::desk::Desk;
@@ -141,8 +141,8 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         let known = vetted.as_ref().ok();
         match self.walk(text, known.map(|vetted| &**vetted), needs, frame.len()).await {
             Verdict::Go(pass) => {
-                let prepares = known.map(|vetted| self.take_effects(vetted, &pass)).unwrap_or_default();
-                self.link.expect(Expected::Query(Running::new(*pass, prepares)));
+                let makes = known.map(|vetted| self.take_effects(vetted, &pass)).unwrap_or_default();
+                self.link.expect(Expected::Query(Running::new(*pass, makes)));
                 self.out.extend_from_slice(&frame);
                 // The query ends the batch that was open, if one was.
                 self.batch_open = false;
@@ -178,7 +178,13 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         if let (Ok(vetted), Ok(actions)) = (&vetted, &needs)
             && self.permits(actions)
         {
-            let named = Named { vetted: vetted.clone(), actions: None, batch: self.batch, confirmed: false };
+            let named = Named {
+                vetted: vetted.clone(),
+                actions: None,
+                batch: self.batch,
+                confirmed: false,
+                held: false,
+            };
             self.link.state().statements.insert(name.into(), named);
             self.forward(&frame, Expected::Parse(name.into()));
             return Ok(());
@@ -195,9 +201,23 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             let text = format!("prepared statement \"{name}\" already exists");
             return Err(Fault::new(codes::NAME, text).backend_code("42P05"));
         }
-        if state.statements.len() >= NAMES_MAX || state.portals.len() >= NAMES_MAX {
+        if state.statements.len() >= NAMES_MAX {
             return Err(Fault::new(codes::MESSAGE_TOO_LARGE, "the session has too many prepared statements")
                 .hint("Close or DEALLOCATE those that are not used any more."));
+        }
+        Ok(())
+    }
+
+    /// The same for a portal.
+    fn may_be_portal(&self, name: &str) -> Result<(), Fault> {
+        let state = self.link.state();
+        if !name.is_empty() && state.portals.contains_key(name) {
+            let text = format!("cursor \"{name}\" already exists");
+            return Err(Fault::new(codes::NAME, text).backend_code("42P03"));
+        }
+        if state.portals.len() >= NAMES_MAX {
+            return Err(Fault::new(codes::MESSAGE_TOO_LARGE, "the session has too many portals")
+                .hint("Close those that are not used any more."));
         }
         Ok(())
     }
@@ -216,9 +236,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             let text = format!("prepared statement \"{statement}\" does not exist");
             return self.refuse_message(message, "", &Fault::new(codes::NAME, text)).await;
         };
-        if !portal.is_empty() && self.link.state().portals.contains_key(portal.as_str()) {
-            let text = format!("cursor \"{portal}\" already exists");
-            let fault = Fault::new(codes::NAME, text).backend_code("42P03");
+        if let Err(fault) = self.may_be_portal(&portal) {
             return self.refuse_message(message, named.vetted.text(), &fault).await;
         }
         // What its names mean is looked up now, as the backend does.
@@ -230,6 +248,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
                     actions: Some(actions),
                     batch: self.batch,
                     confirmed: false,
+                    held: false,
                 };
                 self.link.state().portals.insert(portal.as_str().into(), bound);
                 self.link.expect(Expected::Bind(portal.into()));
@@ -265,8 +284,8 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         let needs = if vetted.resolves_late() { self.needs(&vetted).await? } else { Ok(actions) };
         match self.walk(vetted.text(), Some(&vetted), needs, frame.len()).await {
             Verdict::Go(pass) => {
-                let prepares = self.take_effects(&vetted, &pass);
-                self.forward(&frame, Expected::Execute(Running::new(*pass, prepares)));
+                let makes = self.take_effects(&vetted, &pass);
+                self.forward(&frame, Expected::Execute(Running::new(*pass, makes)));
                 Ok(())
             }
             verdict => self.refused(verdict),
@@ -552,8 +571,8 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         }
     }
 
-    /// Keeps what a statement does to the session, before it is forwarded. The names that it prepares.
-    fn take_effects(&self, vetted: &Arc<Vetted>, pass: &Pass) -> Vec<Box<str>> {
+    /// Keeps what a statement does to the session, before it is forwarded. The names that it makes.
+    fn take_effects(&self, vetted: &Arc<Vetted>, pass: &Pass) -> Makes {
         let effects = vetted.effects(pass.permit().actions());
         let mut state = self.link.state();
         if effects.changes_names || (effects.ends_or_rolls_back && state.touched) {
@@ -567,13 +586,28 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         for name in &effects.deallocates {
             state.statements.remove(name);
         }
-        let mut prepares = Vec::new();
-        for (name, prepared) in vetted.prepared() {
-            prepares.push(name.clone());
-            let named = Named { vetted: prepared, actions: None, batch: self.batch, confirmed: false };
+        if effects.closes_all {
+            state.portals.clear();
+        }
+        for name in &effects.closes {
+            state.portals.remove(name);
+        }
+        let mut makes = Makes::default();
+        // What is over the bound is not remembered, and so not to be executed.
+        let room = NAMES_MAX.saturating_sub(state.statements.len());
+        for (name, vetted) in vetted.prepared().take(room) {
+            makes.statements.push(name.clone());
+            let named = Named { vetted, actions: None, batch: self.batch, confirmed: false, held: false };
             state.statements.insert(name, named);
         }
-        prepares
+        let room = NAMES_MAX.saturating_sub(state.portals.len());
+        for (name, held) in vetted.declared().take(room) {
+            makes.portals.push(name.clone());
+            let (vetted, actions) = (vetted.clone(), Some(pass.permit().actions().clone()));
+            let named = Named { vetted, actions, batch: self.batch, confirmed: false, held };
+            state.portals.insert(name, named);
+        }
+        makes
     }
 }
 
