@@ -22,7 +22,7 @@ pub struct Door {
     /// Reads what the section refers to: the backend login. Blocks on the disk.
     pub login: fn(&Node) -> Result<(String, Secret), Problem>,
     /// Reads the backend logins of roles that the section refers to. Blocks on the disk.
-    pub roles: fn(&Node) -> Result<Vec<(Box<str>, Secret)>, Problem>,
+    pub roles: fn(&Node) -> Result<RoleLogins, Problem>,
     /// Opens a resource.
     pub open: fn(Opening) -> BoxFuture<'static, Result<Opened, Problem>>,
     /// What serves its requests.
@@ -32,6 +32,9 @@ pub struct Door {
     /// Its fault codes.
     pub codes: &'static [&'static Code],
 }
+
+/// Backend logins of roles: name and password.
+pub type RoleLogins = Vec<(Box<str>, Secret)>;
 
 /// What a door opens a resource with.
 #[derive(Debug)]

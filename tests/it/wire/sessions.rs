@@ -71,6 +71,29 @@ fn wire_prepared_statements_are_decided_when_they_run() -> Result<()> {
 }
 
 #[test]
+fn wire_long_pipelines_and_copies_out_of_step() -> Result<()> {
+    let shop = Shop::start(Cluster::shared()?)?;
+    let mut wire = shop.connect(&["writers"])?;
+    // More messages than replies are remembered of, before one Sync: their replies are small, and wait at the server.
+    let batch: Vec<u8> =
+        std::iter::repeat_n(run("select 1 where false"), 1_500).flatten().chain(sync()).collect();
+    let (tags, code) = wire.ask(&batch)?;
+    ensure!(tags.len() == 4_500 + 2 && code.is_empty(), "{} {code}", tags.len());
+    // Data for a COPY in the extended protocol, with the Sync that clients send before they know of it.
+    wire.send(&[run("copy orders (customer) from stdin"), sync()].concat())?;
+    while wire.next()?.tag != 'G' {}
+    wire.send(&[message(b'd', b"extended\n"), message(b'c', b""), sync()].concat())?;
+    let (tags, code) = wire.answer()?;
+    ensure!(tags == "CZI", "{tags} {code}");
+    ensure!(wire.ask(&query("select customer from orders where customer = 'extended'"))?.0 == "TDCZI");
+    // Something else than data ends the session, instead of waiting forever.
+    wire.send(&[query("copy orders (customer) from stdin"), query("select 1 from orders")].concat())?;
+    let (_, code) = wire.answer()?;
+    ensure!(code == "08P01", "{code}");
+    Ok(())
+}
+
+#[test]
 fn wire_cursors_of_sql_are_portals_of_the_protocol() -> Result<()> {
     let shop = Shop::start(Cluster::shared()?)?;
     let mut wire = shop.connect(&["readers"])?;

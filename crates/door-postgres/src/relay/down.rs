@@ -211,8 +211,12 @@ impl State {
             return Ok(Fate::Drop);
         }
         match (front, tag) {
+            (Expected::Query(running), b'G') => {
+                running.heard();
+                self.taking_in = true;
+            }
             (Expected::Query(running), b'C') => running.complete(affected(body).unwrap_or(0)),
-            (Expected::Query(running), b'T' | b'I' | b'G' | b'H' | b'c') => running.heard(),
+            (Expected::Query(running), b'T' | b'I' | b'H' | b'c') => running.heard(),
             (Expected::Execute(running), b'C' | b'I' | b's') => {
                 running.heard();
                 if tag == b'C' {
@@ -227,6 +231,7 @@ impl State {
             (Expected::Execute(running), b'G') => {
                 running.heard();
                 self.copying = true;
+                self.taking_in = true;
                 // The backend ignores Sync while it takes data in; clients send one before they know.
                 while matches!(self.queue.get(1), Some(Expected::Sync)) {
                     self.queue.remove(1);
@@ -254,6 +259,7 @@ impl State {
 
     fn failed(&mut self, body: &[u8]) -> Result<Fate, Ended> {
         let error = server_error(body).map_err(|error| not_followed(&error))?;
+        self.taking_in = false;
         let mut fate = Fate::Pass;
         match self.queue.front_mut() {
             Some(Expected::Query(running)) => {

@@ -171,6 +171,8 @@ pub(crate) struct State {
     pub(crate) skipping: bool,
     /// The backend takes in a COPY of the extended protocol, and ignores Sync.
     pub(crate) copying: bool,
+    /// The backend waits for data of a COPY: nothing else may come.
+    pub(crate) taking_in: bool,
     /// What names mean may have changed.
     pub(crate) stale: bool,
     /// Something in this transaction may have changed what names mean: its end may change it back.
@@ -204,6 +206,7 @@ impl Link {
             status: IDLE,
             skipping: false,
             copying: false,
+            taking_in: false,
             stale: true,
             touched: false,
             restructured: false,
@@ -334,6 +337,7 @@ impl State {
     pub(crate) fn become_ready(&mut self, status: u8) {
         self.status = status;
         self.copying = false;
+        self.taking_in = false;
         if self.restructured {
             self.restructured_at = Some(Instant::now());
         }

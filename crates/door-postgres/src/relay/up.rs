@@ -19,7 +19,9 @@ use tokio::io::{AsyncRead, AsyncWriteExt, WriteHalf};
 
 use super::Ended;
 use super::frontend::{self, Inbox, Message, NAME_BYTES_MAX, NAMES_BYTES_MAX, SQL_BYTES_MAX, protocol};
-use super::link::{EXPECTED_MAX, Expected, FAILED, IDLE, Link, Makes, NAMES_MAX, Named, Probe, Running};
+use super::link::{
+    EXPECTED_MAX, Expected, FAILED, IDLE, Link, Makes, NAMES_MAX, Named, Probe, Running, State,
+};
 use crate::call::{StatementCall, Verdict};
 use crate::codes;
 use crate::desk::Desk;
@@ -97,8 +99,13 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         };
         // Replies are waited for when many are due: what is remembered of them has a bound.
         if self.link.state().queue.len() >= EXPECTED_MAX {
-            self.send().await?;
-            self.link.wait(|state| state.queue.len() < EXPECTED_MAX).await;
+            // The backend keeps small replies to itself until it is asked for them.
+            put(&mut self.out, b'H', |_| {});
+            self.until(|state| state.queue.len() < EXPECTED_MAX).await?;
+        }
+        let copies = matches!(message.tag, b'd' | b'c' | b'f' | b'S' | b'H' | b'X');
+        if !copies && self.link.state().taking_in {
+            return Err(Ended::Over(protocol("another message than data during COPY")));
         }
         match message.tag {
             b'Q' => self.query(message).await,
@@ -367,6 +374,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             let mut state = self.link.state();
             if message.tag != b'd' {
                 state.copying = false;
+                state.taking_in = false;
             }
             if let Some(Expected::Query(running) | Expected::Execute(running)) = state.queue.front_mut() {
                 running.pass.access().count_in(message.body as u64);
@@ -464,8 +472,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             let hint = "Send Sync after SET search_path, DISCARD, CREATE, DROP, EXECUTE or a function call.";
             return Ok(Err(Fault::new(codes::UNKNOWN_EFFECT, text).hint(hint)));
         }
-        self.send().await?;
-        self.link.wait(|state| state.queue.is_empty()).await;
+        self.until(|state| state.queue.is_empty()).await?;
         if self.link.state().status == FAILED {
             let text = "current transaction is aborted, commands ignored until end of transaction block";
             return Ok(Err(Fault::new(codes::UNKNOWN_EFFECT, text).backend_code("25P02")));
@@ -499,8 +506,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         if self.batch_open || recently || self.link.state().stale {
             return Ok(false);
         }
-        self.send().await?;
-        self.link.wait(|state| state.queue.is_empty()).await;
+        self.until(|state| state.queue.is_empty()).await?;
         if self.link.state().status == FAILED {
             return Ok(false);
         }
@@ -563,8 +569,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         match find(self.link) {
             // Within a batch an error ends all: what was not made is not used either.
             Some(named) if !named.confirmed && named.batch != self.batch => {
-                self.send().await?;
-                self.link.wait(|state| state.queue.is_empty()).await;
+                self.until(|state| state.queue.is_empty()).await?;
                 Ok(find(self.link))
             }
             found => Ok(found),
@@ -718,6 +723,17 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         }
         self.out.clear();
         Ok(())
+    }
+
+    /// Sends what is gathered, and waits until it is so. A backend that waits for data meanwhile would wait
+    /// forever: the client has sent something else.
+    async fn until(&mut self, so: impl Fn(&State) -> bool) -> Step {
+        self.send().await?;
+        self.link.wait(|state| so(state) || state.taking_in).await;
+        if so(&self.link.state()) {
+            return Ok(());
+        }
+        Err(Ended::Over(protocol("another message than data during COPY")))
     }
 
     async fn want(&mut self, bytes: usize) -> Step {
