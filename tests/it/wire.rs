@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::{Running, Setup};
 use doorward_testkit::issuer::Issuer;
 use doorward_testkit::postgres::{Cluster, Database};
-use doorward_testkit::wait_until;
+use doorward_testkit::{wait_until, workspace_root};
 use serde_json::Value;
 
 use crate::bed::{PASSWORD, SOON, base, roles_turn};
@@ -197,6 +197,22 @@ fn wire_psql_on_a_newer_postgresql() -> Result<()> {
     let done = psql_works(cluster);
     cluster.stop()?;
     done
+}
+
+#[test]
+fn wire_drivers_of_python() -> Result<()> {
+    let shop = Shop::start(Cluster::shared()?)?;
+    let address = shop.gateway.address("postgres")?;
+    let output = Command::new(workspace_root().join(".cache/clients/bin/python"))
+        .arg(workspace_root().join("tests/clients/postgres.py"))
+        .env("DOORWARD_HOST", address.ip().to_string())
+        .env("DOORWARD_PORT", address.port().to_string())
+        .env("DOORWARD_TOKEN", shop.token(&["writers"])?)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(said.lines().count() == 8, "{said}");
+    Ok(())
 }
 
 #[test]

@@ -378,6 +378,8 @@ impl Guest<'_> {
                     if let Some(canceller) = self.shared.keys.find(process, &secret) {
                         canceller.cancel().await;
                     }
+                    // Through TLS a client wants to see a proper end; there is nothing else to say.
+                    let _ = stream.shutdown().await;
                     return Ok(Greeting::Done);
                 }
                 Ok(First::Startup(startup)) => {
