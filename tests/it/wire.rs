@@ -46,6 +46,8 @@ grants:
   writers: { to: group:writers, allow: [\"read,write,delete,manage shop/public/**\", execute shop/public/add_one], as: wire_writer }
   few: { to: group:few, allow: read shop/public/orders, as: wire_reader, limit: 1/h burst 4 }
   small: { to: group:small, allow: read shop/public/orders, as: wire_reader, max_rows: 5 }
+  owners: { to: group:owners, allow: read shop/public/orders, as: wire_owner }
+  climbers: { to: group:climbers, allow: read shop/public/orders, as: wire_climber }
 deny:
   no-secrets: { to: anyone, what: \"read shop/public/secrets\" }
 ";
@@ -63,13 +65,19 @@ impl Shop {
             let _turn = roles_turn();
             cluster.ensure_role("wire_reader", &format!("login noinherit password '{READER_PASSWORD}'"))?;
             cluster.ensure_role("wire_writer", &format!("login noinherit password '{WRITER_PASSWORD}'"))?;
+            cluster.ensure_role(
+                "wire_owner",
+                &format!("login noinherit bypassrls password '{READER_PASSWORD}'"),
+            )?;
+            cluster.ensure_role("wire_climber", &format!("login noinherit password '{READER_PASSWORD}'"))?;
+            cluster.sql("grant wire_owner to wire_climber")?;
             cluster.ensure_role("authenticator", &format!("login noinherit password '{PASSWORD}'"))?;
         }
         let database = cluster.database()?;
         database.sql(CONTENT)?;
         let issuer = Issuer::start()?;
-        let roles =
-            "roles: { wire_reader: { password: \"env:READER\" }, wire_writer: { password: \"env:WRITER\" } }";
+        let roles = "roles: { wire_reader: { password: \"env:READER\" }, wire_writer: { password: \"env:WRITER\" }, \
+             wire_owner: { password: \"env:READER\" }, wire_climber: { password: \"env:READER\" } }";
         let config = base(&issuer, &database)
             .replace("admin: 127.0.0.1:0", "admin: 127.0.0.1:0, postgres: 127.0.0.1:0")
             .replace("pool: { size: 8 }", &format!("pool: {{ size: 4, sessions: 20 }}\n    {roles}"));
@@ -212,6 +220,18 @@ fn wire_drivers_of_python() -> Result<()> {
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     ensure!(said.lines().count() == 8, "{said}");
+    Ok(())
+}
+
+#[test]
+fn wire_a_role_that_no_grant_can_bound_is_not_lent() -> Result<()> {
+    let shop = Shop::start(Cluster::shared()?)?;
+    for (group, role) in [("owners", "wire_owner"), ("climbers", "wire_climber")] {
+        let (out, err) = shop.psql(&[group], "select 1;\n")?;
+        ensure!(out.is_empty(), "{out}");
+        ensure!(err.contains(&format!("the role {role} is too powerful to be lent")), "{err}");
+        ensure!(err.contains("dangerous_superuser"), "{err}");
+    }
     Ok(())
 }
 

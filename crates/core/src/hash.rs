@@ -4,11 +4,14 @@
 //! inserted (the configuration's own names, a database's catalogue), or which are small whatever is in them
 //! (a connection's prepared statements). What callers fill without such a bound takes a random seed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map with the quick hash.
 pub type FixedMap<K, V> = HashMap<K, V, BuildHasherDefault<QuickHasher>>;
+
+/// The same for a set.
+pub type FixedSet<K> = HashSet<K, BuildHasherDefault<QuickHasher>>;
 
 /// Multiply and rotate, a word at a time.
 #[derive(Clone, Copy, Debug, Default)]

@@ -105,6 +105,7 @@ impl Call for ConnectCall<'_> {
         let (Some(wire), Some(role), Ok(given)) = (&self.wire, &self.role, &self.settings) else {
             return Err(unknown_resource(self.database));
         };
+        wire.check_role(role).await?;
         let seat = wire.seat().await?;
         let name = settings::application_name(pass.permit().principal());
         let mut all: Vec<(&str, &str)> = vec![("application_name", &name)];

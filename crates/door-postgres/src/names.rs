@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use doorward_core::hash::FixedMap;
+use doorward_core::hash::{FixedMap, FixedSet};
 use doorward_sql::{Catalog, FunctionFacts, OperatorFacts, RelationKind};
 
 use crate::wire::{WireFunction, WireObjects, WireSession};
@@ -32,7 +32,14 @@ SELECT (pg_catalog.json_build_object(
   FROM pg_catalog.pg_operator o JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) o.oprnamespace
   JOIN pg_catalog.pg_proc p ON p.oid OPERATOR(pg_catalog.=) o.oprcode
   JOIN pg_catalog.pg_namespace fn ON fn.oid OPERATOR(pg_catalog.=) p.pronamespace
-  WHERE n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.name)))::pg_catalog.text";
+  WHERE n.nspname OPERATOR(pg_catalog.<>) 'pg_catalog'::pg_catalog.name),
+'a', (SELECT coalesce(pg_catalog.json_agg(r.rolname), '[]'::pg_catalog.json) FROM pg_catalog.pg_roles r
+  WHERE EXISTS (SELECT FROM pg_catalog.pg_roles m
+    WHERE (m.rolsuper OR m.rolbypassrls OR m.rolreplication OR m.rolcreaterole
+      OR m.rolname OPERATOR(pg_catalog.=) ANY (ARRAY['pg_execute_server_program', 'pg_read_server_files',
+        'pg_write_server_files']::pg_catalog.name[]))
+    AND (m.oid OPERATOR(pg_catalog.=) r.oid OR pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER'::pg_catalog.text))))
+))::pg_catalog.text";
 
 /// What is the session's own.
 pub(crate) const SESSION: &str = "
@@ -55,6 +62,7 @@ pub(crate) struct Objects {
     relations: ByName<ByName<RelationKind>>,
     functions: ByName<ByName<Vec<FunctionFacts>>>,
     operators: ByName<Vec<OperatorFacts>>,
+    powerful: FixedSet<Box<str>>,
 }
 
 /// What is a session's own.
@@ -74,8 +82,13 @@ pub(crate) struct Names {
 impl Objects {
     /// No objects: nothing can be resolved.
     pub(crate) fn none() -> Self {
-        let (relations, functions, operators) = Default::default();
-        Self { began: Instant::now(), relations, functions, operators }
+        let (relations, functions, operators, powerful) = Default::default();
+        Self { began: Instant::now(), relations, functions, operators, powerful }
+    }
+
+    /// Whether a role has rights that no permission on an object bounds, or can become one that has.
+    pub(crate) fn is_powerful(&self, role: &str) -> bool {
+        self.powerful.contains(role)
     }
 
     /// Reads what the database answered.
@@ -105,6 +118,7 @@ impl Objects {
             let facts = OperatorFacts { schema, function_schema, function };
             objects.operators.entry(name).or_default().push(facts);
         }
+        objects.powerful = wire.a.into_iter().collect();
         Ok(objects)
     }
 }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use doorward_core::{Fault, Login, ResourceName};
+use doorward_core::{Fault, Login, ResourceName, RoleName};
+use doorward_pgclient::codes::LOGIN_REFUSED;
 use doorward_pgclient::{Connector, Pool, PoolConfig, PoolSettings, Target, Watch};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -29,6 +30,7 @@ pub struct WireResource {
     seats: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     watch: Watch<Objects>,
+    dangerous_superuser: bool,
 }
 
 impl WireResource {
@@ -42,6 +44,7 @@ impl WireResource {
         target: Target,
         pool: &PoolConfig,
         login: Arc<Login>,
+        dangerous_superuser: bool,
     ) -> std::io::Result<Self> {
         let settings = pool.settings();
         let own = PoolSettings { size: 1, ..settings };
@@ -61,7 +64,21 @@ impl WireResource {
             seats: Arc::new(Semaphore::new(pool.sessions_max())),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             watch,
+            dangerous_superuser,
         })
+    }
+
+    /// Refuses a role that the grants cannot bound, unless the resource's operator wants it so.
+    pub(crate) async fn check_role(&self, role: &RoleName) -> Result<(), Fault> {
+        if self.dangerous_superuser || !self.objects().await?.is_powerful(role.as_str()) {
+            return Ok(());
+        }
+        let what = format!("the role {role} is too powerful to be lent");
+        Err(Fault::new(LOGIN_REFUSED, what).hint(
+            "Its operator can name a role that is not, and cannot become one that is, SUPERUSER, BYPASSRLS, REPLICATION, \
+             CREATEROLE or allowed to use the server's files and programs; or set `dangerous_superuser: true` on the \
+             resource.",
+        ))
     }
 
     /// A seat for one session, held for as long as it lives.

@@ -12,6 +12,8 @@ pub(crate) struct WireObjects {
     pub(crate) f: Vec<WireFunction>,
     /// Name, schema, and the function's schema and name.
     pub(crate) o: Vec<[Box<str>; 4]>,
+    /// Names of roles that no permission on an object bounds.
+    pub(crate) a: Vec<Box<str>>,
 }
 
 /// A function.

@@ -134,7 +134,9 @@ mod rest {
             true => None,
             false => {
                 let target = RestResource::check(&config).map_err(|error| node.problem(error.to_string()))?;
-                let opened = WireResource::open(name.clone(), target, &config.pool, login.clone()).await;
+                let dangerous = config.dangerous_superuser;
+                let opened =
+                    WireResource::open(name.clone(), target, &config.pool, login.clone(), dangerous).await;
                 Some(Arc::new(opened.map_err(|error| node.problem(error.to_string()))?))
             }
         };
