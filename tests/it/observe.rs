@@ -349,10 +349,7 @@ fn check_says_what_is_wrong_and_where() -> Result<()> {
         ("grants: { g: { to: anyone, allow: red shop/**, as: r } }\n".to_owned(), &["red", "read"]),
         ("grants: { g: { to: anyone, allow: read shp/**, as: r } }\n".to_owned(), &["shp", "shop"]),
         ("version: 1\n".to_owned(), &["version"]),
-        (
-            "listen: { postgres: 127.0.0.1:5432 }\n".to_owned(),
-            &["postgres", "not available in this version yet"],
-        ),
+        ("listen: { postgress: 127.0.0.1:5432 }\n".to_owned(), &["postgress", "postgres"]),
         ("store: postgres://db/audit\n".to_owned(), &["USER@HOST"]),
     ] {
         let (code, text) = said(&offline(&sections)?.run(&["check"])?);
