@@ -12,7 +12,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::{BufMut, BytesMut};
 use doorward_core::{Arrival, ClientCertificate, Credentials, Fault, Gateway, Secret, Session};
-use doorward_http::{Connections, Place, Places};
+use doorward_http::{Accepting, Connections, Guest as Accepted, Phase};
 use doorward_sql::{Limits, Parser};
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,8 +31,6 @@ use crate::settings;
 use crate::startup::{self, First, PACKET_BYTES_MAX, Startup, Unread};
 use crate::{DOOR, codes};
 
-/// The pause after a failed accept: usually the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Packets before the start-up packet: two requests for encryption.
 const PACKETS_MAX: usize = 3;
 /// The name of the protocol in TLS.
@@ -49,15 +47,6 @@ const FAREWELL_SPAN_MAX: Duration = Duration::from_secs(2);
 /// TLS as another listener has it.
 pub type WireTls = Arc<ServerConfig>;
 
-/// Where the listener stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Serving,
-    Draining,
-    /// The time to drain is over.
-    Cut,
-}
-
 /// What the configuration says of the listener.
 #[derive(Clone, Debug)]
 pub struct WireOptions {
@@ -71,8 +60,7 @@ pub struct WireOptions {
 #[derive(Debug)]
 pub struct WireListener {
     shared: Arc<Shared>,
-    phase: watch::Sender<Phase>,
-    accepting: tokio::task::JoinHandle<()>,
+    accepting: Accepting,
 }
 
 #[derive(Debug)]
@@ -80,7 +68,6 @@ struct Shared {
     gateway: Arc<Gateway>,
     tls: ArcSwapOption<ServerConfig>,
     options: ArcSwap<WireOptions>,
-    places: Arc<Places>,
     keys: Arc<Keys>,
     parser: Arc<Parser>,
 }
@@ -97,13 +84,16 @@ impl WireListener {
             gateway,
             tls: ArcSwapOption::new(tls.map(dressed)),
             options: ArcSwap::from_pointee(options),
-            places: Arc::default(),
             keys: Arc::default(),
             parser: Arc::new(Parser::new(Limits::default(), PARSER_CACHE_BYTES)),
         });
-        let (phase, watched) = watch::channel(Phase::Serving);
-        let accepting = tokio::spawn(accept(listener, shared.clone(), watched));
-        Self { shared, phase, accepting }
+        let (options, guests) = (shared.clone(), shared.clone());
+        let accepting = Accepting::start(
+            listener,
+            move || options.options.load().limits.clone(),
+            move |guest| serve(guests.clone(), guest),
+        );
+        Self { shared, accepting }
     }
 
     /// Shows another certificate, and has other caps, for connections that come from now on.
@@ -114,27 +104,20 @@ impl WireListener {
 
     /// Counts of its connections, which outlive it.
     pub fn connections(&self) -> Connections {
-        self.shared.places.connections()
+        self.accepting.connections()
     }
 
     /// Accepts no more, ends sessions at their next transaction boundary, and cuts what is left after `within`.
     /// How many were cut.
     pub async fn drain(&self, within: Duration) -> u32 {
-        self.phase.send_replace(Phase::Draining);
-        if timeout(within, self.phase.closed()).await.is_ok() {
-            return 0;
-        }
-        let left = self.connections().open();
-        self.phase.send_replace(Phase::Cut);
-        self.phase.closed().await;
-        left
+        self.accepting.drain(within).await
     }
 }
 
-impl Drop for WireListener {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
+async fn serve(shared: Arc<Shared>, accepted: Accepted) -> io::Result<()> {
+    let Accepted { stream, ip, phase, .. } = accepted;
+    let options = shared.options.load_full();
+    Guest { shared: &shared, options: &options, ip }.serve(stream, phase).await
 }
 
 /// The same certificate under the protocol's own name.
@@ -142,34 +125,6 @@ fn dressed(tls: &WireTls) -> Arc<ServerConfig> {
     let mut tls = ServerConfig::clone(tls);
     tls.alpn_protocols = vec![ALPN.to_vec()];
     Arc::new(tls)
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = phase.wait_for(|phase| *phase != Phase::Serving) => return,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let options = shared.options.load_full();
-        let Some(place) = Place::take(&shared.places, address.ip(), &options.limits) else { continue };
-        let (shared, phase) = (shared.clone(), phase.clone());
-        tokio::spawn(async move {
-            let guest = Guest { shared: &shared, options: &options, ip: address.ip().to_canonical() };
-            if let Err(error) = guest.serve(stream, phase).await {
-                // Peers break off all the time; what matters of it stands in the calls' records.
-                tracing::debug!(%error, "a connection ended badly");
-            }
-            drop(place);
-        });
-    }
 }
 
 /// A connection that is being taken in.
@@ -207,8 +162,6 @@ enum Greeting {
 
 impl Guest<'_> {
     async fn serve(&self, stream: TcpStream, mut phase: watch::Receiver<Phase>) -> io::Result<()> {
-        // Small answers leave at once.
-        let _ = stream.set_nodelay(true);
         let opened = tokio::select! {
             opened = self.take_in(stream) => opened?,
             // Who has not come in by now does not come in any more.

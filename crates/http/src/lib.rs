@@ -12,6 +12,7 @@
 //! - a door never sees the caller's token, nor a header in which a proxy would vouch for an identity;
 //! - every body, head, wait and number of connections has a bound (see [`LimitsConfig`]).
 
+mod accepting;
 mod baggage;
 mod body;
 mod client;
@@ -28,12 +29,13 @@ mod taken;
 mod tls;
 mod wire;
 
+pub use accepting::{Accepting, Guest, Phase};
 pub use body::{BODY_READ_SPAN_MAX, Body, BodyError, RequestBody, empty, full, is_nested_deeper, read_body};
 pub use client::{Caps, Client, ClientError, ClientOptions, Reply};
 pub use config::{ClientCertificates, Limits, LimitsConfig, Network, TlsConfig};
 pub use front::{Admitted, Front, HttpDoor, Inbound, Peer};
 pub use listener::{Listener, bind};
-pub use places::{Connections, Place, Places};
+pub use places::Connections;
 pub use plain::{PlainHandler, PostHandler, serve_plain, serve_posts};
 pub use problem::{dress_answer, dress_refusal, problem, problem_with_status, status_of};
 pub use tls::{TlsError, client_config, server_config};

@@ -1,8 +1,8 @@
 //! The listener under the doors: accepts connections within their caps, speaks TLS, puts the gate before
 //! HTTP/1, drains.
 //!
-//! Invariants: a connection over a cap is closed before anything is read from it; a handshake, a head and a
-//! pause have bounds; draining finishes what is under way and takes nothing new.
+//! Invariants: a handshake, a head and a pause have bounds; draining finishes what is under way and takes
+//! nothing new.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,15 +23,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::accepting::{Accepting, Guest, Phase};
 use crate::body::{Body, RequestBody};
 use crate::config::Limits;
 use crate::front::{Front, Peer};
 use crate::gate::{Gated, HeadLimits, Slot, Spans};
-use crate::places::{Connections, Place, Places};
+use crate::places::Connections;
 use crate::taken::Answers;
 
-/// The pause after a failed accept: usually the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Streams that one HTTP/2 connection may have open.
 const H2_STREAMS_MAX: u32 = 128;
 /// Streams that an HTTP/2 peer may reset before they were served (rapid reset, CVE-2023-44487).
@@ -44,118 +43,48 @@ const H2_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The buffer of a connection; heads are bounded by the gate.
 const BUFFER_BYTES_MAX: usize = 128 << 10;
 
-/// Where the listener stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    Draining,
-    /// The time to drain is over.
-    Cut,
-}
-
 /// A running listener. Dropped, it stops accepting; connections go on until they end.
 #[derive(Debug)]
 pub struct Listener {
-    shared: Arc<Shared>,
-    phase: watch::Sender<Phase>,
-    /// The accept loop and every connection hold a receiver of `phase` until they end.
-    accepting: tokio::task::JoinHandle<()>,
-}
-
-struct Shared {
-    front: Arc<Front>,
-    tls: ArcSwapOption<ServerConfig>,
-    places: Arc<Places>,
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("places", &self.places).finish_non_exhaustive()
-    }
+    tls: Arc<ArcSwapOption<ServerConfig>>,
+    accepting: Accepting,
 }
 
 impl Listener {
     /// Begins to accept. Must be called on a runtime.
     pub fn start(listener: TcpListener, front: Arc<Front>, tls: Option<Arc<ServerConfig>>) -> Self {
-        let shared = Arc::new(Shared { front, tls: ArcSwapOption::new(tls), places: Arc::default() });
-        let (phase, watched) = watch::channel(Phase::Serving);
-        let accepting = tokio::spawn(accept(listener, shared.clone(), watched));
-        Self { shared, phase, accepting }
+        let tls = Arc::new(ArcSwapOption::new(tls));
+        let (limits, shown) = (front.clone(), tls.clone());
+        let serve = move |guest| connection(guest, front.clone(), shown.clone());
+        let accepting = Accepting::start(listener, move || limits.limits(), serve);
+        Self { tls, accepting }
     }
 
     /// Shows another certificate to connections that come from now on.
     pub fn set_tls(&self, tls: Option<Arc<ServerConfig>>) {
-        self.shared.tls.store(tls);
+        self.tls.store(tls);
     }
 
     /// Counts of its connections, which outlive it.
     pub fn connections(&self) -> Connections {
-        self.shared.places.connections()
+        self.accepting.connections()
     }
 
     /// Accepts no more, lets calls under way end, and cuts what is left after `within`. How many were cut.
     pub async fn drain(&self, within: Duration) -> u32 {
-        self.phase.send_replace(Phase::Draining);
-        if tokio::time::timeout(within, self.phase.closed()).await.is_ok() {
-            return 0;
-        }
-        let left = self.connections().open();
-        self.phase.send_replace(Phase::Cut);
-        self.phase.closed().await;
-        left
+        self.accepting.drain(within).await
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
-async fn accept(listener: TcpListener, shared: Arc<Shared>, mut phase: watch::Receiver<Phase>) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = phase.wait_for(|phase| *phase != Phase::Serving) => return,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let limits = shared.front.limits();
-        let Some(place) = Place::take(&shared.places, address.ip(), &limits) else { continue };
-        tokio::spawn(connection(stream, address, shared.clone(), place, limits, phase.clone()));
-    }
-}
-
-async fn connection(
-    stream: TcpStream,
-    address: SocketAddr,
-    shared: Arc<Shared>,
-    place: Place,
-    limits: Arc<Limits>,
-    phase: watch::Receiver<Phase>,
-) {
-    // Small answers leave at once.
-    let _ = stream.set_nodelay(true);
-    let ip = address.ip().to_canonical();
-    let front = shared.front.clone();
-    let served = match shared.tls.load_full() {
+async fn connection(guest: Guest, front: Arc<Front>, tls: Arc<ArcSwapOption<ServerConfig>>) -> Served {
+    let Guest { stream, ip, limits, phase } = guest;
+    match tls.load_full() {
         None => {
             let peer = Peer { address: Some(ip), confidential: ip.is_loopback(), certificate: None };
             serve_h1(stream, front, peer, &limits, phase).await
         }
         Some(tls) => secure(stream, tls, ip, front, &limits, phase).await,
-    };
-    if let Err(error) = served {
-        // Peers break off all the time; what matters of it stands in the calls' records.
-        tracing::debug!(error = &*error, "a connection ended badly");
     }
-    drop(place);
 }
 
 type Served = Result<(), Box<dyn std::error::Error + Send + Sync>>;

@@ -12,7 +12,7 @@ use crate::config::Limits;
 
 /// The places of one listener.
 #[derive(Debug, Default)]
-pub struct Places {
+pub(crate) struct Places {
     open: AtomicU32,
     turned_away: AtomicU64,
     by_address: Mutex<HashMap<IpAddr, u32>>,
@@ -20,21 +20,21 @@ pub struct Places {
 
 /// A connection's place under the caps. Dropped, it is free again.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     places: Arc<Places>,
     counted: Option<IpAddr>,
 }
 
 impl Places {
     /// Counts of the connections, which outlive the listener.
-    pub fn connections(self: &Arc<Self>) -> Connections {
+    pub(crate) fn connections(self: &Arc<Self>) -> Connections {
         Connections(self.clone())
     }
 }
 
 impl Place {
     /// Takes a place; `None`, and counted as turned away, when a cap is reached.
-    pub fn take(places: &Arc<Places>, address: IpAddr, limits: &Limits) -> Option<Self> {
+    pub(crate) fn take(places: &Arc<Places>, address: IpAddr, limits: &Limits) -> Option<Self> {
         let place = Self::find(places, address, limits);
         if place.is_none() {
             places.turned_away.fetch_add(1, Ordering::Relaxed);

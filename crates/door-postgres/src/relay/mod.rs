@@ -20,9 +20,9 @@ use tokio::time::timeout;
 
 use crate::codes;
 use crate::desk::Desk;
-use crate::listener::Phase;
 use crate::message::{Severity, error};
 use crate::peer::BoxStream;
+use doorward_http::Phase;
 use down::Down;
 use frontend::Inbox;
 use link::Link;
