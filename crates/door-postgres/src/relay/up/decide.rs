@@ -1,0 +1,240 @@
+//! What a statement needs, and whether it may go on: names are looked up as the backend looks them up, by
+//! asking the session itself where only it can know.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BufMut;
+use doorward_core::{Actions, Case, Decision, Fault, Pass};
+use tokio::io::AsyncRead;
+
+use super::Up;
+use crate::call::{StatementCall, Verdict};
+use crate::codes;
+use crate::message::{put, put_text};
+use crate::names::{self, Names, Objects};
+use crate::relay::Ended;
+use crate::relay::link::{Expected, FAILED, Link, Makes, NAMES_MAX, Named, Probe};
+use crate::vet::{Vetted, is_missing};
+
+/// A session may have the database's objects read for it this often, because of a name that is not known.
+const REREAD_PAUSE: Duration = Duration::from_secs(1);
+/// What the gateway's own questions are prepared as.
+const PROBE: &str = "doorward probe";
+
+impl<R: AsyncRead + Unpin> Up<'_, R> {
+    /// Has a statement walk the road.
+    pub(super) async fn walk(
+        &self,
+        text: &str,
+        vetted: Option<&Vetted>,
+        needs: Result<Actions, Fault>,
+        bytes: usize,
+    ) -> Verdict {
+        let desk = self.desk;
+        let access = desk.gateway.open(desk.arrival.clone());
+        let mid_transaction = self.batch_open || !self.link.is_at_rest();
+        let bytes = bytes as u64;
+        let call = StatementCall { desk, mid_transaction, bytes, text, vetted, needs, recorded: true };
+        desk.gateway.walk(access, call).await.into_inner()
+    }
+
+    /// Whether the grants allow these actions now. Parts of a statement (Parse, Bind) are decided like this;
+    /// the statement itself walks the road when it is executed.
+    pub(super) fn permits(&self, actions: &Actions) -> bool {
+        let desk = self.desk;
+        let case = Case {
+            principal: desk.session.principal(),
+            actions,
+            arrival: &desk.arrival,
+            now: desk.gateway.now(),
+            role: Some(&desk.role),
+        };
+        matches!(desk.gateway.snapshot().policy.decide(&case), Decision::Allow { .. })
+    }
+
+    /// What a statement needs, with its names looked up as the backend would look them up now.
+    pub(super) async fn needs(&mut self, vetted: &Arc<Vetted>) -> Result<Result<Actions, Fault>, Ended> {
+        // A batch begins with names that are current, whatever its first statement is.
+        if (vetted.asks_names() || !self.batch_open)
+            && let Err(fault) = self.refresh().await?
+            && vetted.asks_names()
+        {
+            return Ok(Err(fault));
+        }
+        // A statement that SQL has prepared must be known for certain.
+        for name in vetted.executes() {
+            self.named(name, false).await?;
+        }
+        let needs = self.look_up(vetted);
+        match &needs {
+            // It may be newer than what is known; only the session can tell for certain.
+            Err(fault) if is_missing(fault) && self.reread().await? => Ok(self.look_up(vetted)),
+            _ => Ok(needs),
+        }
+    }
+
+    pub(super) fn look_up(&self, vetted: &Vetted) -> Result<Actions, Fault> {
+        let prepared = |name: &str| self.link.state().statements.get(name).map(|named| named.vetted.clone());
+        vetted.needs(&self.desk.resource, &self.names, &prepared)
+    }
+
+    /// Sees to it that what names mean is current; asks the backend session when it may have changed.
+    pub(super) async fn refresh(&mut self) -> Result<Result<(), Fault>, Ended> {
+        let shared = self.desk.wire.objects_now();
+        let current = {
+            let state = self.link.state();
+            let same = Arc::ptr_eq(&shared, &self.names.objects) || !state.may_take(&shared);
+            !state.stale && (same || self.batch_open)
+        };
+        if current {
+            return Ok(Ok(()));
+        }
+        if self.batch_open {
+            let text = "what names mean may have changed in this batch, so the statement cannot be decided";
+            let hint = "Send Sync after SET search_path, DISCARD, CREATE, DROP, EXECUTE or a function call.";
+            return Ok(Err(Fault::new(codes::UNKNOWN_EFFECT, text).hint(hint)));
+        }
+        self.until(|state| state.queue.is_empty()).await?;
+        if self.link.state().status == FAILED {
+            let text = "current transaction is aborted, commands ignored until end of transaction block";
+            return Ok(Err(Fault::new(codes::UNKNOWN_EFFECT, text).backend_code("25P02")));
+        }
+        // What others have committed is in the gateway's own catalogue; what this session has changed only the
+        // session itself can see for certain.
+        let shared = match self.desk.wire.objects().await {
+            Ok(shared) => shared,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let (may_take, committed) = {
+            let state = self.link.state();
+            (state.may_take(&shared), !state.restructured)
+        };
+        if !may_take && committed {
+            self.desk.wire.objects_changed();
+        }
+        let objects = if may_take { Some(shared) } else { self.own_objects().await? };
+        let session = self.probe(names::SESSION).await?.and_then(|row| names::Session::read(&row));
+        let (Some(objects), Some(session)) = (objects, session) else {
+            return Ok(Err(Fault::new(codes::NO_CATALOG, "the database's catalogue cannot be read")));
+        };
+        self.names = Arc::new(Names::new(objects, session));
+        self.link.state().stale = false;
+        Ok(Ok(()))
+    }
+
+    /// Reads the database's objects through the session, for a name that is not known. Whether it was done.
+    pub(super) async fn reread(&mut self) -> Result<bool, Ended> {
+        let recently = self.reread_at.is_some_and(|at| at.elapsed() < REREAD_PAUSE);
+        if self.batch_open || recently || self.link.state().stale {
+            return Ok(false);
+        }
+        self.until(|state| state.queue.is_empty()).await?;
+        if self.link.state().status == FAILED {
+            return Ok(false);
+        }
+        self.reread_at = Some(Instant::now());
+        let Some(objects) = self.own_objects().await? else { return Ok(false) };
+        // As long as the shared ones are older, these stay.
+        self.link.state().restructured_at = Some(objects.began);
+        self.desk.wire.objects_changed();
+        let session = self.probe(names::SESSION).await?.and_then(|row| names::Session::read(&row));
+        let Some(session) = session else { return Ok(false) };
+        self.names = Arc::new(Names::new(objects, session));
+        Ok(true)
+    }
+
+    pub(super) async fn own_objects(&mut self) -> Result<Option<Arc<Objects>>, Ended> {
+        let began = Instant::now();
+        let row = self.probe(names::OBJECTS).await?;
+        Ok(row.and_then(|row| Objects::read(&row, began).ok()).map(Arc::new))
+    }
+
+    /// Asks the session itself; the one value of the one row. Nothing else is under way.
+    pub(super) async fn probe(&mut self, sql: &str) -> Result<Option<Vec<u8>>, Ended> {
+        let out = &mut self.out;
+        put(out, b'P', |out| {
+            put_text(out, PROBE);
+            put_text(out, sql);
+            out.put_u16(0);
+        });
+        put(out, b'B', |out| {
+            put_text(out, PROBE);
+            put_text(out, PROBE);
+            out.extend_from_slice(&[0; 6]);
+        });
+        put(out, b'E', |out| {
+            put_text(out, PROBE);
+            out.put_u32(0);
+        });
+        for kind in [b'P', b'S'] {
+            put(out, b'C', |out| {
+                out.put_u8(kind);
+                put_text(out, PROBE);
+            });
+        }
+        put(out, b'S', |_| {});
+        self.link.expect(Expected::Probe(Probe::default()));
+        self.send().await?;
+        self.link.wait(|state| state.probed.is_some()).await;
+        let probe = self.link.state().probed.take();
+        let Some(probe) = probe.filter(|probe| !probe.failed) else { return Ok(None) };
+        // One column: its count, its length, its text.
+        Ok(probe.row.get(6..).map(<[u8]>::to_vec))
+    }
+
+    /// A prepared statement or portal that the backend knows under this name, too.
+    pub(super) async fn named(&mut self, name: &str, portal: bool) -> Result<Option<Named>, Ended> {
+        let find = |link: &Link| {
+            let state = link.state();
+            if portal { state.portals.get(name).cloned() } else { state.statements.get(name).cloned() }
+        };
+        match find(self.link) {
+            // Within a batch an error ends all: what was not made is not used either.
+            Some(named) if !named.confirmed && named.batch != self.batch => {
+                self.until(|state| state.queue.is_empty()).await?;
+                Ok(find(self.link))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Keeps what a statement does to the session, before it is forwarded. The names that it makes.
+    pub(super) fn take_effects(&self, vetted: &Arc<Vetted>, pass: &Pass) -> Makes {
+        let effects = vetted.effects(pass.permit().actions());
+        let mut state = self.link.state();
+        if effects.changes_names || (effects.ends_or_rolls_back && state.touched) {
+            state.stale = true;
+            state.touched = true;
+        }
+        state.restructured |= effects.changes_structure;
+        if effects.deallocates_all {
+            state.statements.clear();
+        }
+        for name in &effects.deallocates {
+            state.statements.remove(name);
+        }
+        if effects.closes_all {
+            state.portals.clear();
+        }
+        for name in &effects.closes {
+            state.portals.remove(name);
+        }
+        let mut makes = Makes::default();
+        // What is over the bound is not remembered, and so not to be executed.
+        let room = NAMES_MAX.saturating_sub(state.statements.len());
+        for (name, vetted) in vetted.prepared().take(room) {
+            makes.statements.push(name.clone());
+            let named = Named { vetted, actions: None, batch: self.batch, confirmed: false, held: false };
+            state.statements.insert(name, named);
+        }
+        let room = NAMES_MAX.saturating_sub(state.portals.len());
+        for (name, held) in vetted.declared().take(room) {
+            makes.portals.push(name.clone());
+            let (vetted, actions) = (vetted.clone(), Some(pass.permit().actions().clone()));
+            let named = Named { vetted, actions, batch: self.batch, confirmed: false, held };
+            state.portals.insert(name, named);
+        }
+        makes
+    }
+}
