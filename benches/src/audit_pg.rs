@@ -38,7 +38,7 @@ pub(crate) fn run(table: &Table) -> Result<()> {
     })?;
     let cluster = Cluster::start_new(installation, Durability::Safe)?;
     let database = cluster.database()?;
-    let login = Arc::new(Login { user: SUPERUSER.into(), password: Secret::from(cluster.password()) });
+    let login = Arc::new(Login::new(SUPERUSER, Secret::from(cluster.password())));
     let target = doorward_pgclient::Target::parse(&database.url(), false)?;
     let mut migrator = Migrator::connect(&target, &login)?;
     for step in migrator.plan(&Migration::default())? {

@@ -92,7 +92,7 @@ fn client(database: &Database<'_>, user: &str, password: &str) -> Result<Client>
 }
 
 fn login(user: &str, password: &str) -> Arc<Login> {
-    Arc::new(Login { user: user.into(), password: Secret::from(password.to_owned()) })
+    Arc::new(Login::new(user, Secret::from(password.to_owned())))
 }
 
 /// A store with a week of traffic, folded.

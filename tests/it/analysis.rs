@@ -30,7 +30,7 @@ const START: i64 = 1_795_132_800;
 const PASSWORD: &str = "analysis-password";
 
 fn login(user: &str, password: &str) -> Arc<Login> {
-    Arc::new(Login { user: user.into(), password: Secret::from(password.to_owned()) })
+    Arc::new(Login::new(user, Secret::from(password.to_owned())))
 }
 
 /// Makes the schema, a writer and a reader, as `store migrate` does.

@@ -16,7 +16,7 @@ use crate::analysis::{READER, migrate};
 
 fn client(database: &Database<'_>, user: &str, password: &str) -> Result<Client> {
     let target = Target::parse(&database.url(), true)?;
-    let login = Login { user: user.into(), password: Secret::from(password.to_owned()) };
+    let login = Login::new(user, Secret::from(password.to_owned()));
     Ok(Client::connect(&target, &login.into(), &Options::default())?)
 }
 

@@ -343,7 +343,7 @@ fn check_says_what_is_wrong_and_where() -> Result<()> {
         (grant("shadow: true"), &["shadow", "not available in this version yet"]),
         (grant("quota: 5/d"), &["quota", "not available in this version yet"]),
         ("console: {}\n".to_owned(), &["console", "not available in this version yet"]),
-        ("vault: {}\n".to_owned(), &["vault", "not available in this version yet"]),
+        ("redis: {}\n".to_owned(), &["redis", "not available in this version yet"]),
         (grant("when: principal.knd == \"user\""), &["knd"]),
         (grant("limit: 5 per second"), &["limit"]),
         ("grants: { g: { to: anyone, allow: red shop/**, as: r } }\n".to_owned(), &["red", "read"]),

@@ -367,8 +367,7 @@ mod tests {
         const PASSWORD: &str = "of-the-gateways-login";
         let cluster = Cluster::debian().unwrap();
         let database = cluster.database().unwrap();
-        let login =
-            |user: &str, password: &str| Login { user: user.into(), password: Secret::from(password) };
+        let login = |user: &str, password: &str| Login::new(user, Secret::from(password));
         let target = Target::parse(&database.url(), false).unwrap();
         let mut migrator = Migrator::connect(&target, &login(SUPERUSER, cluster.password()).into()).unwrap();
         let writer = Grantee { user: "gateway".into(), login: Some(login("gateway", PASSWORD).into()) };

@@ -16,6 +16,7 @@ pub mod codes;
 mod fault;
 pub mod hash;
 mod import;
+mod login;
 mod name;
 pub mod organs;
 mod permit;
@@ -34,12 +35,13 @@ pub use import::{
     Claimed, ClaimedCaller, ClaimedFault, ClaimedText, IMPORT_ISSUER_PREFIX, Import, ImportTally,
     ImportedRecord, Importer, RECORDS,
 };
+pub use login::{ClientIdentity, Login, LoginSource, Membership, OwnLogin, Proof};
 pub use name::{AccessId, ConfigDigest, GrantName, IssuerName, LeaseId, ResourceName, RoleName};
 pub use organs::{
     AuditMode, Authenticator, BoxFuture, Deadlines, Durable, Form, Lessor, NotDurable, Observer, Policy,
     Recorder, Redactor, Slot,
 };
-pub use permit::{Allowance, Case, Decision, Lease, Login, Obligations, Permit};
+pub use permit::{Allowance, Case, Decision, Lease, Obligations, Permit};
 pub use principal::{Actor, Arrival, AuthMethod, ClientCertificate, Credentials, Principal, PrincipalKind};
 pub use record::{
     AccessRecord, FaultRecord, OBJECT_BYTES_MAX, OPERATION_BYTES_MAX, Origin, Outcome, Stage, TEXT_BYTES_MAX,

@@ -1,14 +1,13 @@
 //! A decision, and the sealed types that only the road can make of it.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::Actions;
 use crate::fault::Fault;
+use crate::login::Login;
 use crate::name::{GrantName, LeaseId, RoleName};
 use crate::principal::{Arrival, Principal};
-use crate::secret::Secret;
 use crate::time::Timestamp;
 
 /// All that a decision may look at. Pure input: replaying it gives the same decision.
@@ -123,20 +122,6 @@ pub struct Allowance {
     pub remaining: u64,
     /// When the limit is whole again.
     pub reset: Duration,
-}
-
-/// A backend login: who the gateway is at the backend.
-pub struct Login {
-    /// The login's name at the backend.
-    pub user: Box<str>,
-    /// Its password.
-    pub password: Secret,
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login").field("user", &self.user).finish_non_exhaustive()
-    }
 }
 
 /// A backend credential lent for one permit. Making one takes a permit, so no lease without a decision.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use doorward_core::{Fault, Login, ResourceName, RoleName};
+use doorward_core::{Fault, OwnLogin, ResourceName, RoleName};
 use doorward_pgclient::codes::LOGIN_REFUSED;
 use doorward_pgclient::{Connector, Pool, PoolConfig, PoolSettings, Target, Watch};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -43,7 +43,7 @@ impl WireResource {
         name: ResourceName,
         target: Target,
         pool: &PoolConfig,
-        login: Arc<Login>,
+        login: OwnLogin,
         dangerous_superuser: bool,
     ) -> std::io::Result<Self> {
         let settings = pool.settings();

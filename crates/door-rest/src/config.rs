@@ -1,9 +1,7 @@
 //! The configuration of a resource that the REST door serves.
 
-use std::collections::BTreeMap;
-
-use doorward_pgclient::{PoolConfig, RoleConfig};
-use doorward_settings::{AuditConfig, ByteSize, HumanDuration, SecretRef};
+use doorward_pgclient::{LoginConfig, PoolConfig, RolesConfig};
+use doorward_settings::{AuditConfig, ByteSize, HumanDuration};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -17,11 +15,11 @@ pub struct RestConfig {
     /// The login that becomes the grants' roles. It should be NOINHERIT, own nothing, and be a member of
     /// those roles and of nothing else.
     pub login: LoginConfig,
-    /// The roles that sessions of the Postgres door log in as, each with its own password: those that grants
-    /// name (`as`). They are members of nothing that they must not become, and own nothing. Without any,
-    /// the Postgres door does not serve the resource.
+    /// How sessions of the Postgres door log in as each role that grants name (`as`): with the role's own
+    /// password, or with logins that Vault makes. The roles are members of nothing that they must not become,
+    /// and own nothing. Without any, the Postgres door does not serve the resource.
     #[serde(default)]
-    pub roles: BTreeMap<Box<str>, RoleConfig>,
+    pub roles: RolesConfig,
     /// The schemas that are served; the first one is the default, a caller chooses by `Accept-Profile`
     /// and `Content-Profile`.
     #[serde(default = "default_schemas")]
@@ -51,16 +49,6 @@ pub struct RestConfig {
     /// Accepts an unencrypted connection over a network.
     #[serde(default)]
     pub dangerous_plaintext: bool,
-}
-
-/// The gateway's login at the database.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LoginConfig {
-    /// The database user.
-    pub user: Box<str>,
-    /// Where its password is.
-    pub password: SecretRef,
 }
 
 fn default_schemas() -> Vec<Box<str>> {

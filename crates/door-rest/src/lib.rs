@@ -26,7 +26,7 @@ mod sql;
 mod sqlstate;
 mod wire;
 
-pub use config::{LoginConfig, RestConfig};
+pub use config::RestConfig;
 pub use door::RestDoor;
 pub use fuzz::fuzz_request;
 pub use resource::{OpenError, RestResource};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use doorward_core::{Fault, Login, ResourceName};
+use doorward_core::{Fault, OwnLogin, ResourceName};
 use doorward_pgclient::{Catalog, CatalogStatus, CatalogWatch, Pool, PoolStats, Target};
 use tokio::task::JoinHandle;
 
@@ -71,8 +71,12 @@ impl RestResource {
 
     /// Opens a resource: connects, checks the login, and begins to watch the catalogue. Fails when the
     /// login is refused; goes on when the database is away. Must be called on a tokio runtime.
-    pub async fn open(name: ResourceName, config: &RestConfig, login: Arc<Login>) -> Result<Self, OpenError> {
-        let target = Self::check(config)?;
+    pub async fn open(
+        name: ResourceName,
+        config: &RestConfig,
+        login: impl Into<OwnLogin>,
+    ) -> Result<Self, OpenError> {
+        let (target, login) = (Self::check(config)?, login.into());
         let settings = config.pool.settings();
         let pool = tokio::task::spawn_blocking(move || Pool::new(target, login, settings))
             .await

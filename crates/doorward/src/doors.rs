@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorward_core::{AuditMode, BoxFuture, Code, Login, Resource, ResourceName, Secret};
+use doorward_core::{AuditMode, BoxFuture, Code, OwnLogin, Resource, ResourceName};
 use doorward_http::HttpDoor;
+use doorward_pgclient::{LoginConfig, RolesConfig};
 use doorward_settings::{Node, Problem};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -19,10 +20,8 @@ pub struct Door {
     pub needs_role: bool,
     /// Checks a resource's section offline.
     pub check: fn(&Node) -> Result<(), Problem>,
-    /// Reads what the section refers to: the backend login. Blocks on the disk.
-    pub login: fn(&Node) -> Result<(String, Secret), Problem>,
-    /// Reads the backend logins of roles that the section refers to. Blocks on the disk.
-    pub roles: fn(&Node) -> Result<RoleLogins, Problem>,
+    /// What the section says of logging in at the backend.
+    pub logins: fn(&Node) -> Result<BackendLogins, Problem>,
     /// Opens a resource.
     pub open: fn(Opening) -> BoxFuture<'static, Result<Opened, Problem>>,
     /// What serves its requests.
@@ -33,8 +32,14 @@ pub struct Door {
     pub codes: &'static [&'static Code],
 }
 
-/// Backend logins of roles: name and password.
-pub type RoleLogins = Vec<(Box<str>, Secret)>;
+/// How the gateway logs in at a backend.
+#[derive(Debug, Default)]
+pub struct BackendLogins {
+    /// Its own login; `None` for a resource that has no backend.
+    pub own: Option<LoginConfig>,
+    /// The logins of roles.
+    pub roles: RolesConfig,
+}
 
 /// What a door opens a resource with.
 #[derive(Debug)]
@@ -44,7 +49,7 @@ pub struct Opening {
     /// Its section.
     pub node: Node,
     /// The backend login that the lease organ holds for it.
-    pub login: Arc<Login>,
+    pub login: OwnLogin,
 }
 
 /// An open resource.
@@ -102,13 +107,9 @@ mod rest {
         schemes: &["postgres", "postgresql"],
         needs_role: true,
         check: |node| config(node).map(drop),
-        login: |node| {
+        logins: |node| {
             let config = config(node)?;
-            Ok((config.login.user.to_string(), config.login.password.read()?))
-        },
-        roles: |node| {
-            let roles = config(node)?.roles;
-            roles.into_iter().map(|(role, login)| Ok((role, login.password.read()?))).collect()
+            Ok(BackendLogins { own: Some(config.login), roles: config.roles })
         },
         open: |opening| Box::pin(open(opening)),
         http: || Arc::new(RestDoor),

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod doors;
 pub mod fetch;
+mod logins;
 mod metrics;
 mod peers;
 mod postgres;

@@ -27,6 +27,9 @@ use crate::{admin, doors, peers, postgres, reload, syslog};
 /// How long records may take to reach the store when the gateway stops; the rest waits in the spool.
 const SHIP_AT_STOP: Duration = Duration::from_secs(10);
 
+/// How long credentials may take to be revoked when the gateway stops; the rest ends by itself.
+const REVOKE_AT_STOP: Duration = Duration::from_secs(10);
+
 /// What `doorward serve` is told on the command line.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -121,6 +124,9 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
     let cut = cut + sessions_cut;
     if cut > 0 {
         tracing::warn!(connections = cut, "connections were cut: the time to drain was over");
+    }
+    if !running.wiring.keepers().shutdown(REVOKE_AT_STOP).await {
+        tracing::warn!("some backend credentials were not revoked in time; they end by themselves");
     }
     if !blocking(move || audit.shutdown(SHIP_AT_STOP)).await? {
         tracing::warn!("records wait in the spool; the next start ships them");

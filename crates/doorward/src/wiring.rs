@@ -7,28 +7,29 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use doorward_core::{Login, ResourceName, Secret, Snapshot};
+use doorward_core::{OwnLogin, ResourceName, Snapshot};
 use doorward_identity::{Fetch, Identity, KeySources, Plan};
-use doorward_lease::Logins;
+use doorward_lease::{Keepers, Logins};
 use doorward_policy::Limiter;
 use doorward_settings::Problems;
 use parking_lot::Mutex;
 
 use crate::config::{Config, ResourceEntry};
 use crate::doors::{Opened, Opening};
+use crate::logins::Sources;
 
 /// Opens configurations, one after another, keeping what they share.
 pub(crate) struct Wiring {
     files: Vec<PathBuf>,
     limiter: Arc<Limiter>,
     key_sources: KeySources,
+    keepers: Keepers,
     open: Mutex<HashMap<ResourceName, Kept>>,
 }
 
 struct Kept {
     fingerprint: String,
-    password: Secret,
-    login: Arc<Login>,
+    login: OwnLogin,
     opened: Arc<Opened>,
 }
 
@@ -46,7 +47,13 @@ impl Wiring {
     /// For the configuration in these files.
     pub(crate) fn new(files: Vec<PathBuf>, fetch: Arc<dyn Fetch>) -> Self {
         let key_sources = KeySources::new(fetch);
-        Self { files, limiter: Arc::default(), key_sources, open: Mutex::default() }
+        let (limiter, keepers, open) = Default::default();
+        Self { files, limiter, key_sources, keepers, open }
+    }
+
+    /// What issued credentials are kept in.
+    pub(crate) fn keepers(&self) -> &Keepers {
+        &self.keepers
     }
 
     /// The files.
@@ -105,29 +112,22 @@ impl Wiring {
         logins: &mut Logins,
         problems: &mut Problems,
     ) -> Option<Kept> {
-        let (door, node) = (entry.door, entry.node.clone());
-        let read = blocking(move || Ok(((door.login)(&node)?, (door.roles)(&node)?))).await;
-        let ((user, password), roles) = match read {
-            Ok(logins) => problems.take(logins)?,
+        let sources = Sources { keepers: &self.keepers };
+        let login = match sources.hold(entry, logins).await {
+            Ok(login) => login,
             Err(more) => {
                 problems.append(more);
                 return None;
             }
         };
-        let login = logins.hold(entry.name.clone(), &user, password.clone());
-        // Wire sessions of a role log in anew: a rotated password needs nothing to be opened again.
-        for (role, password) in roles {
-            logins.hold_role(entry.name.clone(), &role, password);
-        }
         let fingerprint = entry.node.fingerprint();
-        let same = |kept: &&Kept| kept.fingerprint == fingerprint && kept.password == password;
+        let same = |kept: &&Kept| kept.fingerprint == fingerprint && kept.login.is_same(&login);
         if let Some(kept) = self.open.lock().get(&entry.name).filter(same) {
-            let (login, opened) = (kept.login.clone(), kept.opened.clone());
-            return Some(Kept { fingerprint, password, login, opened });
+            return Some(Kept { fingerprint, login, opened: kept.opened.clone() });
         }
         let opening = Opening { name: entry.name.clone(), node: entry.node.clone(), login: login.clone() };
-        let opened = problems.take((door.open)(opening).await)?;
-        Some(Kept { fingerprint, password, login, opened: Arc::new(opened) })
+        let opened = problems.take((entry.door.open)(opening).await)?;
+        Some(Kept { fingerprint, login, opened: Arc::new(opened) })
     }
 }
 

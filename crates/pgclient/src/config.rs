@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use doorward_settings::{ByteSize, HumanDuration, SecretRef};
+use doorward_settings::{ByteSize, HumanDuration};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -30,14 +30,6 @@ pub struct PoolConfig {
     pub statements_max: Option<u16>,
     /// The most sessions of the Postgres door, each on a connection of its own (default 100).
     pub sessions: Option<u16>,
-}
-
-/// How a session of the Postgres door logs in to the database as a role.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RoleConfig {
-    /// Where the role's password is.
-    pub password: SecretRef,
 }
 
 /// The sessions of a resource when nothing is said.

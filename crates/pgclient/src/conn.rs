@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
+use doorward_core::Login;
 use futures_util::FutureExt;
 use postgres_protocol::IsNull;
 use postgres_protocol::message::frontend;
@@ -84,6 +85,8 @@ pub(crate) struct Conn {
     frames: u32,
     /// Whether the last answer that ended came beyond its reset.
     begun: bool,
+    /// The login that it stands on.
+    login: Option<Arc<Login>>,
     /// Whether a notification came that asks for a new catalogue.
     pub(crate) notified: bool,
 }
@@ -108,8 +111,20 @@ impl Conn {
             heard: false,
             frames: 0,
             begun: true,
+            login: None,
             notified: false,
         }
+    }
+
+    /// The same, as a connection that this login was used for.
+    pub(crate) fn standing_on(mut self, login: Arc<Login>) -> Self {
+        self.login = Some(login);
+        self
+    }
+
+    /// Whether it stands on a login that there is a newer one of.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.login.as_ref().is_some_and(|login| login.is_superseded())
     }
 
     /// Whether it may be lent again.
@@ -566,7 +581,7 @@ impl Conn {
                 self.busy = false;
                 true
             }
-            Failure::Protocol(_) | Failure::Login(_) => true,
+            Failure::Protocol(_) | Failure::Login(_) | Failure::Membership(_) => true,
             // Outside of an exchange nothing may fail.
             Failure::Server(_) => self.owed > 0 && !self.busy,
             Failure::TooLarge(_) | Failure::RequestTooLarge(_) | Failure::Unsendable(_) => false,

@@ -148,9 +148,17 @@ pub(crate) enum Failure {
     /// Login failed for a reason that repeating does not mend.
     #[error("{0}")]
     Login(&'static str),
+    /// The login was made for a role, and can become more than that role.
+    #[error("{0}")]
+    Membership(String),
 }
 
 impl Failure {
+    /// Whether the server does not know the login, or not this proof of it (SQLSTATE class 28).
+    pub(crate) fn is_refused_login(&self) -> bool {
+        matches!(self, Self::Fatal(error) | Self::Server(error) if error.sqlstate.starts_with("28"))
+    }
+
     /// The fault of a failed attempt to connect.
     pub(crate) fn connect_fault(&self) -> Fault {
         match self {
@@ -161,6 +169,12 @@ impl Failure {
             }
             Self::Login(reason) => {
                 Fault::new(codes::LOGIN_REFUSED, "the gateway cannot log in at the database").cause(reason)
+            }
+            Self::Membership(cause) => {
+                let what = "the login that was made for the role is not bounded by it";
+                Fault::new(codes::LOGIN_REFUSED, what)
+                    .hint("Whoever makes such logins grants each of them the one role, and nothing else.")
+                    .cause(cause)
             }
             other => unavailable(other),
         }

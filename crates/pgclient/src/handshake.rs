@@ -3,6 +3,8 @@
 //! Constraints: the password crosses the wire only inside SCRAM, or as it is when the server's
 //! certificate has been verified. MD5 is refused.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BytesMut};
 use doorward_core::Login;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
@@ -12,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::conn::{CancelKey, Conn};
 use crate::error::Failure;
 use crate::frames::{self, Authentication, FRAME_MAX, HEADER, Malformed};
+use crate::membership;
 use crate::stream::{Dialer, Stream};
 use crate::target::SslMode;
 
@@ -34,10 +37,14 @@ pub(crate) struct LoggedIn {
 }
 
 /// Connects and logs in. The caller bounds the time.
-pub(crate) async fn connect(dialer: &Dialer, login: &Login, statements_max: usize) -> Result<Conn, Failure> {
+pub(crate) async fn connect(
+    dialer: &Dialer,
+    login: &Arc<Login>,
+    statements_max: usize,
+) -> Result<Conn, Failure> {
     let name = [("application_name", APPLICATION_NAME)];
     let LoggedIn { stream, input, cancel_key, .. } = log_in(dialer, login, &name).await?;
-    Ok(Conn::new(stream, input, cancel_key, statements_max))
+    Ok(Conn::new(stream, input, cancel_key, statements_max).standing_on(login.clone()))
 }
 
 /// Connects and logs in with these settings of the session. The caller bounds the time.
@@ -46,20 +53,35 @@ pub(crate) async fn log_in(
     login: &Login,
     settings: &[(&str, &str)],
 ) -> Result<LoggedIn, Failure> {
-    let stream = dialer.dial().await?;
+    let stream = dialer.dial(login.certificate()).await?;
     let (input, output) = (BytesMut::with_capacity(4096), BytesMut::new());
     let mut hand = Hand { stream, input, output, parameters: Vec::new() };
     let own = [("user", &*login.user), ("database", &*dialer.target().database), ("client_encoding", "UTF8")];
-    frontend::startup_message(own.into_iter().chain(settings.iter().copied()), &mut hand.output)?;
+    // Set in the start-up packet, so that RESET ROLE and DISCARD ALL lead back to the role.
+    let role = login.membership().filter(|membership| membership.set_role);
+    let role = role.map(|membership| ("role", membership.of.as_str()));
+    frontend::startup_message(own.into_iter().chain(role).chain(settings.iter().copied()), &mut hand.output)?;
     hand.send().await?;
-    hand.authenticate(dialer, login).await?;
-    let cancel_key = hand.become_ready().await?;
+    let ready = async {
+        hand.authenticate(dialer, login).await?;
+        hand.become_ready().await
+    };
+    let cancel_key = ready.await.inspect_err(|failure| {
+        if failure.is_refused_login() {
+            login.refuse();
+        }
+    })?;
+    if let Some(membership) = login.membership() {
+        let facts = hand.ask(membership::FACTS).await?;
+        membership::judge(&facts, membership)?;
+    }
     Ok(LoggedIn { stream: hand.stream, input: hand.input, cancel_key, parameters: hand.parameters })
 }
 
 /// Asks the server to cancel what runs on a connection; returns when the server has done so.
 pub(crate) async fn cancel(dialer: &Dialer, key: CancelKey) -> Result<(), Failure> {
-    let mut stream = dialer.dial().await?;
+    // A cancel request proves itself by its key.
+    let mut stream = dialer.dial(None).await?;
     let mut output = BytesMut::new();
     frontend::cancel_request(key.process, key.secret, &mut output);
     stream.write_all(&output).await?;
@@ -121,6 +143,9 @@ impl Hand {
         }
         match frames::authentication(&body)? {
             Authentication::Ok => Ok(()),
+            _ if login.password().is_none() => {
+                Err(Failure::Login("the server asks for a password; it does not log in by this certificate"))
+            }
             Authentication::Sasl(mechanisms) => {
                 if !mechanisms.split(|byte| *byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) {
                     return Err(Failure::Login("the server offers no SCRAM-SHA-256"));
@@ -128,7 +153,7 @@ impl Hand {
                 self.scram(login).await
             }
             Authentication::Cleartext if is_verified(dialer, &self.stream) => {
-                frontend::password_message(login.password.expose().as_bytes(), &mut self.output)?;
+                frontend::password_message(password(login), &mut self.output)?;
                 self.send().await?;
                 self.expect_ok().await
             }
@@ -142,7 +167,7 @@ impl Hand {
     }
 
     async fn scram(&mut self, login: &Login) -> Result<(), Failure> {
-        let mut scram = ScramSha256::new(login.password.expose().as_bytes(), ChannelBinding::unsupported());
+        let mut scram = ScramSha256::new(password(login), ChannelBinding::unsupported());
         frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), &mut self.output)?;
         self.send().await?;
         let (_, body) = self.frame().await?;
@@ -173,6 +198,22 @@ impl Hand {
         }
     }
 
+    /// Asks for the one value of one row, before the connection belongs to anybody.
+    async fn ask(&mut self, sql: &str) -> Result<String, Failure> {
+        frontend::query(sql, &mut self.output)?;
+        self.send().await?;
+        let mut answer = None;
+        loop {
+            let (tag, body) = self.frame().await?;
+            match tag {
+                b'T' | b'C' | b'S' => {}
+                b'D' if answer.is_none() => answer = Some(one_value(&body)?),
+                b'Z' => return Ok(answer.unwrap_or_default()),
+                _ => return Err(Malformed("a message out of place").into()),
+            }
+        }
+    }
+
     async fn become_ready(&mut self) -> Result<CancelKey, Failure> {
         let mut key = CancelKey { process: 0, secret: 0 };
         loop {
@@ -193,6 +234,10 @@ impl Hand {
     }
 }
 
+fn password(login: &Login) -> &[u8] {
+    login.password().map(|password| password.expose().as_bytes()).unwrap_or_default()
+}
+
 fn is_verified(dialer: &Dialer, stream: &Stream) -> bool {
     let target = dialer.target();
     match stream {
@@ -209,4 +254,18 @@ fn check_iterations(challenge: &[u8]) -> Result<(), Failure> {
         Some(rounds) if rounds <= ITERATIONS_MAX => Ok(()),
         _ => Err(Failure::Login("the server asks for too many rounds of key derivation")),
     }
+}
+
+/// The value of a row of one column.
+fn one_value(row: &[u8]) -> Result<String, Failure> {
+    let value = match row {
+        [0, 1, length @ ..] => length.split_first_chunk::<4>(),
+        _ => None,
+    };
+    let value = value.and_then(|(length, value)| {
+        let length = usize::try_from(i32::from_be_bytes(*length)).ok()?;
+        (value.len() == length).then_some(value)
+    });
+    let text = value.and_then(|value| std::str::from_utf8(value).ok());
+    Ok(text.ok_or(Malformed("a row of one value"))?.to_owned())
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use doorward_core::{Fault, Login, Pass};
+use doorward_core::{Fault, OwnLogin, Pass};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -99,7 +99,7 @@ pub struct Pool(Arc<Inner>);
 
 pub(crate) struct Inner {
     dialer: Dialer,
-    login: Arc<Login>,
+    login: OwnLogin,
     pub(crate) settings: PoolSettings,
     pub(crate) seats: Arc<Semaphore>,
     /// Reads that wait for company and a connection.
@@ -119,10 +119,10 @@ struct Backoff {
 impl Pool {
     /// A pool that connects when it is first asked. Blocks on the files of trusted certificates, so it
     /// is made at load only.
-    pub fn new(target: Target, login: Arc<Login>, settings: PoolSettings) -> std::io::Result<Self> {
+    pub fn new(target: Target, login: impl Into<OwnLogin>, settings: PoolSettings) -> std::io::Result<Self> {
         Ok(Self(Arc::new(Inner {
             dialer: Dialer::new(target)?,
-            login,
+            login: login.into(),
             settings,
             seats: Arc::new(Semaphore::new(settings.size)),
             queue: Mutex::default(),
@@ -244,7 +244,7 @@ impl Inner {
     async fn idle_connection(&self) -> Option<Conn> {
         loop {
             let mut conn = self.idle.lock().pop()?;
-            if conn.idle_since.elapsed() > self.settings.idle_max {
+            if conn.idle_since.elapsed() > self.settings.idle_max || conn.is_superseded() {
                 continue;
             }
             if let Ok(Ok(())) = timeout(SETTLE_MAX, conn.settle()).await
@@ -257,7 +257,8 @@ impl Inner {
 
     async fn connect(&self) -> Result<Conn, Fault> {
         self.backoff.lock().check()?;
-        let connecting = handshake::connect(&self.dialer, &self.login, self.settings.statements_max);
+        let login = self.login.current().await?;
+        let connecting = handshake::connect(&self.dialer, &login, self.settings.statements_max);
         let result = match timeout(self.settings.connect_timeout, connecting).await {
             Ok(Ok(conn)) => Ok(conn),
             Ok(Err(failure)) => Err(failure.connect_fault()),
@@ -276,7 +277,7 @@ impl Inner {
 
     /// Takes a connection back that is in step.
     fn keep(&self, mut conn: Conn) {
-        if conn.born.elapsed() > self.settings.age_max {
+        if conn.born.elapsed() > self.settings.age_max || conn.is_superseded() {
             return;
         }
         conn.idle_since = Instant::now();

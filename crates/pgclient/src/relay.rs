@@ -4,10 +4,11 @@
 //! cancel what runs on that one connection and nothing else.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use doorward_core::{Fault, Pass};
+use doorward_core::{Fault, Login, Pass};
 use tokio::time::timeout;
 
 use crate::codes;
@@ -35,6 +36,8 @@ pub struct Relayed {
     pub parameters: Vec<(Box<str>, Box<str>)>,
     /// Cancels what runs on it.
     pub canceller: Canceller,
+    /// The login that it stands on: kept for as long as the connection is, so that it is not revoked.
+    pub login: Arc<Login>,
 }
 
 /// Cancels what runs on one connection.
@@ -69,6 +72,7 @@ impl Connector {
             input: connected.input,
             parameters: connected.parameters,
             canceller,
+            login,
         })
     }
 }

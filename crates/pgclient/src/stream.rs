@@ -5,11 +5,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::client::WebPkiServerVerifier;
+use doorward_core::ClientIdentity;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -35,7 +37,7 @@ pub enum Stream {
 #[derive(Clone)]
 pub(crate) struct Dialer {
     target: Target,
-    tls: Option<TlsConnector>,
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Dialer {
@@ -43,7 +45,7 @@ impl Dialer {
     pub(crate) fn new(target: Target) -> io::Result<Self> {
         let tls = match target.ssl {
             SslMode::Disable => None,
-            mode => Some(TlsConnector::from(Arc::new(client_config(&target, mode)?))),
+            mode => Some(Arc::new(client_config(&target, mode)?)),
         };
         Ok(Self { target, tls })
     }
@@ -52,27 +54,41 @@ impl Dialer {
         &self.target
     }
 
-    pub(crate) async fn dial(&self) -> io::Result<Stream> {
+    /// Connects. Whoever must show a certificate does so to a server that speaks TLS only.
+    pub(crate) async fn dial(&self, identity: Option<&ClientIdentity>) -> io::Result<Stream> {
+        let tls = match (&self.tls, identity) {
+            (None, Some(_)) => {
+                return Err(io::Error::other("a client certificate is shown through TLS only (sslmode)"));
+            }
+            (tls, None) => tls.clone(),
+            (Some(tls), Some(identity)) => Some(Arc::new(identified(tls, identity)?)),
+        };
         match &self.target.endpoint {
             Endpoint::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
             Endpoint::Tcp(host, port) => {
                 let tcp = TcpStream::connect((&**host, *port)).await?;
                 // A request is one write; waiting to fill a segment would only delay it.
                 tcp.set_nodelay(true)?;
-                match &self.tls {
+                match tls {
                     None => Ok(Stream::Tcp(tcp)),
-                    Some(tls) => self.secure(tcp, tls, host).await,
+                    Some(tls) => self.secure(tcp, &TlsConnector::from(tls), host, identity.is_none()).await,
                 }
             }
         }
     }
 
-    async fn secure(&self, mut tcp: TcpStream, tls: &TlsConnector, host: &str) -> io::Result<Stream> {
+    async fn secure(
+        &self,
+        mut tcp: TcpStream,
+        tls: &TlsConnector,
+        host: &str,
+        may_be_plain: bool,
+    ) -> io::Result<Stream> {
         tcp.write_all(&SSL_REQUEST).await?;
         // Exactly one byte is read in the clear, so nothing that was injected before TLS is ever used.
         match tcp.read_u8().await? {
             b'S' => {}
-            b'N' if self.target.ssl == SslMode::Prefer => return Ok(Stream::Tcp(tcp)),
+            b'N' if may_be_plain && self.target.ssl == SslMode::Prefer => return Ok(Stream::Tcp(tcp)),
             _ => return Err(io::Error::other("the server does not offer TLS")),
         }
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
@@ -95,6 +111,17 @@ fn client_config(target: &Target, mode: SslMode) -> io::Result<ClientConfig> {
     }
     let verifier = Arc::new(AnyServer(provider));
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+}
+
+/// The same client with a certificate of its own. Nothing is resumed: a session of TLS remembers who began it.
+fn identified(tls: &ClientConfig, identity: &ClientIdentity) -> io::Result<ClientConfig> {
+    let chain = identity.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.expose().to_vec()));
+    let key = tls.crypto_provider().key_provider.load_private_key(key).map_err(io::Error::other)?;
+    let mut tls = tls.clone();
+    tls.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)));
+    tls.resumption = Resumption::disabled();
+    Ok(tls)
 }
 
 fn roots(target: &Target) -> io::Result<RootCertStore> {

@@ -28,7 +28,7 @@ async fn login_against(answer: Vec<u8>, more: Vec<u8>) -> (String, Vec<u8>) {
         [heard, rest].concat()
     });
     let target = Target::parse(&format!("postgres://127.0.0.1:{port}/shop"), false).unwrap();
-    let login = Arc::new(Login { user: "gateway".into(), password: Secret::from("hunter2") });
+    let login = Arc::new(Login::new("gateway", Secret::from("hunter2")));
     let settings = PoolSettings { connect_timeout: Duration::from_millis(800), ..PoolSettings::default() };
     let pool = Pool::new(target, login, settings).unwrap();
     let fault = pool.check_login(&["public"], false).await.unwrap_err();

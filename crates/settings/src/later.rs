@@ -19,7 +19,6 @@ const LATER: &[(&str, &str)] = &[
     ("sts", "the security token service"),
     ("oauth", "the gateway's own OAuth endpoints"),
     ("redis", "counters shared by a fleet"),
-    ("vault", "HashiCorp Vault and OpenBao"),
     ("console", "the web console"),
     ("products", "API products and plans"),
 ];

@@ -24,6 +24,7 @@ mod problem;
 mod secret_ref;
 mod spanned;
 mod values;
+mod vault_path;
 
 pub use audit::AuditConfig;
 pub use document::Document;
@@ -35,3 +36,4 @@ pub use problem::{Problem, Problems, suggest};
 pub use secret_ref::{SECRET_BYTES_MAX, SecretRef};
 pub use spanned::Spanned;
 pub use values::{ByteSize, HumanDuration};
+pub use vault_path::VaultPath;

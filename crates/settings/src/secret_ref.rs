@@ -12,15 +12,22 @@ use serde::de::{Deserialize, Deserializer};
 
 use crate::problem::Problem;
 use crate::spanned::Spanned;
+use crate::vault_path::VaultPath;
 
 /// The largest secret that is read, in bytes.
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;
 
+/// The longest name of a field of a secret in Vault.
+const FIELD_BYTES_MAX: usize = 128;
+
 /// Schemes of the design that this version does not have.
-const LATER_SCHEMES: &[&str] = &["vault", "aws-sm", "gcp-sm", "azure-kv", "exec"];
+const LATER_SCHEMES: &[&str] = &["aws-sm", "gcp-sm", "azure-kv", "exec"];
 
 /// A reference to a secret: `env:NAME` or `file:PATH`. A relative path is relative to the folder of the
 /// configuration file that names it. Text that is no reference is refused, and not repeated in the error.
+///
+/// `vault:MOUNT/PATH#FIELD` is a secret in HashiCorp Vault or OpenBao. It is not read here but by the lease
+/// organ, for the logins of backends: see [`SecretRef::vault`].
 #[derive(Clone)]
 pub struct SecretRef {
     source: Spanned<Source>,
@@ -30,6 +37,7 @@ pub struct SecretRef {
 enum Source {
     Env(Box<str>),
     File(PathBuf),
+    Vault(VaultPath, Box<str>),
 }
 
 impl SecretRef {
@@ -44,6 +52,11 @@ impl SecretRef {
                 self.problem(format!("the environment variable {name} {what}"))
             })?,
             Source::File(path) => self.read_file(path)?,
+            Source::Vault(..) => {
+                return Err(self
+                    .problem("a secret in Vault is read for the logins and roles of resources only")
+                    .hint("use env:NAME or file:PATH here"));
+            }
         };
         let secret = text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
         match secret.len() {
@@ -68,7 +81,15 @@ impl SecretRef {
     pub fn file(&self) -> Option<&Path> {
         match self.source.get() {
             Source::File(path) => Some(path),
-            Source::Env(_) => None,
+            Source::Env(_) | Source::Vault(..) => None,
+        }
+    }
+
+    /// Where in Vault the secret is: its path and field. [`SecretRef::read`] does not read such a one.
+    pub fn vault(&self) -> Option<(&VaultPath, &str)> {
+        match self.source.get() {
+            Source::Vault(path, field) => Some((path, field)),
+            Source::Env(_) | Source::File(_) => None,
         }
     }
 
@@ -127,11 +148,23 @@ fn parse(text: &str, config_file: &str) -> Result<Source, String> {
             let folder = Path::new(config_file).parent().unwrap_or(Path::new(""));
             Ok(Source::File(folder.join(rest)))
         }
+        "vault" => {
+            let parts = rest.split_once('#').filter(|(_, field)| is_field(field));
+            let parsed = parts.and_then(|(path, field)| Some((VaultPath::parse(path)?, field)));
+            let (path, field) =
+                parsed.ok_or("vault: is followed by MOUNT/PATH#FIELD, for example vault:kv/shop#password")?;
+            Ok(Source::Vault(path, field.into()))
+        }
         scheme if LATER_SCHEMES.contains(&scheme) => Err(format!(
             "{scheme}: references are not available in this version yet; use env:NAME or file:PATH"
         )),
         _ => Err(literal()),
     }
+}
+
+/// Whether this names a field of a secret.
+fn is_field(text: &str) -> bool {
+    (1..=FIELD_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 /// Shows where the secret is, as the file says it.
@@ -140,6 +173,7 @@ impl fmt::Display for SecretRef {
         match self.source.get() {
             Source::Env(name) => write!(f, "env:{name}"),
             Source::File(path) => write!(f, "file:{}", path.display()),
+            Source::Vault(path, field) => write!(f, "vault:{path}#{field}"),
         }
     }
 }
@@ -166,8 +200,8 @@ impl JsonSchema for SecretRef {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "pattern": "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$",
-            "description": "Where a secret is: env:NAME or file:PATH (relative to this file's folder).",
+            "pattern": "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+|vault:[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)+#.+)$",
+            "description": "Where a secret is: env:NAME, file:PATH (relative to this file's folder), or, for the logins and roles of resources, vault:MOUNT/PATH#FIELD.",
         })
     }
 }

@@ -279,9 +279,9 @@ fn secrets_do_not_stand_in_the_file() {
         ],
     );
     check(
-        "password: vault:kv/shop#password\n",
+        "password: aws-sm:shop/password\n",
         expect![
-            "doorward.yaml:1:11: password: vault: references are not available in this version yet; use env:NAME or file:PATH"
+            "doorward.yaml:1:11: password: aws-sm: references are not available in this version yet; use env:NAME or file:PATH"
         ],
     );
     check(

@@ -36,9 +36,7 @@ impl Postgres {
         let cluster = Cluster::shared()?;
         let database = cluster.database()?;
         let target = Target::parse(&database.url(), false)?;
-        let login = |user: &str, password: &str| {
-            Arc::new(Login { user: user.into(), password: Secret::from(password) })
-        };
+        let login = |user: &str, password: &str| Arc::new(Login::new(user, Secret::from(password)));
         let mut migrator = Migrator::connect(&target, &login(SUPERUSER, cluster.password()))?;
         migrator.lock()?;
         let writer = Grantee { user: USER.into(), login: Some(login(USER, PASSWORD)) };

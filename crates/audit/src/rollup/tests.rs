@@ -184,7 +184,7 @@ fn migrated(cluster: &'static Cluster) -> (Database<'static>, Client) {
     }
     let database = cluster.database().unwrap();
     let target = Target::parse(&database.url(), true).unwrap();
-    let login = Login { user: SUPERUSER.into(), password: Secret::from(cluster.password().to_owned()) };
+    let login = Login::new(SUPERUSER, Secret::from(cluster.password().to_owned()));
     let mut client = Client::connect(&target, &login.into(), &Options::default()).unwrap();
     client.batch("CREATE SCHEMA doorward; CREATE SCHEMA timeline").unwrap();
     for _ in 0..2 {

@@ -54,7 +54,7 @@ impl StoreLogin {
     /// Reads the password. Blocks.
     pub fn read(&self) -> Result<Arc<Login>, Problem> {
         let password = self.password.as_ref().map_or_else(|| Ok(Secret::from("")), SecretRef::read)?;
-        Ok(Arc::new(Login { user: self.user.clone(), password }))
+        Ok(Arc::new(Login::new(self.user.clone(), password)))
     }
 }
 

@@ -126,7 +126,7 @@ pub(crate) fn database_in(cluster: Cluster) -> Database<'static> {
 }
 
 pub(crate) async fn open(url: &str, user: &str, extra: &str) -> Result<RestResource, OpenError> {
-    let login = Arc::new(Login { user: user.into(), password: Secret::from("gateway") });
+    let login = Arc::new(Login::new(user, Secret::from("gateway")));
     RestResource::open(ResourceName::new("shop"), &config(url, extra), login).await
 }
 

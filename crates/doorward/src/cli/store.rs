@@ -166,7 +166,7 @@ impl Admin {
                 StoreUrl::Sqlite(_) => bail!("--url: a postgres:// URL is expected"),
             },
         };
-        Ok((target, Arc::new(Login { user, password: self.password()? })))
+        Ok((target, Arc::new(Login::new(user, self.password()?))))
     }
 
     fn password(&self) -> anyhow::Result<Secret> {

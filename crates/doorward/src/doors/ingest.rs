@@ -10,8 +10,7 @@ pub(super) const DOOR: Door = Door {
     needs_role: false,
     check: |node| config(node).map(drop),
     // Records come to the gateway; there is no backend to log in to.
-    login: |_| Ok((String::new(), Secret::from(""))),
-    roles: |_| Ok(Vec::new()),
+    logins: |_| Ok(BackendLogins::default()),
     open: |opening| Box::pin(async move { open(&opening) }),
     http: || Arc::new(IngestDoor),
     schema: |generator| {

@@ -233,6 +233,9 @@ async fn wait_for_wish<T>(
             () = shared.wanted.notified() => return Ok(()),
             heard = conn.listen() => heard.map_err(|failure| failure.to_string())?,
             () = sleep(HEARTBEAT) => {
+                if conn.is_superseded() {
+                    return Err("there is a newer login".into());
+                }
                 match timeout(HEARTBEAT, conn.command("")).await {
                     Ok(result) => result.map_err(|failure| failure.to_string())?,
                     Err(_) => return Err("the connection is silent".into()),

@@ -19,7 +19,7 @@ fn clusters() -> Vec<Cluster> {
 }
 
 fn login(cluster: &Cluster) -> Arc<Login> {
-    Arc::new(Login { user: SUPERUSER.into(), password: Secret::from(cluster.password()) })
+    Arc::new(Login::new(SUPERUSER, Secret::from(cluster.password())))
 }
 
 fn connect(cluster: &Cluster, options: &Options) -> Client {
@@ -194,7 +194,7 @@ fn each_wait_has_an_end() {
 fn logins_and_addresses_that_are_wrong_are_told_apart() {
     let cluster = Cluster::debian().unwrap();
     let target = Target::parse(&cluster.url("postgres"), false).unwrap();
-    let wrong = Arc::new(Login { user: SUPERUSER.into(), password: Secret::from("wrong") });
+    let wrong = Arc::new(Login::new(SUPERUSER, Secret::from("wrong")));
     let refused = Client::connect(&target, &wrong, &Options::default()).unwrap_err();
     assert!(matches!(refused, ClientError::Login(_)), "{refused}");
     assert!(!refused.to_string().contains("wrong"), "{refused}");

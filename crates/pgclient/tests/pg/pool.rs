@@ -105,7 +105,7 @@ async fn the_server_dies_in_mid_answer() {
 async fn a_login_that_is_not_accepted() {
     let cluster = cluster();
     let target = || Target::parse(&cluster.url("postgres"), false).unwrap();
-    let wrong = Arc::new(Login { user: "authenticator".into(), password: Secret::from("wrong battery") });
+    let wrong = Arc::new(Login::new("authenticator", Secret::from("wrong battery")));
     let pool = Pool::new(target(), wrong, small(1)).unwrap();
     let fault = read(&pool, "alice", "select 1").await.unwrap_err().into_fault();
     assert_eq!((fault.code().name, fault.backend_code_text()), ("lease.login-refused", Some("28P01")));
@@ -121,7 +121,7 @@ async fn what_the_login_may_do() {
         assert!(facts.can_become("alice") && facts.can_become("bob") && !facts.can_become("postgres"));
         assert_eq!((facts.warnings.len(), facts.version >= 15), (0, true));
         let target = Target::parse(&cluster.url("postgres"), false).unwrap();
-        let superuser = Login { user: "postgres".into(), password: Secret::from(cluster.password()) };
+        let superuser = Login::new("postgres", Secret::from(cluster.password()));
         let admin = Pool::new(target, Arc::new(superuser), small(1)).unwrap();
         let fault = admin.check_login(&["shop"], false).await.unwrap_err();
         assert_eq!(fault.code().name, "lease.login-refused");

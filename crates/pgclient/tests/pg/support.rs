@@ -51,7 +51,7 @@ grant select on shop.forgetful to alice, bob;
 "#;
 
 pub(crate) fn login() -> Arc<Login> {
-    Arc::new(Login { user: LOGIN.into(), password: Secret::from(PASSWORD) })
+    Arc::new(Login::new(LOGIN, Secret::from(PASSWORD)))
 }
 
 /// A fresh cluster with the schema above.

@@ -308,14 +308,14 @@ impl Migrator {
         let user = identifier(&grantee.user);
         let mut sql = String::new();
         if exists.is_empty() {
-            let login = grantee.login.as_ref().filter(|login| !login.password.expose().is_empty());
-            let Some(login) = login else {
+            let password = grantee.login.as_ref().and_then(|login| login.password());
+            let Some(password) = password.filter(|password| !password.expose().is_empty()) else {
                 return Err(StoreError::Login(format!(
                     "there is no role {user}; make it, or, if it is a login of the configuration's `store`, give it a password and run `doorward store migrate --create-logins`"
                 )));
             };
             // The server gets a verifier, so that its log cannot hold the password.
-            let verifier = scram_sha_256(login.password.expose().as_bytes());
+            let verifier = scram_sha_256(password.expose().as_bytes());
             // Another database's run may have made it meanwhile: roles are the whole cluster's.
             sql = format!(
                 "DO $create$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = {}) THEN

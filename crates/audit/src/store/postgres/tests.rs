@@ -30,7 +30,7 @@ pub(crate) fn clusters() -> &'static [Cluster] {
 }
 
 fn login(user: &str, password: &str) -> Arc<Login> {
-    Arc::new(Login { user: user.into(), password: Secret::from(password) })
+    Arc::new(Login::new(user, Secret::from(password)))
 }
 
 fn migrator(database: &Database<'_>) -> Migrator {
