@@ -8,8 +8,9 @@
 begin;
 
 -- ---- roles ------------------------------------------------------------------------------------------
--- The gateway logs in as authenticator, which owns nothing and inherits nothing; each call then acts as
--- one of the others. Roles belong to the cluster, so they may be there already.
+-- The gateway logs in as authenticator, which owns nothing and inherits nothing; each REST call then acts as
+-- one of the others. A session of the Postgres door logs in as analyst itself. Roles belong to the cluster, so they
+-- may be there already.
 do $$
 declare
   wanted text;
@@ -22,6 +23,7 @@ begin
 end
 $$;
 alter role authenticator login noinherit password :'authenticator_password';
+alter role analyst login noinherit password :'authenticator_password';
 grant analyst, support, admin, loader to authenticator;
 
 -- ---- airports ---------------------------------------------------------------------------------------

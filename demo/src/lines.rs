@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
+use doorward_testkit::gateway::Running;
 use doorward_testkit::issuer::PEOPLE;
 
 use crate::STORE_OVERLAY;
@@ -68,6 +69,18 @@ const LINES: &[Line] = &[
         excludes: &["allowed: "],
     },
     Line {
+        title: "Ada again, with psql as it is: her token is the password, and the same grant decides each statement",
+        command: r#"PGPASSWORD=$ANALYST psql "$AIR_SQL" -c "select destination, count(*), max(delay) from flights where origin = 'SFO' group by 1 order by 2 desc limit 3""#,
+        promises: &["destination", "(3 rows)"],
+        excludes: &["ERROR", "FATAL"],
+    },
+    Line {
+        title: "… a statement that she may not run is refused with a reason and a way out, and her session lives on",
+        command: r#"PGPASSWORD=$ANALYST psql "$AIR_SQL" <<< "select passenger, email from bookings; select 'the session' as lives, 'on' as still;""#,
+        promises: &["ERROR:", "read air/public/bookings", "DETAIL:", "HINT:", "the session | on"],
+        excludes: &["@example.net", "FATAL"],
+    },
+    Line {
         title: "Nobody may delete flights, not even Ines: a deny rule beats every grant",
         command: r#"curl -s -X DELETE "$AIR/flights?id=eq.1" -H "Authorization: Bearer $ADMINISTRATOR""#,
         promises: &["authorize.denied-by-rule", "flights-stay"],
@@ -87,9 +100,26 @@ const LINES: &[Line] = &[
     },
     Line {
         title: "The timeline of all that: who, what, by which grant, how it ended",
-        command: r#"sleep 1; $DOORWARD audit tail --no-follow --limit 40"#,
-        promises: &["ada", "sam", "ines", "daily-load", "allowed", "denied", "limited", "public/flights"],
+        command: r#"sleep 1; $DOORWARD audit tail --no-follow --limit 60"#,
+        promises: &[
+            "ada",
+            "sam",
+            "ines",
+            "daily-load",
+            "allowed",
+            "denied",
+            "limited",
+            "public/flights",
+            "connect",
+            "read air/public/bookings",
+        ],
         excludes: &[],
+    },
+    Line {
+        title: "Her statements stand between her REST calls, with their text and rows",
+        command: r#"$DOORWARD audit query --principal ada --door postgres --limit 20 --json | grep -o '"operation":"[^"]*"'"#,
+        promises: &["select passenger, email from bookings", "from flights where origin"],
+        excludes: &["error:"],
     },
     Line {
         title: "One call of it, stage by stage, and in words what went wrong",
@@ -148,9 +178,12 @@ const LINES: &[Line] = &[
 ];
 
 /// The variables that the lines use, as shell text.
-pub(crate) fn environment(http: &str, admin: &str, binary: &Path, folder: &Path) -> String {
+pub(crate) fn environment(gateway: &Running, binary: &Path) -> Result<String> {
+    let (http, admin, wire) = (gateway.url()?, gateway.admin_url()?, gateway.address("postgres")?);
     let mut text = format!("export AIR={http}/air\nexport ADMIN={admin}\n");
-    let folder = folder.display();
+    let _ =
+        writeln!(text, "export AIR_SQL='host={} port={} dbname=air user=analyst'", wire.ip(), wire.port());
+    let folder = gateway.folder().display();
     for person in &PEOPLE {
         let name = person.name.to_uppercase();
         // The formatter of a String cannot fail.
@@ -162,7 +195,7 @@ pub(crate) fn environment(http: &str, admin: &str, binary: &Path, folder: &Path)
         "export DOORWARD_CONFIG='{folder}/doorward.yaml:{folder}/ports.yaml:{folder}/{STORE_OVERLAY}'"
     );
     let _ = writeln!(text, "cd '{folder}'");
-    text
+    Ok(text)
 }
 
 /// Prints the lines, to be pasted into another terminal.

@@ -69,7 +69,7 @@ fn start() -> Result<Demo> {
     println!("Starting the gateway …");
     let example = std::fs::read_to_string(root.join("examples/demo.yaml"))?;
     let overlay = format!(
-        "listen: {{ http: 127.0.0.1:0, admin: 127.0.0.1:0 }}\n\
+        "listen: {{ http: 127.0.0.1:0, postgres: 127.0.0.1:0, admin: 127.0.0.1:0 }}\n\
          issuers: {{ demo: {{ url: \"{}\" }} }}\n\
          resources: {{ air: {{ url: \"postgres://127.0.0.1:{}/{DATABASE}\" }} }}\n",
         issuer.url(),
@@ -84,8 +84,7 @@ fn start() -> Result<Demo> {
         setup = setup.file(&format!("{}.token", person.name), person.token(&issuer, TOKEN_LIFETIME)?)?;
     }
     let gateway = store.prepare(setup, STORE_OVERLAY)?.start()?;
-    let environment =
-        lines::environment(&gateway.url()?, &gateway.admin_url()?, &binary()?, gateway.folder());
+    let environment = lines::environment(&gateway, &binary()?)?;
     gateway.write(lines::ENVIRONMENT, environment + &store.environment())?;
     Ok(Demo { gateway, _issuer: issuer, _store: store, _cluster: cluster })
 }
