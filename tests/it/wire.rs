@@ -2,6 +2,7 @@
 //! what psql never does.
 
 mod client;
+mod records;
 mod sessions;
 
 use std::io::Write;
@@ -61,6 +62,11 @@ struct Shop {
 
 impl Shop {
     fn start(cluster: &'static Cluster) -> Result<Self> {
+        Self::start_with(cluster, "redact: { literals: redact }")
+    }
+
+    /// With this at the end of the configuration.
+    fn start_with(cluster: &'static Cluster, config_end: &str) -> Result<Self> {
         {
             let _turn = roles_turn();
             cluster.ensure_role("wire_reader", &format!("login noinherit password '{READER_PASSWORD}'"))?;
@@ -81,8 +87,9 @@ impl Shop {
         let config = base(&issuer, &database)
             .replace("admin: 127.0.0.1:0", "admin: 127.0.0.1:0, postgres: 127.0.0.1:0")
             .replace("pool: { size: 8 }", &format!("pool: {{ size: 4, sessions: 20 }}\n    {roles}"));
-        let gateway = Setup::new(&format!("{config}{GRANTS}\nredact: {{ literals: redact }}\n"))?
+        let gateway = Setup::new(&format!("{config}{GRANTS}\n{config_end}\n"))?
             .env("SHOP_PASSWORD", PASSWORD)
+            .env("HASH_KEY", "a key of hashes for tests")
             .env("READER", READER_PASSWORD)
             .env("WRITER", WRITER_PASSWORD)
             .start()?;

@@ -22,7 +22,7 @@ use crate::name::AccessId;
 use crate::organs::{AuditMode, Durable, Form, NotDurable, Observer, Recorder, Slot};
 use crate::permit::{Allowance, Lease, Permit};
 use crate::principal::{Arrival, Principal};
-use crate::record::{AccessRecord, FaultRecord, Outcome, Stage, TaskRef, Timings, TraceContext};
+use crate::record::{AccessRecord, FaultRecord, Outcome, Stage, TaskRef, Timings, TraceContext, TraceParent};
 use crate::record::{OBJECT_BYTES_MAX, OPERATION_BYTES_MAX, TEXT_BYTES_MAX, USER_AGENT_BYTES_MAX};
 use crate::secret::Personal;
 use crate::snapshot::Snapshot;
@@ -137,11 +137,11 @@ impl Access {
     }
 
     /// Joins the caller's trace (W3C `traceparent`).
-    pub fn join_trace(&mut self, trace_id: [u8; 16], parent_span_id: [u8; 8], sampled: bool) {
+    pub fn join_trace(&mut self, parent: TraceParent) {
         self.edit(|record| {
-            record.trace.trace_id = trace_id;
-            record.trace.parent_span_id = Some(parent_span_id);
-            record.trace.sampled = sampled;
+            record.trace.trace_id = parent.trace_id;
+            record.trace.parent_span_id = Some(parent.span_id);
+            record.trace.sampled = parent.sampled;
         });
     }
 
@@ -171,6 +171,21 @@ impl Access {
     /// Notes the text of PostgreSQL statements as the caller sent them, and their fingerprint.
     pub fn note_statement(&mut self, sql: &str, fingerprint: Option<u64>) {
         self.note_operation_as(Form::Sql, sql, fingerprint);
+    }
+
+    /// Notes, behind a statement's text, the values that it is bound to: redacted already, and bounded.
+    pub fn note_parameters(&mut self, parameters: &str) {
+        self.edit(|record| {
+            let text = record.operation.as_ref().map_or("", |text| &**text.reveal());
+            let room = OPERATION_BYTES_MAX.saturating_sub(parameters.len());
+            let kept = text.get(..text.floor_char_boundary(room)).unwrap_or_default();
+            record.operation = Some(Personal::new(format!("{kept}{parameters}").into()));
+        });
+    }
+
+    /// Notes the call that this one is a part of.
+    pub fn note_parent(&mut self, parent: AccessId) {
+        self.edit(|record| record.parent_access_id = Some(parent));
     }
 
     fn note_operation_as(&mut self, form: Form, text: &str, fingerprint: Option<u64>) {

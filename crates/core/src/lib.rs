@@ -38,14 +38,14 @@ pub use import::{
 pub use login::{ClientIdentity, Login, LoginSource, Membership, OwnLogin, Proof};
 pub use name::{AccessId, ConfigDigest, GrantName, IssuerName, LeaseId, ResourceName, RoleName};
 pub use organs::{
-    AuditMode, Authenticator, BoxFuture, Deadlines, Durable, Form, Lessor, NotDurable, Observer, Policy,
-    Recorder, Redactor, Slot,
+    AuditMode, Authenticator, BoundValues, BoxFuture, Deadlines, Durable, Form, Lessor, NotDurable, Observer,
+    Policy, Recorder, Redactor, Slot,
 };
-pub use permit::{Allowance, Case, Decision, Lease, Obligations, Permit};
+pub use permit::{Allowance, Case, Decision, Lease, Obligations, Permit, SessionGrant};
 pub use principal::{Actor, Arrival, AuthMethod, ClientCertificate, Credentials, Principal, PrincipalKind};
 pub use record::{
     AccessRecord, FaultRecord, OBJECT_BYTES_MAX, OPERATION_BYTES_MAX, Origin, Outcome, Stage, TEXT_BYTES_MAX,
-    TaskRef, Timings, TraceContext, USER_AGENT_BYTES_MAX,
+    TaskRef, Timings, TraceContext, TraceParent, USER_AGENT_BYTES_MAX,
 };
 pub use road::{Call, Caller, Gateway, Refusal, Shaped, unknown_resource};
 pub use secret::{Personal, Secret};

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::fault::Fault;
 use crate::import::{Import, ImportTally, ImportedRecord};
 use crate::name::{ResourceName, RoleName};
-use crate::permit::{Allowance, Case, Decision, Lease, Permit};
+use crate::permit::{Allowance, Case, Decision, Lease, Permit, SessionGrant};
 use crate::principal::{Arrival, Credentials, Principal};
 use crate::record::AccessRecord;
 use crate::time::Timestamp;
@@ -46,6 +46,11 @@ pub trait Policy: Send + Sync {
         Vec::new()
     }
 
+    /// The grants that hold for a session's caller and role, in file order: what the caller may be told of them.
+    fn session_grants(&self, _case: &Case<'_>) -> Vec<SessionGrant> {
+        Vec::new()
+    }
+
     /// Counts the call against the limits of the permit's grant; a refused call costs nothing.
     /// `None` when the grant has no limit.
     fn admit(&self, permit: &Permit, now: Timestamp) -> Result<Option<Allowance>, Fault>;
@@ -72,6 +77,18 @@ pub enum Form {
     Sql,
 }
 
+/// What a record keeps of the values that a statement is bound to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BoundValues {
+    /// Nothing.
+    Off,
+    /// The values, redacted as literals in their places would be.
+    #[default]
+    Redacted,
+    /// A keyed hash of each: equal values can be found, and none can be read.
+    Hashed,
+}
+
 /// Redaction: what came in → what a record may keep of it. Pure, and linear in its input.
 pub trait Redactor: Send + Sync {
     /// The text without what is secret in it, and at most `bytes_max` long. What is cut off is cut after the
@@ -80,6 +97,16 @@ pub trait Redactor: Send + Sync {
 
     /// Does the same to all texts of a JSON value, which `key` names.
     fn redact_json(&self, key: &str, value: &mut Value);
+
+    /// What becomes of the values that a statement is bound to.
+    fn bound_values(&self) -> BoundValues {
+        BoundValues::default()
+    }
+
+    /// A keyed hash of a value; `None` without a key.
+    fn hash(&self, _value: &[u8]) -> Option<[u8; 16]> {
+        None
+    }
 }
 
 /// The record could not be made durable: the disk is full or broken, or the spool is closed.

@@ -52,6 +52,21 @@ pub enum Decision {
     Deny(Fault),
 }
 
+/// A grant, as its own caller may be told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionGrant {
+    /// Its name.
+    pub name: GrantName,
+    /// What it allows on the session's resource, as the configuration says it.
+    pub allow: Vec<String>,
+    /// Its limit, as the configuration says it.
+    pub limit: Option<String>,
+    /// Calls left under the limit now.
+    pub remaining: Option<u64>,
+    /// What it asks for.
+    pub obligations: Obligations,
+}
+
 /// An allowed set of actions with its obligations. Only the road makes one.
 ///
 /// ```compile_fail,E0451

@@ -160,6 +160,49 @@ impl TraceContext {
     }
 }
 
+/// The caller's place in a trace, as a W3C `traceparent` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceParent {
+    /// The trace's 16 bytes.
+    pub trace_id: [u8; 16],
+    /// The caller's span.
+    pub span_id: [u8; 8],
+    /// Whether the caller samples this trace.
+    pub sampled: bool,
+}
+
+impl TraceParent {
+    /// Reads a `traceparent` strictly (W3C Trace Context, 3.2); anything else is none.
+    pub fn read(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(5, '-');
+        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let [version] = hex::<1>(version)?;
+        if version == 0xff || (version == 0 && parts.next().is_some()) {
+            return None;
+        }
+        let (trace_id, span_id, [flags]) = (hex::<16>(trace)?, hex::<8>(span)?, hex::<1>(flags)?);
+        let told = trace_id != [0; 16] && span_id != [0; 8];
+        told.then_some(Self { trace_id, span_id, sampled: flags & 1 == 1 })
+    }
+}
+
+fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    let mut out = [0; N];
+    if text.len() != N * 2 {
+        return None;
+    }
+    for (to, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let [high, low] = pair else { return None };
+        *to = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(out)
+}
+
 /// What is known of the refusal or failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultRecord {
@@ -210,6 +253,31 @@ pub struct TaskRef {
 }
 
 impl TaskRef {
+    /// The longest name that is kept, in bytes: Airflow's own bound.
+    pub const NAME_BYTES_MAX: usize = 250;
+
+    /// Takes one pair in Airflow's words: `dag_id`, `run_id` (or `dag_run_id`), `task_id`, `try_number`,
+    /// `map_index`. What is none of these, or cannot be read, is left out.
+    pub fn take(&mut self, key: &str, value: &str) {
+        let name = || {
+            let plain = !value.is_empty() && value.len() <= Self::NAME_BYTES_MAX;
+            (plain && !value.chars().any(char::is_control)).then(|| value.into())
+        };
+        match key {
+            "dag_id" => self.dag_id = name(),
+            "run_id" | "dag_run_id" => self.run_id = name(),
+            "task_id" => self.task_id = name(),
+            "try_number" => self.try_number = value.parse().ok(),
+            "map_index" => self.map_index = value.parse().ok(),
+            _ => {}
+        }
+    }
+
+    /// Whether nothing is named.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The names as a record may keep them.
     pub(crate) fn redact(&mut self, redactor: &dyn Redactor) {
         for name in [&mut self.dag_id, &mut self.run_id, &mut self.task_id] {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use doorward_core::{
-    Access, Action, Actions, AuditMode, Call, Caller, Case, Completion, Credentials, Fault, Gateway, Pass,
-    Principal, Refusal, ResourceName, RoleName, Session, Shaped, Stage, unknown_resource,
+    Access, AccessId, Action, Actions, AuditMode, Call, Caller, Case, Completion, Credentials, Fault,
+    Gateway, Pass, Principal, Refusal, ResourceName, RoleName, Session, Shaped, Stage, unknown_resource,
 };
 use doorward_pgclient::Relayed;
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,6 +15,7 @@ use crate::desk::Desk;
 use crate::message::{Severity, error_bytes};
 use crate::resource::WireResource;
 use crate::settings;
+use crate::values::Bound;
 use crate::vet::Vetted;
 
 /// The most roles that a refusal names.
@@ -107,7 +108,7 @@ impl Call for ConnectCall<'_> {
         };
         wire.check_role(role).await?;
         let seat = wire.seat().await?;
-        let name = settings::application_name(pass.permit().principal());
+        let name = settings::application_name(pass.permit().principal(), self.client);
         let mut all: Vec<(&str, &str)> = vec![("application_name", &name)];
         all.extend(given.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let relayed = wire.connector.connect(pass, &all, wire.connect_span_max).await?;
@@ -168,6 +169,10 @@ pub(crate) struct StatementCall<'a> {
     pub(crate) vetted: Option<&'a Vetted>,
     /// What it needs.
     pub(crate) needs: Result<Actions, Fault>,
+    /// The first statement of the text that it is a part of.
+    pub(crate) parent: Option<AccessId>,
+    /// The values that it is bound to.
+    pub(crate) bound: Option<Arc<Bound>>,
     /// Whether its resource answers nothing without a record.
     pub(crate) recorded: bool,
 }
@@ -203,9 +208,14 @@ impl Call for StatementCall<'_> {
     async fn decode(&mut self, access: &mut Access, _: &Arc<Principal>) -> Result<Actions, Fault> {
         access.count_in(self.bytes);
         access.note_statement(self.text, self.vetted.and_then(Vetted::fingerprint));
-        if let Some(client) = &self.desk.client {
-            access.note_user_agent(client);
+        if let Some(bound) = &self.bound {
+            bound.note(access);
         }
+        if let Some(parent) = self.parent {
+            access.note_parent(parent);
+        }
+        let client = self.desk.client.lock().clone();
+        client.note(access, self.vetted.into_iter().flat_map(Vetted::tags));
         access.note("backend_pid", self.desk.canceller.process());
         let resource = access.snapshot().resource(self.desk.resource.as_str());
         self.recorded = resource.is_none_or(|resource| resource.audit == AuditMode::Required);

@@ -17,6 +17,8 @@ doorward_core::codes! {
     UNKNOWN_EFFECT = "decode.wire-unknown-effect", Decode, Unsupported, Client, retry false, "What the statement would touch cannot be known";
     /// A prepared statement or a portal that this session does not have, or has already.
     NAME = "decode.wire-name", Decode, Malformed, Client, retry false, "No such prepared statement or portal";
+    /// A setting of the gateway itself that there is not, or that is not set like this.
+    SETTING = "decode.wire-setting", Decode, NotFound, Client, retry false, "Not a setting of the gateway";
     /// The catalogue of the database is not known yet.
     NO_CATALOG = "decode.wire-no-catalogue", Decode, Unavailable, Gateway, retry true, "The catalogue is not known yet";
     /// The resource's sessions are all taken.

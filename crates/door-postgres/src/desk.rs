@@ -5,7 +5,9 @@ use std::sync::Arc;
 use doorward_core::{Arrival, Gateway, ResourceName, RoleName, Session};
 use doorward_pgclient::Canceller;
 use doorward_sql::Parser;
+use parking_lot::Mutex;
 
+use crate::correlate::Client;
 use crate::resource::WireResource;
 
 /// One open session.
@@ -21,6 +23,6 @@ pub(crate) struct Desk {
     /// Reads statements, and remembers those that it has read.
     pub(crate) parser: Arc<Parser>,
     pub(crate) canceller: Canceller,
-    /// What the client calls itself.
-    pub(crate) client: Option<Box<str>>,
+    /// The client, as it describes itself now.
+    pub(crate) client: Mutex<Arc<Client>>,
 }

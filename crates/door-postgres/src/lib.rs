@@ -2,7 +2,8 @@
 //!
 //! `listener` accepts and takes the caller in (`startup`, `settings`), `call` holds the door's calls on the
 //! main road, `relay` carries the messages of an open session, `vet` reads statements and says what they need,
-//! `names` knows what their names mean. `keys` are the cancel keys, `message` what the gateway itself says.
+//! `names` knows what their names mean. `correlate` and `values` read what a record keeps beside the text, `own` is
+//! what the gateway itself has to say in a session. `keys` are the cancel keys, `message` what the gateway itself says.
 //!
 //! Invariants:
 //! - the backend connection is logged in as the permitted role itself, for one session, and is closed with it:
@@ -16,16 +17,19 @@
 
 mod call;
 pub mod codes;
+mod correlate;
 mod desk;
 mod keys;
 mod listener;
 mod message;
 mod names;
+mod own;
 mod peer;
 mod relay;
 mod resource;
 mod settings;
 mod startup;
+mod values;
 mod vet;
 mod wire;
 

@@ -14,6 +14,7 @@ use bytes::{BufMut, BytesMut};
 use doorward_core::{Arrival, ClientCertificate, Credentials, Fault, Gateway, Secret, Session};
 use doorward_http::{Accepting, Connections, Guest as Accepted, Phase};
 use doorward_sql::{Limits, Parser};
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +23,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::call::{ConnectCall, Opened, Stray};
+use crate::correlate::Client;
 use crate::desk::Desk;
 use crate::keys::Keys;
 use crate::message::{Severity, error_bytes, parameter, put, ready};
@@ -192,7 +194,7 @@ impl Guest<'_> {
             wire,
             parser: self.shared.parser.clone(),
             canceller: relayed.canceller,
-            client: startup.parameter("application_name").map(Into::into),
+            client: Mutex::new(Arc::new(Client::new(startup.parameter("application_name")))),
         };
         let (client_reads, client_writes) = tokio::io::split(client);
         let ends = Ends { client_reads, client_writes, backend: relayed.stream, input: relayed.input };

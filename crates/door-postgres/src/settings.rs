@@ -107,14 +107,21 @@ fn options(text: &str) -> Result<Vec<(String, String)>, Fault> {
     Ok(settings)
 }
 
-/// The name under which the backend's own logs and views show the session: who it belongs to.
-pub(crate) fn application_name(principal: &Principal) -> String {
+/// The name under which the backend's own logs and views show the session: who it belongs to, and what the client
+/// calls itself: `doorward: ann@corp.example (psql)`.
+pub(crate) fn application_name(principal: &Principal, client: Option<&str>) -> String {
     let who = principal.email.as_ref().unwrap_or(&principal.subject).reveal();
-    let name = format!("doorward: {who}");
-    name.chars()
-        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
-        .take(NAME_BYTES_MAX)
-        .collect()
+    let plain = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    let mut name: String = format!("doorward: {who}").chars().map(plain).take(NAME_BYTES_MAX).collect();
+    let room = NAME_BYTES_MAX.saturating_sub(name.len() + " ()".len());
+    if let Some(client) = client.filter(|client| !client.is_empty() && room > 0) {
+        // Parentheses are the gateway's.
+        let client = client.chars().map(plain).map(|c| if matches!(c, '(' | ')') { '?' } else { c });
+        name.push_str(" (");
+        name.extend(client.take(room));
+        name.push(')');
+    }
+    name
 }
 
 #[cfg(test)]
@@ -169,5 +176,19 @@ mod tests {
         for (name, value) in refused {
             assert!(passed(&startup(&[(name, value)])).is_err(), "{name}={value}");
         }
+    }
+
+    #[test]
+    fn the_caller_stands_before_what_the_client_calls_itself() {
+        let named = |subject: &str, client: Option<&str>| {
+            let principal = Principal { subject: subject.into(), ..Principal::public() };
+            application_name(&principal, client)
+        };
+        assert_eq!(named("ann", None), "doorward: ann");
+        assert_eq!(named("ann", Some("")), "doorward: ann");
+        assert_eq!(named("ann", Some("psql) doorward: bob (")), "doorward: ann (psql? doorward: bob ?)");
+        let long = named("ann", Some(&"x".repeat(100)));
+        assert!(long.len() == NAME_BYTES_MAX && long.ends_with("x)"), "{long}");
+        assert_eq!(named(&"a".repeat(100), Some("psql")).len(), NAME_BYTES_MAX);
     }
 }

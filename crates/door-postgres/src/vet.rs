@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use doorward_core::{Action, Actions, Fault, Object, ResourceName, Verb};
 use doorward_sql::{
-    Discard, Kind, Need, ObjectKind, ParseError, Parser, Script, Shape, Transaction, Unknown, Why, resolve,
+    Discard, Kind, Need, ObjectKind, ParseError, Parser, Script, Shape, Statement, Transaction, Unknown, Why,
+    resolve,
 };
 
 use crate::codes;
 use crate::names::Names;
+use crate::own;
+use crate::values::Places;
 
 /// Settings that say what names mean.
 const NAMING: [&str; 4] = ["search_path", "all", "role", "session_authorization"];
@@ -21,6 +24,7 @@ const NAMING: [&str; 4] = ["search_path", "all", "role", "session_authorization"
 pub(crate) struct Vetted {
     text: Box<str>,
     script: Arc<Script>,
+    places: Places,
 }
 
 /// What a text does to the session, beside what it needs.
@@ -49,7 +53,7 @@ impl Vetted {
     /// Reads a text of any number of statements.
     pub(crate) fn read(parser: &Parser, text: &str) -> Result<Arc<Self>, Fault> {
         let script = parser.parse(text).map_err(|error| syntax(&error))?;
-        Ok(Arc::new(Self { text: text.into(), script }))
+        Ok(Arc::new(Self { text: text.into(), script, places: Places::default() }))
     }
 
     /// Reads the text of a prepared statement: one statement, or none.
@@ -66,11 +70,56 @@ impl Vetted {
         &self.text
     }
 
+    /// What is known of the places of its values.
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// Its one statement, or the last of several.
+    pub(crate) fn last(&self) -> Option<&Shape> {
+        self.script.statements.last().map(|statement| &*statement.shape)
+    }
+
     /// The fingerprint of its one statement, or of all together.
     pub(crate) fn fingerprint(&self) -> Option<u64> {
         let mut all = self.shapes().map(|shape| shape.fingerprint);
         let first = all.next()??;
         all.try_fold(first, |sum, next| Some(sum.rotate_left(7) ^ next?))
+    }
+
+    /// What its comments tell in the form of sqlcommenter.
+    pub(crate) fn tags(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.script.statements.iter().flat_map(|one| one.tags.iter().map(|(key, value)| (&**key, &**value)))
+    }
+
+    /// Whether there are several statements in it.
+    pub(crate) fn is_several(&self) -> bool {
+        self.script.statements.len() > 1
+    }
+
+    /// Its statements, each by itself.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Arc<Self>> {
+        self.script.statements.iter().map(|statement| self.part(statement))
+    }
+
+    fn part(&self, statement: &Statement) -> Arc<Self> {
+        let text = self.text.get(statement.span.clone()).unwrap_or_default().into();
+        let script = Arc::new(Script { statements: vec![statement.clone()] });
+        Arc::new(Self { text, script, places: Places::default() })
+    }
+
+    /// Its text with other statements in the places of some; `None` when all stay as they are.
+    pub(crate) fn replaced(&self, with: impl Fn(&Shape) -> Option<String>) -> Option<String> {
+        let mut text: Option<String> = None;
+        let mut until = 0;
+        for statement in &self.script.statements {
+            let Some(other) = with(&statement.shape) else { continue };
+            let text = text.get_or_insert_default();
+            text.push_str(self.text.get(until..statement.span.start).unwrap_or_default());
+            text.push_str(&other);
+            until = statement.span.end;
+        }
+        text.map(|text| text + self.text.get(until..).unwrap_or_default())
     }
 
     /// Whether names must be looked up for it.
@@ -97,11 +146,7 @@ impl Vetted {
     /// The statements that it prepares, each by itself.
     pub(crate) fn prepared(&self) -> impl Iterator<Item = (Box<str>, Arc<Self>)> {
         self.script.statements.iter().filter_map(|statement| match &statement.kind {
-            Kind::Prepare(name) => {
-                let text = self.text.get(statement.span.clone()).unwrap_or_default().into();
-                let script = Arc::new(Script { statements: vec![statement.clone()] });
-                Some((name.clone(), Arc::new(Self { text, script })))
-            }
+            Kind::Prepare(name) => Some((name.clone(), self.part(statement))),
             _ => None,
         })
     }
@@ -149,7 +194,26 @@ impl Vetted {
         names: &Names,
         prepared: &Prepared<'_>,
     ) -> Result<Actions, Fault> {
+        actions(resource, &self.ask(names, prepared)?.0)
+    }
+
+    /// The same, of each statement by itself.
+    pub(crate) fn needs_each(
+        &self,
+        resource: &ResourceName,
+        names: &Names,
+        prepared: &Prepared<'_>,
+    ) -> Result<Vec<Actions>, Fault> {
+        let (needs, ends) = self.ask(names, prepared)?;
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let pieces = starts.zip(&ends).map(|(start, end)| needs.get(start..*end).unwrap_or_default());
+        pieces.map(|needs| actions(resource, needs)).collect()
+    }
+
+    /// All that it needs, and where the needs of each statement end.
+    fn ask(&self, names: &Names, prepared: &Prepared<'_>) -> Result<(Vec<Need>, Vec<usize>), Fault> {
         let mut asking = Asking { path: names.path(), names, prepared, needs: Vec::new() };
+        let mut ends = Vec::with_capacity(self.script.statements.len());
         let mut own: Vec<Own<'_>> = Vec::new();
         let mut changed = false;
         for (index, statement) in self.script.statements.iter().enumerate() {
@@ -178,8 +242,9 @@ impl Vetted {
             }
             let turns = |need: &Need| matches!(need.verb, Verb::Execute | Verb::Manage);
             changed |= changes_names(shape) || asking.needs.iter().skip(before).any(turns);
+            ends.push(asking.needs.len());
         }
-        actions(resource, &asking.needs)
+        Ok((asking.needs, ends))
     }
 
     /// What EXECUTE needs: what the statement needs that it names.
@@ -242,6 +307,7 @@ struct Asking<'a> {
 
 impl Asking<'_> {
     fn ask(&mut self, shape: &Shape) -> Result<(), Fault> {
+        own::check(shape)?;
         let found = resolve(shape, self.names, &self.path).map_err(|unknown| not_known(&unknown))?;
         self.needs.extend(found.needs);
         Ok(())

@@ -17,7 +17,7 @@ use doorward_identity::config::{ApiKeysConfig, CertificatesConfig, IdentityConfi
 use doorward_policy::config::{DenyConfig, GrantConfig};
 use doorward_policy::{Compiled, Limiter, Sources};
 use doorward_redact::{RedactConfig, RedactError, Redactor};
-use doorward_settings::{Document, HumanDuration, Node, Problem, Problems, Spanned, suggest};
+use doorward_settings::{Document, HumanDuration, Node, Problem, Problems, SecretRef, Spanned, suggest};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -291,6 +291,12 @@ fn placed(root: &Node, key: &str, text: &str) -> Problem {
 }
 
 impl Config {
+    /// Reads the key of hashed values. Blocks on the disk.
+    pub(crate) fn keyed(redactor: &Redactor, key: &SecretRef) -> Result<(), Problem> {
+        let secret = key.read()?;
+        redactor.key(&secret).map_err(|error| key.problem(error.text))
+    }
+
     /// Identifies what a top-level key says; `None` when it is not there.
     pub fn section(&self, key: &str) -> Option<String> {
         self.document.root().get(key).map(Node::fingerprint)

@@ -88,6 +88,10 @@ impl Wiring {
                 return Err(problems);
             }
         };
+        if let Some(key) = config.root.redact.hash_key.clone() {
+            let redactor = config.redactor.clone();
+            blocking(move || Config::keyed(&redactor, &key)).await??;
+        }
         let resources: Vec<_> = kept.iter().map(|(name, kept)| (name.clone(), kept.opened.clone())).collect();
         let snapshot = Snapshot {
             digest: config.digest.clone(),

@@ -12,8 +12,6 @@ const BAGGAGE: &str = "baggage";
 const PREFIX: &str = "airflow.";
 /// The most members that are looked at (W3C Baggage, 3.3.2).
 const MEMBERS_MAX: usize = 64;
-/// The longest value that is kept, in bytes: Airflow's own bound on names.
-const VALUE_MAX: usize = 250;
 
 /// The task that the baggage names, if any.
 pub(crate) fn task(headers: &HeaderMap) -> Option<Box<TaskRef>> {
@@ -24,22 +22,11 @@ pub(crate) fn task(headers: &HeaderMap) -> Option<Box<TaskRef>> {
         let Some(key) = key.trim().strip_prefix(PREFIX) else { continue };
         // Properties follow a semicolon.
         let value = value.split(';').next().unwrap_or_default().trim();
-        match key {
-            "dag_id" => task.dag_id = text(value),
-            "run_id" | "dag_run_id" => task.run_id = text(value),
-            "task_id" => task.task_id = text(value),
-            "try_number" => task.try_number = value.parse().ok(),
-            "map_index" => task.map_index = value.parse().ok(),
-            _ => {}
+        if let Ok(value) = percent_decode_str(value).decode_utf8() {
+            task.take(key, &value);
         }
     }
-    (task != TaskRef::default()).then(|| Box::new(task))
-}
-
-fn text(value: &str) -> Option<Box<str>> {
-    let value = percent_decode_str(value).decode_utf8().ok()?;
-    let plain = !value.is_empty() && value.len() <= VALUE_MAX && !value.chars().any(char::is_control);
-    plain.then(|| value.into())
+    (!task.is_empty()).then(|| Box::new(task))
 }
 
 #[cfg(test)]
@@ -72,7 +59,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_left_out() {
-        let long = format!("airflow.dag_id={}", "x".repeat(VALUE_MAX + 1));
+        let long = format!("airflow.dag_id={}", "x".repeat(TaskRef::NAME_BYTES_MAX + 1));
         for list in ["", "airflow.dag_id", "airflow.dag_id=%00", "airflow.try_number=-1", "other=1", &long] {
             assert_eq!(read(&[list]), None, "{list}");
         }

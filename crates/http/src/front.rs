@@ -253,8 +253,8 @@ fn note_head(access: &mut Access, request: &Request<RequestBody>) {
     if let Some(text) = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()) {
         access.note_user_agent(text);
     }
-    if let Some((trace_id, span_id, sampled)) = inbound::traceparent(request.headers()) {
-        access.join_trace(trace_id, span_id, sampled);
+    if let Some(parent) = inbound::traceparent(request.headers()) {
+        access.join_trace(parent);
     }
     if let Some(task) = baggage::task(request.headers()) {
         access.note_task(task);

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use doorward_core::{ClientCertificate, Credentials, Secret, TraceContext};
+use doorward_core::{ClientCertificate, Credentials, Secret, TraceContext, TraceParent};
 use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 
@@ -288,34 +288,9 @@ fn put_hex(text: &mut [u8], at: usize, bytes: &[u8]) {
     }
 }
 
-/// The caller's place in a trace: W3C Trace Context, read strictly; anything else is ignored.
-pub(crate) fn traceparent(headers: &HeaderMap) -> Option<([u8; 16], [u8; 8], bool)> {
-    let text = single(headers, &TRACEPARENT)?;
-    let mut parts = text.splitn(5, '-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let [version] = hex::<1>(version)?;
-    if version == 0xff || (version == 0 && parts.next().is_some()) {
-        return None;
-    }
-    let (trace, span, [flags]) = (hex::<16>(trace)?, hex::<8>(span)?, hex::<1>(flags)?);
-    (trace != [0; 16] && span != [0; 8]).then_some((trace, span, flags & 1 == 1))
-}
-
-fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let mut out = [0; N];
-    if text.len() != N * 2 {
-        return None;
-    }
-    for (to, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *to = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(out)
+/// The caller's place in a trace; anything that is not in the form is ignored.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceParent> {
+    TraceParent::read(single(headers, &TRACEPARENT)?)
 }
 
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

@@ -1,12 +1,12 @@
 //! The decision, and the texts of its refusals.
 
 use doorward_core::{
-    Action, Allowance, Case, Decision, Fault, Obligations, Permit, Policy, RoleName, Timestamp,
+    Action, Allowance, Case, Decision, Fault, Obligations, Permit, Policy, RoleName, SessionGrant, Timestamp,
 };
 
 use crate::codes;
 use crate::compile::Compiled;
-use crate::rule::{Match, Rule};
+use crate::rule::{Match, Rule, Scope};
 use crate::selector::Names;
 
 /// How many near misses a refusal tells the operator of, and how many actions it spells out.
@@ -62,6 +62,28 @@ impl Policy for Compiled {
             roles.extend(role.filter(|role| !roles.contains(role)));
         }
         roles
+    }
+
+    fn session_grants(&self, case: &Case<'_>) -> Vec<SessionGrant> {
+        if self.forbidding(case).is_some() {
+            return Vec::new();
+        }
+        let Some(resource) = case.actions.resource() else { return Vec::new() };
+        let numbers = self.selectors.of(case.principal, Names::Own);
+        let told = |place: u32| {
+            let rule = self.grants.get(usize::try_from(place).ok()?)?;
+            let obligations = self.judge_selected(rule, case).ok()?;
+            let scopes = rule.scopes.iter().filter(|scope| scope.resource == *resource);
+            let left = |limit| self.limiter.left(&rule.name, limit, (case.principal, case.actions), case.now);
+            Some(SessionGrant {
+                name: rule.name.clone(),
+                allow: scopes.map(Scope::text).collect(),
+                limit: rule.said.limit.clone(),
+                remaining: rule.limit.map(left),
+                obligations,
+            })
+        };
+        self.candidates(case, &numbers).into_iter().filter_map(told).collect()
     }
 
     fn admit(&self, permit: &Permit, now: Timestamp) -> Result<Option<Allowance>, Fault> {

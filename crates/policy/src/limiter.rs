@@ -146,10 +146,29 @@ impl Limiter {
         }
     }
 
-    pub(crate) fn count(&self, key: u128, limit: Limit, now_nanos: u64) -> Count {
+    /// How many calls are left under the limit of a grant. Counts nothing.
+    pub(crate) fn left(
+        &self,
+        grant: &GrantName,
+        limit: Limit,
+        (principal, actions): (&Principal, &Actions),
+        now: Timestamp,
+    ) -> u64 {
+        let key = self.key(grant, limit, principal, actions);
+        let now_nanos = u64::try_from(now.micros()).unwrap_or(0).saturating_mul(1_000);
+        let arrival = self.shard(key).and_then(|shard| shard.lock().arrivals.get(&key).copied()).unwrap_or(0);
+        let window = limit.window_nanos();
+        let reset = arrival.saturating_sub(now_nanos).min(window);
+        (window - reset) / limit.interval_nanos
+    }
+
+    fn shard(&self, key: u128) -> Option<&Mutex<Shard>> {
         // The shard's number comes from bits that the map inside does not depend on alone.
-        let index = usize::try_from(key >> 96).unwrap_or(0) % SHARDS;
-        let Some(shard) = self.shards.get(index) else {
+        self.shards.get(usize::try_from(key >> 96).unwrap_or(0) % SHARDS)
+    }
+
+    pub(crate) fn count(&self, key: u128, limit: Limit, now_nanos: u64) -> Count {
+        let Some(shard) = self.shard(key) else {
             return Count::NoRoom { wait_nanos: limit.interval_nanos };
         };
         shard.lock().count(key, limit, now_nanos, self.shard_keys_max)

@@ -28,11 +28,13 @@ mod sql;
 mod text;
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
-use doorward_core::Form;
+use aws_lc_rs::hmac;
+use doorward_core::{BoundValues, Form, Secret};
 use serde_json::Value;
 
-pub use config::{Keep, PatternConfig, RedactConfig};
+pub use config::{BindValues, Keep, PatternConfig, RedactConfig};
 pub use detector::Detector;
 pub use rules::RedactError;
 
@@ -48,6 +50,8 @@ pub const SCAN_BYTES_MAX: usize = 64 << 10;
 const MARGIN_BYTES: usize = 4 << 10;
 /// How often a text is passed over until nothing more is found.
 pub const PASSES_MAX: usize = 4;
+/// The fewest bytes of a key of hashes.
+const KEY_BYTES_MIN: usize = 16;
 /// Stands for a text that did not settle.
 const UNSETTLED: &str = "[redacted:unsettled]";
 
@@ -56,12 +60,31 @@ const UNSETTLED: &str = "[redacted:unsettled]";
 pub struct Redactor {
     rules: Rules,
     clean: Clean,
+    bound_values: BoundValues,
+    /// The key of hashes, once it has been read.
+    key: OnceLock<hmac::Key>,
 }
 
 impl Redactor {
     /// Compiles the configuration.
     pub fn new(config: &RedactConfig) -> Result<Self, RedactError> {
-        Ok(Self { rules: Rules::new(config)?, clean: Clean::default() })
+        let bound_values = config.bind_values.into();
+        if bound_values == BoundValues::Hashed && config.hash_key.is_none() {
+            let text = "`hashed` needs a key: name one in `redact.hash_key`";
+            return Err(RedactError::new("redact.bind_values", text));
+        }
+        Ok(Self { rules: Rules::new(config)?, bound_values, ..Self::default() })
+    }
+
+    /// Takes the key of hashes, which is read when the configuration is opened. The first one stays.
+    pub fn key(&self, key: &Secret) -> Result<(), RedactError> {
+        let bytes = key.expose().as_bytes();
+        if bytes.len() < KEY_BYTES_MIN {
+            let text = format!("the key has at least {KEY_BYTES_MIN} bytes");
+            return Err(RedactError::new("redact.hash_key", text));
+        }
+        self.key.get_or_init(|| hmac::Key::new(hmac::HMAC_SHA256, bytes));
+        Ok(())
     }
 
     /// The text without what is secret in it, and at most `bytes_max` long.
@@ -137,7 +160,8 @@ impl Redactor {
 impl Default for Redactor {
     /// What is done when nothing is configured.
     fn default() -> Self {
-        Self { rules: Rules::default(), clean: Clean::default() }
+        let (rules, clean) = (Rules::default(), Clean::default());
+        Self { rules, clean, bound_values: BoundValues::default(), key: OnceLock::new() }
     }
 }
 
@@ -148,6 +172,15 @@ impl doorward_core::Redactor for Redactor {
 
     fn redact_json(&self, key: &str, value: &mut Value) {
         self.json(key, value);
+    }
+
+    fn bound_values(&self) -> BoundValues {
+        self.bound_values
+    }
+
+    fn hash(&self, value: &[u8]) -> Option<[u8; 16]> {
+        let tag = hmac::sign(self.key.get()?, value);
+        tag.as_ref().first_chunk().copied()
     }
 }
 

@@ -36,7 +36,7 @@ impl RedactError {
         key.split(['[', '.']).next().unwrap_or(key)
     }
 
-    fn new(key: impl Into<String>, text: impl Into<String>) -> Self {
+    pub(crate) fn new(key: impl Into<String>, text: impl Into<String>) -> Self {
         Self { key: key.into(), text: text.into() }
     }
 }

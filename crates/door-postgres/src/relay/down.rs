@@ -10,8 +10,8 @@ use doorward_core::Fault;
 use doorward_pgclient::{HEADER, affected, head, parameter, ready, server_error};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::Ended;
 use super::link::{Expected, Link, State};
+use super::{Ended, frontend};
 use crate::codes;
 
 /// The largest message, other than a row or copied data, that is accepted. PostgreSQL quotes the value that it
@@ -215,7 +215,10 @@ impl State {
                 running.heard();
                 self.taking_in = true;
             }
-            (Expected::Query(running), b'C') => running.complete(affected(body).unwrap_or(0)),
+            (Expected::Query(running), b'C') => {
+                running.complete(affected(body).unwrap_or(0));
+                running.turn();
+            }
             (Expected::Query(running), b'T' | b'I' | b'H' | b'c') => running.heard(),
             (Expected::Execute(running), b'C' | b'I' | b's') => {
                 running.heard();
@@ -250,8 +253,13 @@ impl State {
                 }
                 self.queue.pop_front();
             }
-            (Expected::Close, b'3') | (Expected::Describe, b'T' | b'n') => drop(self.queue.pop_front()),
-            (Expected::Describe, b't') => {}
+            (Expected::Close, b'3') | (Expected::Describe(_), b'T' | b'n') => drop(self.queue.pop_front()),
+            (Expected::Describe(statement), b't') => {
+                let named = statement.as_deref().and_then(|name| self.statements.get_mut(name));
+                if let Some(named) = named {
+                    named.types = frontend::types(body);
+                }
+            }
             _ => return Err(not_followed(&format_args!("a message of type {}", char::from(tag)))),
         }
         Ok(Fate::Pass)

@@ -1,7 +1,9 @@
 //! The messages of a client, as far as the gateway looks into them.
 //!
 //! Invariants: a message is read whole only where its text or its names are needed, and those have bounds;
-//! values stream through; nothing panics on any input.
+//! values stream through, and only their front is looked at; nothing panics on any input.
+
+use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use doorward_core::Fault;
@@ -128,16 +130,23 @@ pub(crate) fn query(mut body: &[u8]) -> Result<&str, Fault> {
     if body.is_empty() { Ok(sql) } else { Err(protocol("bytes behind the statement")) }
 }
 
-/// The body of Parse: the statement's name and text; the types behind them are the backend's affair.
-pub(crate) fn parse(mut body: &[u8]) -> Result<(&str, &str), Fault> {
+/// The body of Parse: the statement's name and text, and what stands behind them: types of parameters, whose form
+/// is the backend's affair.
+pub(crate) fn parse(mut body: &[u8]) -> Result<(&str, &str, &[u8]), Fault> {
     let name = text(&mut body, NAME_BYTES_MAX)?;
-    Ok((name, text(&mut body, SQL_BYTES_MAX)?))
+    Ok((name, text(&mut body, SQL_BYTES_MAX)?, body))
 }
 
-/// The front of Bind: portal and statement.
-pub(crate) fn bind(mut body: &[u8]) -> Result<(&str, &str), Fault> {
+/// Types of parameters, as Parse and ParameterDescription have them: a count, and four bytes each.
+pub(crate) fn types(body: &[u8]) -> Arc<[u32]> {
+    let types = body.get(2..).unwrap_or_default().as_chunks::<4>().0;
+    types.iter().map(|oid| u32::from_be_bytes(*oid)).collect()
+}
+
+/// The front of Bind: portal and statement, and what is there of the values.
+pub(crate) fn bind(mut body: &[u8]) -> Result<(&str, &str, &[u8]), Fault> {
     let portal = text(&mut body, NAME_BYTES_MAX)?;
-    Ok((portal, text(&mut body, NAME_BYTES_MAX)?))
+    Ok((portal, text(&mut body, NAME_BYTES_MAX)?, body))
 }
 
 /// The body of Describe and Close: `S` or `P`, and a name.
@@ -165,8 +174,9 @@ mod tests {
     #[test]
     fn messages_are_read_as_far_as_needed() {
         assert_eq!(query(b"select 1\0").unwrap(), "select 1");
-        assert_eq!(parse(b"s\0select $1\0\0\x01\0\0\0\x17").unwrap(), ("s", "select $1"));
-        assert_eq!(bind(b"p\0s\0\0\0\0").unwrap(), ("p", "s"));
+        let (name, text, behind) = parse(b"s\0select $1\0\0\x01\0\0\0\x17").unwrap();
+        assert_eq!((name, text, &*types(behind)), ("s", "select $1", &[23][..]));
+        assert_eq!(bind(b"p\0s\0\0\0\0").unwrap(), ("p", "s", &b"\0\0\0"[..]));
         assert_eq!(named(b"Sname\0").unwrap(), (b'S', "name"));
         assert_eq!(execute(b"\0\0\0\0\x05").unwrap(), "");
         for wrong in [&b"select 1"[..], b"select 1\0x", b"\xff\0"] {

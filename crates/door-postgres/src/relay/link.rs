@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::codes;
 use crate::names::Objects;
+use crate::values::Bound;
 use crate::vet::Vetted;
 
 /// The most replies that may be expected.
@@ -38,7 +39,8 @@ pub(crate) enum Expected {
     Query(Box<Running>),
     Parse(Box<str>),
     Bind(Box<str>),
-    Describe,
+    /// A description; of the prepared statement that is named.
+    Describe(Option<Box<str>>),
     Close,
     Execute(Box<Running>),
     Sync,
@@ -80,8 +82,10 @@ pub(crate) struct Running {
     pub(crate) since: Instant,
     pub(crate) answered: bool,
     pub(crate) cancelled: bool,
-    /// Names that it makes: forgotten when it fails.
+    /// Names that its text makes: forgotten when it fails.
     pub(crate) makes: Makes,
+    /// The statements behind it in the same text.
+    pub(crate) later: VecDeque<Pass>,
 }
 
 impl Running {
@@ -97,7 +101,21 @@ impl Running {
             answered: false,
             cancelled: false,
             makes,
+            later: VecDeque::new(),
         })
+    }
+
+    /// It is done, and the next statement of its text begins, if there is one.
+    pub(crate) fn turn(&mut self) {
+        let Some(pass) = self.later.pop_front() else { return };
+        let mut next = Self::new(pass, std::mem::take(&mut self.makes));
+        next.later = std::mem::take(&mut self.later);
+        std::mem::replace(self, *next).end_one();
+    }
+
+    /// Whether it, or a statement behind it, changes something.
+    pub(crate) fn changes(&self) -> bool {
+        std::iter::once(&self.pass).chain(&self.later).any(|pass| pass.permit().actions().change())
     }
 
     /// The first byte of its answer has come.
@@ -128,8 +146,15 @@ impl Running {
         !self.cancelled && timeout.is_some_and(|timeout| self.since.elapsed() > timeout)
     }
 
-    /// It has ended as the backend says.
+    /// Its text has ended as the backend says.
     pub(crate) fn end(mut self: Box<Self>) {
+        for pass in std::mem::take(&mut self.later) {
+            pass.fail(&not_run());
+        }
+        self.end_one();
+    }
+
+    fn end_one(mut self) {
         self.pass.access().count_out(self.bytes_out);
         match self.failed.take() {
             Some(fault) => self.pass.fail(&fault),
@@ -140,11 +165,19 @@ impl Running {
         }
     }
 
-    /// It has ended otherwise.
+    /// Its text has ended otherwise.
     pub(crate) fn fail(mut self: Box<Self>, fault: &Fault) {
+        for pass in std::mem::take(&mut self.later) {
+            pass.fail(fault);
+        }
         self.pass.access().count_out(self.bytes_out);
         self.pass.fail(fault);
     }
+}
+
+/// The fault of a statement that stands behind one that failed.
+pub(crate) fn not_run() -> Fault {
+    Fault::new(codes::NOT_RUN, "a statement before it in the batch failed")
 }
 
 /// A prepared statement or portal.
@@ -159,6 +192,18 @@ pub(crate) struct Named {
     pub(crate) confirmed: bool,
     /// Whether it is a cursor that outlives its transaction.
     pub(crate) held: bool,
+    /// The types of a statement's parameters, as far as they have been told.
+    pub(crate) types: Arc<[u32]>,
+    /// The values that a portal is bound to.
+    pub(crate) bound: Option<Arc<Bound>>,
+}
+
+impl Named {
+    /// What has just been made, in this batch.
+    pub(crate) fn new(vetted: Arc<Vetted>, actions: Option<Actions>, batch: u64) -> Self {
+        let types = Arc::default();
+        Self { vetted, actions, batch, confirmed: false, held: false, types, bound: None }
+    }
 }
 
 /// What is shared.
@@ -271,7 +316,7 @@ impl Link {
                     running.end();
                     continue;
                 }
-                let fault = lost(!running.pass.permit().actions().change(), cause);
+                let fault = lost(!running.changes(), cause);
                 running.fail(&fault);
             }
         }
@@ -301,8 +346,7 @@ impl State {
                 Some(Expected::Bind(name)) => self.forget_portal(&name),
                 Some(Expected::Execute(running) | Expected::Query(running)) => {
                     self.forget_made(&running.makes);
-                    let fault = Fault::new(codes::NOT_RUN, "a statement before it in the batch failed");
-                    running.fail(&fault);
+                    running.fail(&not_run());
                 }
                 _ => {}
             }

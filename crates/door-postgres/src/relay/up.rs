@@ -12,6 +12,7 @@
 mod carry;
 mod decide;
 mod refuse;
+mod text;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,7 +30,9 @@ use crate::codes;
 use crate::desk::Desk;
 use crate::message::put;
 use crate::names::Names;
+use crate::values::FRONT_BYTES_MAX;
 use crate::vet::Vetted;
+use text::Part;
 
 /// As much is gathered before it is sent.
 const GATHERED_MAX: usize = 64 << 10;
@@ -140,14 +143,18 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             Err(fault) => Err(fault.clone()),
         };
         let known = vetted.as_ref().ok();
+        if let (Some(vetted), Ok(all)) = (known, &needs)
+            && vetted.is_several()
+            && self.permits(all)
+        {
+            return self.query_of_several(&frame, vetted, all).await;
+        }
         match self.walk(text, known.map(|vetted| &**vetted), needs, frame.len()).await {
             Verdict::Go(pass) => {
-                let makes = known.map(|vetted| self.take_effects(vetted, &pass)).unwrap_or_default();
-                self.link.expect(Expected::Query(Running::new(*pass, makes)));
-                self.out.extend_from_slice(&frame);
-                // The query ends the batch that was open, if one was.
-                self.batch_open = false;
-                self.batch += 1;
+                let actions = pass.permit().actions().clone();
+                let makes = known.map(|vetted| self.take_effects(vetted, &actions)).unwrap_or_default();
+                let instead = known.and_then(|vetted| self.instead(vetted, Some(pass.id())));
+                self.forward_query(&frame, instead.as_deref(), Running::new(*pass, makes));
                 Ok(())
             }
             Verdict::No(told) => self.refuse_query(&told),
@@ -165,12 +172,12 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         }
         let frame = self.whole(message).await?;
         let body = frame.get(HEADER..).unwrap_or_default();
-        let (name, text, vetted) = match frontend::parse(body) {
-            Ok((name, text)) => {
+        let (name, text, types, vetted) = match frontend::parse(body) {
+            Ok((name, text, types)) => {
                 let may = self.may_be_named(name);
-                (name, text, may.and_then(|()| Vetted::read_one(&self.desk.parser, text)))
+                (name, text, types, may.and_then(|()| Vetted::read_one(&self.desk.parser, text)))
             }
-            Err(fault) => ("", "", Err(fault)),
+            Err(fault) => ("", "", &[][..], Err(fault)),
         };
         let needs = match &vetted {
             Ok(vetted) => self.needs(vetted).await?,
@@ -179,15 +186,10 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         if let (Ok(vetted), Ok(actions)) = (&vetted, &needs)
             && self.permits(actions)
         {
-            let named = Named {
-                vetted: vetted.clone(),
-                actions: None,
-                batch: self.batch,
-                confirmed: false,
-                held: false,
-            };
+            let named =
+                Named { types: frontend::types(types), ..Named::new(vetted.clone(), None, self.batch) };
             self.link.state().statements.insert(name.into(), named);
-            self.forward(&frame, Expected::Parse(name.into()));
+            self.forward_parse(&frame, (name, types), vetted);
             return Ok(());
         }
         let known = vetted.as_ref().ok();
@@ -227,10 +229,12 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         if self.ignored() {
             return self.discard(message).await;
         }
-        let names_end = HEADER + message.body.min(NAMES_BYTES_MAX);
-        self.want(names_end).await?;
-        let (portal, statement) = match frontend::bind(self.inbox.body(message)) {
-            Ok((portal, statement)) => (portal.to_owned(), statement.to_owned()),
+        let front_end = HEADER + message.body.min(NAMES_BYTES_MAX + FRONT_BYTES_MAX);
+        self.want(front_end).await?;
+        let (portal, statement, front) = match frontend::bind(self.inbox.body(message)) {
+            Ok((portal, statement, behind)) => {
+                (portal.to_owned(), statement.to_owned(), self.front_to_keep(behind))
+            }
             Err(fault) => return self.refuse_message(message, "", &fault).await,
         };
         let Some(named) = self.named(&statement, false).await? else {
@@ -240,17 +244,12 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         if let Err(fault) = self.may_be_portal(&portal) {
             return self.refuse_message(message, named.vetted.text(), &fault).await;
         }
+        let values = self.values(&named, front.as_deref());
         // What its names mean is looked up now, as the backend does.
         let needs = self.needs(&named.vetted).await?;
         match needs {
             Ok(actions) if self.permits(&actions) => {
-                let bound = Named {
-                    vetted: named.vetted,
-                    actions: Some(actions),
-                    batch: self.batch,
-                    confirmed: false,
-                    held: false,
-                };
+                let bound = Named { bound: values, ..Named::new(named.vetted, Some(actions), self.batch) };
                 self.link.state().portals.insert(portal.as_str().into(), bound);
                 self.link.expect(Expected::Bind(portal.into()));
                 self.batch_open = true;
@@ -259,7 +258,9 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             needs => {
                 self.discard(message).await?;
                 let bytes = HEADER + message.body;
-                let verdict = self.walk(named.vetted.text(), Some(&named.vetted), needs, bytes).await;
+                let part = Part { bound: values, ..Part::default() };
+                let verdict =
+                    self.walk_as(named.vetted.text(), Some(&named.vetted), needs, bytes, part).await;
                 self.refused(verdict)
             }
         }
@@ -277,15 +278,17 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             Ok(portal) => portal.to_owned(),
             Err(fault) => return self.refuse_read("", &fault, frame.len()).await,
         };
-        let Some(Named { vetted, actions: Some(actions), .. }) = self.named(&portal, true).await? else {
+        let Some(Named { vetted, actions: Some(actions), bound, .. }) = self.named(&portal, true).await?
+        else {
             let fault = Fault::new(codes::NAME, format!("portal \"{portal}\" does not exist"));
             return self.refuse_read("", &fault.backend_code("34000"), frame.len()).await;
         };
         // What is not planned when it is bound has its names looked up now.
         let needs = if vetted.resolves_late() { self.needs(&vetted).await? } else { Ok(actions) };
-        match self.walk(vetted.text(), Some(&vetted), needs, frame.len()).await {
+        let part = Part { bound, ..Part::default() };
+        match self.walk_as(vetted.text(), Some(&vetted), needs, frame.len(), part).await {
             Verdict::Go(pass) => {
-                let makes = self.take_effects(&vetted, &pass);
+                let makes = self.take_effects(&vetted, pass.permit().actions());
                 self.forward(&frame, Expected::Execute(Running::new(*pass, makes)));
                 Ok(())
             }
@@ -322,7 +325,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
                 let fault = Fault::new(codes::NAME, format!("{what} \"{name}\" does not exist"));
                 return self.refuse_read("", &fault.backend_code(code), frame.len()).await;
             }
-            self.forward(&frame, Expected::Describe);
+            self.forward(&frame, Expected::Describe((!is_portal).then(|| name.into())));
             return Ok(());
         }
         {

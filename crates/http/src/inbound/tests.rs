@@ -57,7 +57,7 @@ fn one_credential_is_read_and_none_is_left() {
 
 #[test]
 fn trace_context_is_read_strictly() {
-    let read = |text: &str| traceparent(&headers(&[("traceparent", text)])).map(|(_, _, sampled)| sampled);
+    let read = |text: &str| traceparent(&headers(&[("traceparent", text)])).map(|parent| parent.sampled);
     let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
     assert_eq!(read(&format!("00-{trace}-{span}-01")), Some(true));
     assert_eq!(read(&format!("00-{trace}-{span}-00")), Some(false));

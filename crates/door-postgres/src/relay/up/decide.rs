@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BufMut;
-use doorward_core::{Actions, Case, Decision, Fault, Pass};
+use doorward_core::{Actions, Case, Decision, Fault};
 use tokio::io::AsyncRead;
 
 use super::Up;
+use super::text::Part;
 use crate::call::{StatementCall, Verdict};
 use crate::codes;
 use crate::message::{put, put_text};
@@ -31,11 +32,33 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         needs: Result<Actions, Fault>,
         bytes: usize,
     ) -> Verdict {
+        self.walk_as(text, vetted, needs, bytes, Part::default()).await
+    }
+
+    /// The same, with more to record.
+    pub(super) async fn walk_as(
+        &self,
+        text: &str,
+        vetted: Option<&Vetted>,
+        needs: Result<Actions, Fault>,
+        bytes: usize,
+        Part { parent, bound }: Part,
+    ) -> Verdict {
         let desk = self.desk;
         let access = desk.gateway.open(desk.arrival.clone());
         let mid_transaction = self.batch_open || !self.link.is_at_rest();
         let bytes = bytes as u64;
-        let call = StatementCall { desk, mid_transaction, bytes, text, vetted, needs, recorded: true };
+        let call = StatementCall {
+            desk,
+            mid_transaction,
+            bytes,
+            text,
+            vetted,
+            needs,
+            parent,
+            bound,
+            recorded: true,
+        };
         desk.gateway.walk(access, call).await.into_inner()
     }
 
@@ -200,8 +223,8 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     }
 
     /// Keeps what a statement does to the session, before it is forwarded. The names that it makes.
-    pub(super) fn take_effects(&self, vetted: &Arc<Vetted>, pass: &Pass) -> Makes {
-        let effects = vetted.effects(pass.permit().actions());
+    pub(super) fn take_effects(&self, vetted: &Arc<Vetted>, actions: &Actions) -> Makes {
+        let effects = vetted.effects(actions);
         let mut state = self.link.state();
         if effects.changes_names || (effects.ends_or_rolls_back && state.touched) {
             state.stale = true;
@@ -225,15 +248,13 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         let room = NAMES_MAX.saturating_sub(state.statements.len());
         for (name, vetted) in vetted.prepared().take(room) {
             makes.statements.push(name.clone());
-            let named = Named { vetted, actions: None, batch: self.batch, confirmed: false, held: false };
-            state.statements.insert(name, named);
+            state.statements.insert(name, Named::new(vetted, None, self.batch));
         }
         let room = NAMES_MAX.saturating_sub(state.portals.len());
         for (name, held) in vetted.declared().take(room) {
             makes.portals.push(name.clone());
-            let (vetted, actions) = (vetted.clone(), Some(pass.permit().actions().clone()));
-            let named = Named { vetted, actions, batch: self.batch, confirmed: false, held };
-            state.portals.insert(name, named);
+            let named = Named::new(vetted.clone(), Some(actions.clone()), self.batch);
+            state.portals.insert(name, Named { held, ..named });
         }
         makes
     }

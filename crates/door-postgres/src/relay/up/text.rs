@@ -1,0 +1,125 @@
+//! Texts on their way to the backend: those of several statements, those that the gateway answers itself, and the
+//! values that are bound to one.
+//!
+//! A text of several statements is decided as a whole first. Then each statement walks the road by itself, with its
+//! own piece of the text, and has a record of its own; the first one's access is the parent of the others'. All of
+//! them pass, or nothing is forwarded: then those beside the one that was refused are recorded as not run.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use doorward_core::{AccessId, Actions, BoundValues, Pass};
+use tokio::io::AsyncRead;
+
+use super::super::Ended;
+use super::super::link::{Expected, Named, Running, not_run};
+use super::{Step, Up};
+use crate::call::Verdict;
+use crate::message::{put, put_text};
+use crate::own;
+use crate::values::{self, Bound, FRONT_BYTES_MAX};
+use crate::vet::Vetted;
+
+/// What a statement's record has beside its text.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    /// The first statement of the text that it is a part of.
+    pub(super) parent: Option<AccessId>,
+    /// The values that it is bound to.
+    pub(super) bound: Option<Arc<Bound>>,
+}
+
+impl<R: AsyncRead + Unpin> Up<'_, R> {
+    /// Forwards a simple query; `instead` is its text when it is not the client's.
+    pub(super) fn forward_query(&mut self, frame: &[u8], instead: Option<&str>, running: Box<Running>) {
+        self.link.expect(Expected::Query(running));
+        match instead {
+            None => self.out.extend_from_slice(frame),
+            Some(text) => put(&mut self.out, b'Q', |out| put_text(out, text)),
+        }
+        // The query ends the batch that was open, if one was.
+        self.batch_open = false;
+        self.batch += 1;
+    }
+
+    /// Forwards Parse.
+    pub(super) fn forward_parse(&mut self, frame: &[u8], (name, types): (&str, &[u8]), vetted: &Vetted) {
+        let expected = Expected::Parse(name.into());
+        let Some(instead) = self.instead(vetted, None) else { return self.forward(frame, expected) };
+        let mut other = BytesMut::new();
+        put(&mut other, b'P', |out| {
+            put_text(out, name);
+            put_text(out, &instead);
+            out.extend_from_slice(types);
+        });
+        self.forward(&other, expected);
+    }
+
+    /// A simple query of several statements, which the grants allow together; `all` is what they need.
+    pub(super) async fn query_of_several(
+        &mut self,
+        frame: &[u8],
+        vetted: &Arc<Vetted>,
+        all: &Actions,
+    ) -> Step {
+        let mut passes: Vec<Pass> = Vec::new();
+        let mut refused = None;
+        for (index, (part, actions)) in vetted.parts().zip(self.needs_each(vetted, all)).enumerate() {
+            let bytes = if index == 0 { frame.len() } else { 0 };
+            let beside = Part { parent: passes.first().map(Pass::id), bound: None };
+            let needs = if refused.is_some() { Err(not_run()) } else { Ok(actions) };
+            match self.walk_as(part.text(), Some(&part), needs, bytes, beside).await {
+                Verdict::Go(pass) => passes.push(*pass),
+                Verdict::No(told) => refused = refused.or(Some(told)),
+                Verdict::Over(fault) => {
+                    passes.into_iter().for_each(|pass| pass.fail(&fault));
+                    return Err(Ended::Over(fault));
+                }
+            }
+        }
+        if let Some(told) = refused {
+            passes.into_iter().for_each(|pass| pass.fail(&not_run()));
+            return self.refuse_query(&told);
+        }
+        let access = passes.first().map(Pass::id);
+        let mut passes = passes.into_iter();
+        let Some(first) = passes.next() else { return Ok(()) };
+        let makes = self.take_effects(vetted, all);
+        let mut running = Running::new(first, makes);
+        running.later = passes.collect();
+        let instead = self.instead(vetted, access);
+        self.forward_query(frame, instead.as_deref(), running);
+        Ok(())
+    }
+
+    /// What each statement needs. What they need together has just been looked up, with the same names.
+    fn needs_each(&self, vetted: &Vetted, all: &Actions) -> Vec<Actions> {
+        let prepared = |name: &str| self.link.state().statements.get(name).map(|named| named.vetted.clone());
+        let each = vetted.needs_each(&self.desk.resource, &self.names, &prepared);
+        each.unwrap_or_else(|_| vetted.parts().map(|_| all.clone()).collect())
+    }
+
+    /// The text to send in place of this one, if there is one; and the client is known by the name that it takes.
+    pub(super) fn instead(&self, vetted: &Vetted, access: Option<AccessId>) -> Option<String> {
+        let instead = vetted.replaced(|shape| own::instead(self.desk, shape, access))?;
+        if let Some(client) = vetted.last().and_then(own::renamed) {
+            *self.desk.client.lock() = Arc::new(client);
+        }
+        Some(instead)
+    }
+
+    /// A copy of the front of a Bind message's values, where records keep something of them.
+    pub(super) fn front_to_keep(&self, front: &[u8]) -> Option<Box<[u8]>> {
+        let kept = self.desk.gateway.snapshot().redactor.bound_values() != BoundValues::Off;
+        // Formats and values: two counts of two bytes; without values there is nothing more.
+        let front = front.get(..front.len().min(FRONT_BYTES_MAX)).unwrap_or_default();
+        (kept && front.len() > 6).then(|| front.into())
+    }
+
+    /// What the record keeps of the values that a portal of this statement is bound to.
+    pub(super) fn values(&self, statement: &Named, front: Option<&[u8]>) -> Option<Arc<Bound>> {
+        let snapshot = self.desk.gateway.snapshot();
+        let vetted = &statement.vetted;
+        values::read(&snapshot, vetted.text(), vetted.places(), &statement.types, front?)
+    }
+}
