@@ -26,6 +26,15 @@ const SHOWN: [&str; 7] = ["identity", "grant", "role", "limits", "access", "vers
 const APPLICATION_NAME: &str = "application_name";
 const SECONDS_OF_A_DAY: i64 = 86_400;
 
+/// `SHOW doorward.all` and `SHOW doorward.grant` as the grammar wants them: the names are its own words.
+pub(crate) fn spelled(text: &str) -> Option<String> {
+    let mut words = text.trim().trim_end_matches(';').split_ascii_whitespace();
+    let (show, name, None) = (words.next()?, words.next()?, words.next()) else { return None };
+    let name = name.to_ascii_lowercase();
+    let name = name.strip_prefix(PREFIX).filter(|name| matches!(*name, "grant" | "all"))?;
+    show.eq_ignore_ascii_case("show").then(|| format!("SHOW {PREFIX}\"{name}\""))
+}
+
 /// Refuses what would stand in the way of the gateway's own settings.
 pub(crate) fn check(shape: &Shape) -> Result<(), Fault> {
     if let Kind::Show(name) = &shape.kind
@@ -234,6 +243,14 @@ fn put_literal(sql: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_are_words_of_the_grammar_are_quoted() {
+        assert_eq!(spelled(" show Doorward.ALL ; ").as_deref(), Some("SHOW doorward.\"all\""));
+        for text in ["show all", "show doorward.all x", "show doorward.role", "select doorward.all", ""] {
+            assert_eq!(spelled(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn tables_are_statements_of_constants() {

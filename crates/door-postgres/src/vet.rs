@@ -52,7 +52,14 @@ pub(crate) type Prepared<'a> = dyn Fn(&str) -> Option<Arc<Vetted>> + Sync + 'a;
 impl Vetted {
     /// Reads a text of any number of statements.
     pub(crate) fn read(parser: &Parser, text: &str) -> Result<Arc<Self>, Fault> {
-        let script = parser.parse(text).map_err(|error| syntax(&error))?;
+        let script = match parser.parse(text) {
+            Ok(script) => script,
+            Err(error) => {
+                // Its own spelling is no error, so this ends.
+                let other = own::spelled(text).ok_or_else(|| syntax(&error))?;
+                return Self::read(parser, &other);
+            }
+        };
         Ok(Arc::new(Self { text: text.into(), script, places: Places::default() }))
     }
 
