@@ -94,7 +94,7 @@ const LINES: &[Line] = &[
     },
     Line {
         title: "Ada's limit is 5 calls a second, 10 at once: the rest of 20 is told when to come back",
-        command: r#"for i in $(seq 20); do curl -s -o /dev/null -w '%{http_code} ' "$AIR/airports?limit=1" -H "Authorization: Bearer $ANALYST"; done; curl -s -i "$AIR/airports?limit=1" -H "Authorization: Bearer $ANALYST" | grep -i -E '^(HTTP|retry-after|ratelimit)'"#,
+        command: r#"for i in $(seq 20); do curl -s -o /dev/null -w '%{http_code} ' "$AIR/airports?limit=1" -H "Authorization: Bearer $ANALYST"; done; for i in $(seq 60); do answer=$(curl -s -i "$AIR/airports?limit=1" -H "Authorization: Bearer $ANALYST"); [[ $answer == *' 429 '* ]] && break; done; grep -i -E '^(HTTP|retry-after|ratelimit)' <<< "$answer""#,
         promises: &["200 ", "429 ", "retry-after", "ratelimit-policy"],
         excludes: &["500"],
     },
@@ -110,7 +110,7 @@ const LINES: &[Line] = &[
             "denied",
             "limited",
             "public/flights",
-            "connect",
+            "list air/session",
             "read air/public/bookings",
         ],
         excludes: &[],
