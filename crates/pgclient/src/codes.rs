@@ -21,6 +21,8 @@ doorward_core::codes! {
     PROTOCOL = "forward.backend-protocol", Forward, Backend, Backend, retry false, "The database broke the protocol";
     /// PostgreSQL does not accept the gateway's login, or the gateway does not accept what the login may do.
     LOGIN_REFUSED = "lease.login-refused", Lease, Unavailable, Gateway, retry false, "The gateway's database login is not usable";
+    /// The session's signed claims cannot be set: row-level security would see nobody.
+    CLAIMS = "lease.claims-not-set", Lease, Unavailable, Gateway, retry true, "The session's claims are not set";
     /// The gateway itself made a request that it must not send.
     REQUEST_INVALID = "forward.request-invalid", Forward, Internal, Gateway, retry false, "Internal error";
 }

@@ -18,11 +18,13 @@
 //! Threads that may block have a client of their own, [`blocking::Client`]: the store, key stores and the
 //! command line, whose statements and login are the gateway's.
 //!
-//! Absences: no SQL is written here but for settings, the login check and the catalogue; no value is
+//! Absences: no SQL is written here but for settings, signed claims, the login check and the catalogue; no value is
 //! ever put into SQL text; COPY and the simple protocol are not spoken for callers of a door.
 
+mod ask;
 pub mod blocking;
 pub mod catalog;
+pub mod claims;
 pub mod codes;
 mod config;
 mod conn;
@@ -42,6 +44,7 @@ mod stream;
 mod target;
 
 pub use catalog::{Catalog, CatalogStatus, CatalogWatch, Watch};
+pub use claims::{ClaimsConfig, SessionClaims};
 pub use config::PoolConfig;
 pub use error::{RunError, ServerError};
 pub use frames::{Field, HEADER, Head, Malformed, affected, head, parameter, read_all, ready, server_error};
