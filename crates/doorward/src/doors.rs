@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use doorward_core::{AuditMode, BoxFuture, Code, OwnLogin, Resource, ResourceName};
 use doorward_http::HttpDoor;
-use doorward_pgclient::{LoginConfig, RolesConfig};
+use doorward_pgclient::{LoginConfig, RolesConfig, Target};
 use doorward_settings::{Node, Problem};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -39,6 +39,10 @@ pub struct BackendLogins {
     pub own: Option<LoginConfig>,
     /// The logins of roles.
     pub roles: RolesConfig,
+    /// The database that they are of.
+    pub target: Option<Target>,
+    /// Whether a login that may do everything is accepted.
+    pub dangerous_superuser: bool,
 }
 
 /// What a door opens a resource with.
@@ -109,7 +113,13 @@ mod rest {
         check: |node| config(node).map(drop),
         logins: |node| {
             let config = config(node)?;
-            Ok(BackendLogins { own: Some(config.login), roles: config.roles })
+            let target = RestResource::check(&config).map_err(|error| node.problem(error.to_string()))?;
+            Ok(BackendLogins {
+                own: Some(config.login),
+                roles: config.roles,
+                target: Some(target),
+                dangerous_superuser: config.dangerous_superuser,
+            })
         },
         open: |opening| Box::pin(open(opening)),
         http: || Arc::new(RestDoor),

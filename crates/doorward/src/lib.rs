@@ -11,6 +11,7 @@ mod metrics;
 mod peers;
 mod postgres;
 mod reload;
+mod role_sources;
 mod serve;
 mod state;
 mod syslog;

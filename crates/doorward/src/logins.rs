@@ -9,12 +9,12 @@ use doorward_pgclient::{LoginConfig, RoleConfig};
 use doorward_settings::{Problem, Problems, SecretRef};
 
 use crate::config::ResourceEntry;
+use crate::role_sources;
 use crate::wiring::blocking;
 
 /// What logins come from.
 pub(crate) struct Sources<'a> {
     /// The keepers of all configurations.
-    #[expect(dead_code, reason = "the first source that is not a secret reference makes use of it")]
     pub(crate) keepers: &'a Keepers,
 }
 
@@ -36,6 +36,11 @@ impl Sources<'_> {
         };
         if backend.roles.vault.is_some() {
             return Err(no_vault(entry).into());
+        }
+        if let (Some(source), Some(target)) = (backend.roles.source, &backend.target) {
+            let dangerous = backend.dangerous_superuser;
+            let keeper = role_sources::keeper(self.keepers, entry, target, dangerous, source).await?;
+            logins.keep_roles(entry.name.clone(), keeper);
         }
         for (role, config) in backend.roles.named {
             self.hold_role(entry, &role, config.into_inner(), logins).await?;

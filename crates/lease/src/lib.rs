@@ -11,6 +11,7 @@
 
 mod keeper;
 mod logins;
+mod managed;
 mod source;
 mod tender;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod tests;
 
 pub use keeper::{Keeper, Keepers};
 pub use logins::Logins;
+pub use managed::ManagedLogins;
 pub use source::{CredentialSource, Handle, Issued, Renewed, SourceError, Wanted};
 
 doorward_core::codes! {

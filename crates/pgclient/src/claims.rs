@@ -110,8 +110,9 @@ impl SessionClaims {
         let text = Value::Object(self.claims(principal, until)).to_string();
         if text.len() > CLAIMS_BYTES_MAX {
             let what = format!("the claims of this session are larger than {CLAIMS_BYTES_MAX} bytes");
-            return Err(Fault::new(codes::CLAIMS, what)
-                .hint("The gateway's operator can put fewer of them under the resource's `claims.include`."));
+            return Err(Fault::new(codes::CLAIMS, what).hint(
+                "The gateway's operator can put fewer of them under the resource's `claims.include`.",
+            ));
         }
         let payload = STANDARD.encode(text);
         let proof = hmac::sign(&self.key, format!("{session}\n{payload}").as_bytes());
@@ -119,7 +120,8 @@ impl SessionClaims {
     }
 
     fn claims(&self, principal: &Principal, until: Option<Timestamp>) -> Map<String, Value> {
-        let named = self.names.iter().filter_map(|name| Some((name.to_string(), principal.claims.get(&**name)?)));
+        let named =
+            self.names.iter().filter_map(|name| Some((name.to_string(), principal.claims.get(&**name)?)));
         let mut claims: Map<String, Value> = named.map(|(name, value)| (name, value.clone())).collect();
         // What the gateway itself knows stands over a claim of the same name.
         claims.insert("iss".into(), principal.issuer.as_str().into());
@@ -127,7 +129,8 @@ impl SessionClaims {
         claims.insert("kind".into(), principal.kind.as_str().into());
         let groups: Vec<Value> = principal.groups.iter().map(|group| (&**group).into()).collect();
         claims.insert("groups".into(), groups.into());
-        let actors: Vec<Value> = principal.actors.iter().map(|actor| (&**actor.subject.reveal()).into()).collect();
+        let actors: Vec<Value> =
+            principal.actors.iter().map(|actor| (&**actor.subject.reveal()).into()).collect();
         claims.insert("act".into(), actors.into());
         let optional = [
             ("email", principal.email.as_ref().map(|email| Value::from(&**email.reveal()))),
@@ -151,7 +154,8 @@ impl SessionClaims {
             hex(&block)
         };
         let kid = &self.kid;
-        let others = if only { format!("DELETE FROM doorward.keys WHERE kid <> '{kid}';\n") } else { String::new() };
+        let others =
+            if only { format!("DELETE FROM doorward.keys WHERE kid <> '{kid}';\n") } else { String::new() };
         Secret::from(format!(
             "{others}INSERT INTO doorward.keys (kid, inner_pad, outer_pad)\n    \
              VALUES ('{kid}', decode('{}', 'hex'), decode('{}', 'hex'))\n    ON CONFLICT (kid) DO NOTHING;\n",
@@ -190,15 +194,20 @@ impl Relayed {
             let proven = ask(stream, input, PROVEN, &[]).await.map_err(|failure| not_set(&failure))?;
             match proven.as_deref() {
                 Some("true") => Ok(token),
-                _ => Err(Fault::new(codes::CLAIMS, "the database does not believe this session's signed claims")
-                    .hint(
-                        "The database's administrator gives it the key that the gateway signs with: \
+                _ => Err(Fault::new(
+                    codes::CLAIMS,
+                    "the database does not believe this session's signed claims",
+                )
+                .hint(
+                    "The database's administrator gives it the key that the gateway signs with: \
                          `doorward claims sql RESOURCE --with-key`.",
-                    )
-                    .cause(format_args!("the gateway's key is {}", claims.kid()))),
+                )
+                .cause(format_args!("the gateway's key is {}", claims.kid()))),
             }
         };
-        timeout(span_max, setting).await.map_err(|_| unavailable("setting the session's claims took too long"))?
+        timeout(span_max, setting)
+            .await
+            .map_err(|_| unavailable("setting the session's claims took too long"))?
     }
 }
 
@@ -248,8 +257,10 @@ mod tests {
     #[test]
     fn what_the_gateway_knows_stands_over_claims_of_the_same_name() {
         let forged = json!({ "sub": "root", "email": "root@x", "exp": 1, "groups": ["admins"], "team": "a", "secret": "s" });
-        let claims = signer("shop", &["team", "sub", "email", "exp", "groups"]).claims(&principal(forged), None);
-        let expected = json!({ "team": "a", "sub": "public", "iss": "none", "kind": "public", "groups": [], "act": [] });
+        let claims =
+            signer("shop", &["team", "sub", "email", "exp", "groups"]).claims(&principal(forged), None);
+        let expected =
+            json!({ "team": "a", "sub": "public", "iss": "none", "kind": "public", "groups": [], "act": [] });
         assert_eq!(Value::Object(claims), expected);
     }
 
@@ -272,7 +283,10 @@ mod tests {
         let large = principal(json!({ "team": "x".repeat(CLAIMS_BYTES_MAX) }));
         assert!(signer("shop", &["team"]).sign("1/a", &large, None).is_err());
         let short = Secret::from("too short");
-        assert_eq!(SessionClaims::new(&ResourceName::new("shop"), &config(&[]), &short).err(), Some(KeyTooShort));
+        assert_eq!(
+            SessionClaims::new(&ResourceName::new("shop"), &config(&[]), &short).err(),
+            Some(KeyTooShort)
+        );
     }
 
     #[test]
@@ -281,7 +295,9 @@ mod tests {
         let bare = install_sql(None);
         assert!(!bare.expose().contains(signer.kid()) && !bare.expose().contains("INSERT"));
         let whole = install_sql(Some(&signer.key_sql(true)));
-        assert!(whole.expose().contains(signer.kid()) && whole.expose().contains("DELETE FROM doorward.keys"));
+        assert!(
+            whole.expose().contains(signer.kid()) && whole.expose().contains("DELETE FROM doorward.keys")
+        );
         assert!(!format!("{signer:?}").contains(&hex(&signer.derived)));
     }
 }

@@ -8,10 +8,14 @@ use std::fmt;
 use doorward_settings::{SecretRef, Spanned, VaultPath};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+
+use crate::sources::RolesSource;
 
 /// The key of [`RolesConfig`] under which a Vault mount stands.
 const VAULT: &str = "vault";
+/// What is said of two sources for the same roles.
+const ONE_SOURCE: &str = "the roles that are not named have one source of logins";
 
 /// The gateway's login at the database.
 #[derive(Clone, Debug, Deserialize)]
@@ -140,6 +144,8 @@ impl JsonSchema for RoleConfig {
 pub struct RolesConfig {
     /// A mount of Vault's database engine (`database/creds`) that has a role of the same name for each role.
     pub vault: Option<VaultPath>,
+    /// What else has logins for each role.
+    pub source: Option<Spanned<RolesSource>>,
     /// Roles with something of their own.
     pub named: BTreeMap<Box<str>, Spanned<RoleConfig>>,
 }
@@ -147,7 +153,7 @@ pub struct RolesConfig {
 impl RolesConfig {
     /// Whether sessions can log in as no role at all: the Postgres door does not serve the resource.
     pub fn is_empty(&self) -> bool {
-        self.vault.is_none() && self.named.is_empty()
+        self.vault.is_none() && self.source.is_none() && self.named.is_empty()
     }
 }
 
@@ -172,10 +178,18 @@ impl<'de> Visitor<'de> for RolesVisitor {
             match &*key {
                 // A role of this name could not be told from the source, so there is none.
                 VAULT => roles.vault = Some(map.next_value()?),
+                key if RolesSource::KEYS.contains(&key) => {
+                    if roles.source.replace(RolesSource::read(key, &mut map)?).is_some() {
+                        return Err(A::Error::custom(ONE_SOURCE));
+                    }
+                }
                 _ => drop(roles.named.insert(key, map.next_value()?)),
             }
         }
-        Ok(roles)
+        match roles.vault.is_some() && roles.source.is_some() {
+            true => Err(A::Error::custom(ONE_SOURCE)),
+            false => Ok(roles),
+        }
     }
 }
 
@@ -191,9 +205,11 @@ impl JsonSchema for RolesConfig {
             "description".to_owned(),
             "A mount of Vault's database engine that has a role of the same name for each role: database/creds.".into(),
         );
+        let mut properties = RolesSource::properties(generator);
+        properties.insert(VAULT.to_owned(), vault.into());
         json_schema!({
             "type": "object",
-            "properties": { VAULT: vault },
+            "properties": properties,
             "additionalProperties": role,
             "description": "How sessions of the Postgres door log in as each role that grants name (`as`).",
         })

@@ -1,0 +1,31 @@
+//! The sources of logins for roles that the gateway is itself: what `managed` and its like under `roles` say.
+
+use std::sync::Arc;
+
+use doorward_lease::{Keeper, Keepers, ManagedLogins};
+use doorward_pgclient::{RolesSource, Target};
+use doorward_settings::{Problems, Spanned};
+
+use crate::config::ResourceEntry;
+use crate::wiring::blocking;
+
+/// The keeper of what this source issues; the one that there is, when nothing of the source has changed.
+pub(crate) async fn keeper(
+    keepers: &Keepers,
+    entry: &ResourceEntry,
+    target: &Target,
+    dangerous_superuser: bool,
+    source: Spanned<RolesSource>,
+) -> Result<Arc<Keeper>, Problems> {
+    match source.into_inner() {
+        RolesSource::Managed(config) => {
+            let reference = config.admin.password.clone();
+            let password = blocking(move || reference.read()).await??;
+            let password_id = ManagedLogins::password_id(&password);
+            let identity = format!("managed {target} {} {password_id}", entry.node.fingerprint());
+            Ok(keepers.keeper(&identity, &entry.name, || {
+                Arc::new(ManagedLogins::start(target.clone(), config, password, dangerous_superuser))
+            }))
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Logins that the gateway makes itself, through the real binary.
+
+use super::*;
+
+const ADMIN_PASSWORD: &str = "s3cret-of-the-managing-login";
+
+/// A gateway whose `roles` are managed; this is said of them.
+struct Managed {
+    gateway: Running,
+    issuer: Issuer,
+    database: Database<'static>,
+}
+
+impl Managed {
+    fn start(cluster: &'static Cluster, more: &str) -> Result<Self> {
+        let newer = cluster.sql("show server_version_num")?.parse::<u32>()? >= 160_000;
+        {
+            let _turn = roles_turn();
+            cluster.ensure_role("managed_reader", "nologin")?;
+            cluster.ensure_role("managed_admin", &format!("login createrole password '{ADMIN_PASSWORD}'"))?;
+            cluster.ensure_role("authenticator", &format!("login noinherit password '{PASSWORD}'"))?;
+            if newer {
+                cluster.sql(
+                    "grant managed_reader to managed_admin with admin option, inherit false, set false",
+                )?;
+            }
+        }
+        let database = cluster.database()?;
+        database.sql(
+            "create table notes (owner text default current_user, body text); alter table notes enable row level security; \
+             create policy own on notes using (owner = current_user); grant select, insert on notes to managed_reader",
+        )?;
+        let issuer = Issuer::start()?;
+        let roles = format!(
+            "roles: {{ managed: {{ admin: {{ user: managed_admin, password: \"env:ADMIN\" }}, {more} }} }}"
+        );
+        let config = base(&issuer, &database)
+            .replace("admin: 127.0.0.1:0", "admin: 127.0.0.1:0, postgres: 127.0.0.1:0")
+            .replace("pool: { size: 8 }", &format!("pool: {{ size: 4, sessions: 20 }}\n    {roles}"));
+        let grants = "grants:\n  staff: { to: group:staff, allow: [\"read,write shop/public/notes\"], as: managed_reader }\n";
+        let gateway = Setup::new(&format!("{config}{grants}"))?
+            .env("SHOP_PASSWORD", PASSWORD)
+            .env("ADMIN", ADMIN_PASSWORD)
+            .start()?;
+        Ok(Self { gateway, issuer, database })
+    }
+
+    fn psql(&self, who: &str, script: &str) -> Result<(String, String)> {
+        let token = self.issuer.token(who).claim("groups", ["staff"]).sign()?;
+        let mut child = Command::new("psql")
+            .args(["-X", "-A", "-t", "-q", "-h", "127.0.0.1", "-U", "any", "-d", "shop"])
+            .args(["-p", &self.gateway.address("postgres")?.port().to_string()])
+            .env("PGPASSWORD", token)
+            .env("PGCONNECT_TIMEOUT", "60")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        child.stdin.take().context("stdin")?.write_all(script.as_bytes())?;
+        let output = child.wait_with_output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((text(&output.stdout), text(&output.stderr)))
+    }
+
+    /// Logins that gateways have made in this database.
+    fn logins(&self, that: &str) -> Result<String> {
+        let here =
+            format!("strpos(shobj_description(oid, 'pg_authid'), '\"db\":\"{}\"') > 0", self.database.name());
+        self.database
+            .sql(&format!("select count(*) from pg_roles where rolname like 'dw\\_%' and {here} and {that}"))
+    }
+}
+
+fn a_role(cluster: &'static Cluster) -> Result<()> {
+    let mut shop = Managed::start(cluster, "ttl: 1h")?;
+    for _ in 0..2 {
+        let (out, err) = shop
+            .psql("ann", "select count(*) from notes;\nselect session_user like 'dw_managed_reader_%';\n")?;
+        ensure!(out == "0\nt\n", "{out}{err}{}", shop.gateway.log());
+    }
+    ensure!(shop.logins("rolcanlogin")? == "1", "sessions share the login");
+    let log = shop.gateway.log();
+    ensure!(!log.contains(ADMIN_PASSWORD), "the log holds the administrative password");
+    ensure!(shop.gateway.term()?.success());
+    ensure!(shop.logins("true")? == "0", "a gateway that stops takes its logins with it");
+    Ok(())
+}
+
+fn a_person(cluster: &'static Cluster) -> Result<()> {
+    let mut shop = Managed::start(cluster, "per: principal")?;
+    let (out, err) = shop.psql(
+        "ann",
+        "insert into notes (body) values ('of ann');\nselect body, owner = session_user from notes;\n",
+    )?;
+    ensure!(out == "of ann|t\n", "{out}{err}{}", shop.gateway.log());
+    let (out, err) = shop.psql("ben", "select count(*) from notes;\n")?;
+    ensure!(out == "0\n", "{out}{err}");
+    let (out, err) = shop.psql("ann", "select body from notes;\n")?;
+    ensure!(out == "of ann\n", "{out}{err}");
+    ensure!(shop.logins("rolcanlogin")? == "2");
+    ensure!(shop.gateway.term()?.success());
+    ensure!(shop.logins("rolcanlogin")? == "0", "nobody can log in any more");
+    ensure!(shop.logins("true")? == "2", "what persons own is still theirs");
+    Ok(())
+}
+
+#[test]
+fn wire_managed_logins_on_debians_postgresql() -> Result<()> {
+    let cluster = Cluster::shared()?;
+    a_role(cluster)?;
+    a_person(cluster)
+}
+
+#[test]
+fn wire_managed_logins_on_a_newer_postgresql() -> Result<()> {
+    let cluster = Box::leak(Box::new(Cluster::newer()?));
+    let done = a_role(cluster).and_then(|()| a_person(cluster));
+    cluster.stop()?;
+    done
+}
