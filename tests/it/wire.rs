@@ -2,11 +2,8 @@
 //! what psql never does.
 
 mod client;
-<<<<<<< HEAD
-mod records;
-=======
 mod managed;
->>>>>>> a2ded81 (lease: logins that the gateway makes itself, for a role or for each person)
+mod records;
 mod sessions;
 
 use std::io::Write;
