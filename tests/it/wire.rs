@@ -4,6 +4,7 @@
 mod client;
 mod managed;
 mod records;
+mod replication;
 mod sessions;
 
 use std::io::Write;
@@ -66,8 +67,8 @@ impl Shop {
         Self::start_with(cluster, "redact: { literals: redact }")
     }
 
-    /// With this at the end of the configuration.
-    fn start_with(cluster: &'static Cluster, config_end: &str) -> Result<Self> {
+    /// With this laid over the configuration.
+    fn start_with(cluster: &'static Cluster, overlay: &str) -> Result<Self> {
         {
             let _turn = roles_turn();
             cluster.ensure_role("wire_reader", &format!("login noinherit password '{READER_PASSWORD}'"))?;
@@ -78,17 +79,22 @@ impl Shop {
             )?;
             cluster.ensure_role("wire_climber", &format!("login noinherit password '{READER_PASSWORD}'"))?;
             cluster.sql("grant wire_owner to wire_climber")?;
+            let replica = format!("login noinherit replication password '{READER_PASSWORD}'");
+            cluster.ensure_role("wire_replica", &replica)?;
             cluster.ensure_role("authenticator", &format!("login noinherit password '{PASSWORD}'"))?;
         }
         let database = cluster.database()?;
         database.sql(CONTENT)?;
         let issuer = Issuer::start()?;
         let roles = "roles: { wire_reader: { password: \"env:READER\" }, wire_writer: { password: \"env:WRITER\" }, \
-             wire_owner: { password: \"env:READER\" }, wire_climber: { password: \"env:READER\" } }";
+             wire_owner: { password: \"env:READER\" }, wire_climber: { password: \"env:READER\" }, \
+             wire_replica: { password: \"env:READER\" } }";
         let config = base(&issuer, &database)
             .replace("admin: 127.0.0.1:0", "admin: 127.0.0.1:0, postgres: 127.0.0.1:0")
             .replace("pool: { size: 8 }", &format!("pool: {{ size: 4, sessions: 20 }}\n    {roles}"));
-        let gateway = Setup::new(&format!("{config}{GRANTS}\n{config_end}\n"))?
+        let gateway = Setup::new(&format!("{config}{GRANTS}"))?
+            .file("overlay.yaml", overlay)?
+            .arg("--config=overlay.yaml")
             .env("SHOP_PASSWORD", PASSWORD)
             .env("HASH_KEY", "a key of hashes for tests")
             .env("READER", READER_PASSWORD)

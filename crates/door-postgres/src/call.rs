@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::codes;
 use crate::desk::Desk;
 use crate::message::{Severity, error_bytes};
+use crate::replication::{self, Replication};
 use crate::resource::WireResource;
 use crate::settings;
 use crate::values::Bound;
@@ -32,6 +33,8 @@ pub(crate) struct ConnectCall<'a> {
     /// Settings of the start-up packet.
     pub(crate) settings: Result<Vec<(String, String)>, Fault>,
     pub(crate) client: Option<&'a str>,
+    /// What it replicates, if it is such a session.
+    pub(crate) replication: Result<Option<Replication>, Fault>,
     pub(crate) role: Option<RoleName>,
     pub(crate) wire: Option<Arc<WireResource>>,
 }
@@ -51,8 +54,16 @@ impl ConnectCall<'_> {
             return Ok(roles.swap_remove(named));
         }
         match roles.as_slice() {
-            [] => Err(Fault::new(codes::ROLE, format!("no grant gives you a role on {}", self.database))
-                .hint("Ask the gateway's operator for a grant with a role (`as:`) on this resource.")),
+            [] => {
+                let hint = match self.replication {
+                    Ok(Some(_)) => {
+                        "Replication needs a grant of its own: allow: connect RESOURCE/replication, as: ROLE."
+                    }
+                    _ => "Ask the gateway's operator for a grant with a role (`as:`) on this resource.",
+                };
+                Err(Fault::new(codes::ROLE, format!("no grant gives you a role on {}", self.database))
+                    .hint(hint))
+            }
             [only] => Ok(only.clone()),
             several => {
                 let names: Vec<&str> = several.iter().take(ROLES_NAMED_MAX).map(RoleName::as_str).collect();
@@ -86,7 +97,9 @@ impl Call for ConnectCall<'_> {
         let (Some(resource), Some(wire)) = (resource, wire) else {
             return Err(unknown_resource(self.database));
         };
-        let actions = Actions::one(Action::of_session(&resource.name));
+        let replicates = self.replication.clone()?.is_some();
+        let action = if replicates { replication::action } else { Action::of_session };
+        let actions = Actions::one(action(&resource.name));
         let case = Case {
             principal,
             actions: &actions,
@@ -106,10 +119,12 @@ impl Call for ConnectCall<'_> {
         let (Some(wire), Some(role), Ok(given)) = (&self.wire, &self.role, &self.settings) else {
             return Err(unknown_resource(self.database));
         };
-        wire.check_role(role).await?;
+        let replication = self.replication.clone()?;
+        wire.check_role(role, replication.is_some()).await?;
         let seat = wire.seat().await?;
         let name = settings::application_name(pass.permit().principal(), self.client);
         let mut all: Vec<(&str, &str)> = vec![("application_name", &name)];
+        all.extend(replication.map(|kind| ("replication", kind.as_str())));
         all.extend(given.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let relayed = wire.connector.connect(pass, &all, wire.connect_span_max).await?;
         pass.access().note("backend_pid", relayed.canceller.process());

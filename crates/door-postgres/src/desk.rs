@@ -8,6 +8,7 @@ use doorward_sql::Parser;
 use parking_lot::Mutex;
 
 use crate::correlate::Client;
+use crate::replication::Replication;
 use crate::resource::WireResource;
 
 /// One open session.
@@ -18,6 +19,8 @@ pub(crate) struct Desk {
     pub(crate) arrival: Arrival,
     pub(crate) resource: ResourceName,
     pub(crate) role: RoleName,
+    /// What it replicates, if it speaks the replication protocol.
+    pub(crate) replication: Option<Replication>,
     /// The backend behind it, as it was configured when the session began.
     pub(crate) wire: Arc<WireResource>,
     /// Reads statements, and remembers those that it has read.

@@ -3,7 +3,7 @@
 //! `listener` accepts and takes the caller in (`startup`, `settings`), `call` holds the door's calls on the
 //! main road, `relay` carries the messages of an open session, `vet` reads statements and says what they need,
 //! `names` knows what their names mean. `correlate` and `values` read what a record keeps beside the text, `own` is
-//! what the gateway itself has to say in a session. `keys` are the cancel keys, `message` what the gateway itself says.
+//! what the gateway itself has to say in a session, `replication` the commands of that protocol. `keys` are the cancel keys, `message` what the gateway itself says.
 //!
 //! Invariants:
 //! - the backend connection is logged in as the permitted role itself, for one session, and is closed with it:
@@ -12,13 +12,14 @@
 //! - a token is taken through TLS, or on loopback; the backend's keys and passwords never reach a client;
 //! - every message, queue, table and wait has a bound; values and rows stream.
 //!
-//! Absences: transaction pooling, replication, the fast path of function calls, GSSAPI, SCRAM and OAUTHBEARER.
+//! Absences: transaction pooling, the fast path of function calls, GSSAPI, SCRAM and OAUTHBEARER.
 //! Requests for them are refused with a text that says so.
 
 mod call;
 pub mod codes;
 mod correlate;
 mod desk;
+mod hidden;
 mod keys;
 mod listener;
 mod message;
@@ -26,6 +27,7 @@ mod names;
 mod own;
 mod peer;
 mod relay;
+mod replication;
 mod resource;
 mod settings;
 mod startup;

@@ -29,6 +29,7 @@ use crate::keys::Keys;
 use crate::message::{Severity, error_bytes, parameter, put, ready};
 use crate::peer::BoxStream;
 use crate::relay::{self, Ends};
+use crate::replication::Replication;
 use crate::settings;
 use crate::startup::{self, First, PACKET_BYTES_MAX, Startup, Unread};
 use crate::{DOOR, codes};
@@ -191,6 +192,7 @@ impl Guest<'_> {
             arrival,
             resource,
             role,
+            replication: Replication::read(startup.parameter("replication")).ok().flatten(),
             wire,
             parser: self.shared.parser.clone(),
             canceller: relayed.canceller,
@@ -275,10 +277,11 @@ impl Guest<'_> {
         let call = ConnectCall {
             gateway,
             session: &session,
-            database: startup.parameter("database").unwrap_or(user),
+            database: &settings::resource(&startup).unwrap_or_default(),
             user,
             settings: settings::passed(&startup),
             client,
+            replication: Replication::read(startup.parameter("replication")),
             role: None,
             wire: None,
         };

@@ -38,6 +38,12 @@ SELECT (pg_catalog.json_build_object(
     WHERE (m.rolsuper OR m.rolbypassrls OR m.rolreplication OR m.rolcreaterole
       OR m.rolname OPERATOR(pg_catalog.=) ANY (ARRAY['pg_execute_server_program', 'pg_read_server_files',
         'pg_write_server_files']::pg_catalog.name[]))
+    AND (m.oid OPERATOR(pg_catalog.=) r.oid OR pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER'::pg_catalog.text)))),
+'p', (SELECT coalesce(pg_catalog.json_agg(r.rolname), '[]'::pg_catalog.json) FROM pg_catalog.pg_roles r
+  WHERE r.rolreplication AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles m
+    WHERE (m.rolsuper OR m.rolbypassrls OR m.rolcreaterole
+      OR m.rolname OPERATOR(pg_catalog.=) ANY (ARRAY['pg_execute_server_program', 'pg_read_server_files',
+        'pg_write_server_files']::pg_catalog.name[]))
     AND (m.oid OPERATOR(pg_catalog.=) r.oid OR pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER'::pg_catalog.text))))
 ))::pg_catalog.text";
 
@@ -63,6 +69,7 @@ pub(crate) struct Objects {
     functions: ByName<ByName<Vec<FunctionFacts>>>,
     operators: ByName<Vec<OperatorFacts>>,
     powerful: FixedSet<Box<str>>,
+    replicating: FixedSet<Box<str>>,
 }
 
 /// What is a session's own.
@@ -82,13 +89,18 @@ pub(crate) struct Names {
 impl Objects {
     /// No objects: nothing can be resolved.
     pub(crate) fn none() -> Self {
-        let (relations, functions, operators, powerful) = Default::default();
-        Self { began: Instant::now(), relations, functions, operators, powerful }
+        let (relations, functions, operators, powerful, replicating) = Default::default();
+        Self { began: Instant::now(), relations, functions, operators, powerful, replicating }
     }
 
     /// Whether a role has rights that no permission on an object bounds, or can become one that has.
     pub(crate) fn is_powerful(&self, role: &str) -> bool {
         self.powerful.contains(role)
+    }
+
+    /// Whether a role may replicate, and is powerful in no other way.
+    pub(crate) fn only_replicates(&self, role: &str) -> bool {
+        self.replicating.contains(role)
     }
 
     /// Reads what the database answered.
@@ -119,6 +131,7 @@ impl Objects {
             objects.operators.entry(name).or_default().push(facts);
         }
         objects.powerful = wire.a.into_iter().collect();
+        objects.replicating = wire.p.into_iter().collect();
         Ok(objects)
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use doorward_core::{Fault, OwnLogin, ResourceName, RoleName};
 use doorward_pgclient::codes::LOGIN_REFUSED;
-use doorward_pgclient::{Connector, Pool, PoolConfig, PoolSettings, Target, Watch};
+use doorward_pgclient::{CatalogConfig, Connector, Pool, PoolConfig, PoolSettings, Target, Watch};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -31,6 +31,8 @@ pub struct WireResource {
     waiting: Arc<Semaphore>,
     watch: Watch<Objects>,
     dangerous_superuser: bool,
+    /// Whether reading the catalogue needs a grant that names it.
+    pub(crate) hides_catalog: bool,
 }
 
 impl WireResource {
@@ -65,12 +67,25 @@ impl WireResource {
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             watch,
             dangerous_superuser,
+            hides_catalog: false,
         })
     }
 
+    /// Lets reads of the catalogue come with any grant, or not.
+    #[must_use]
+    pub fn with_catalog(self, catalog: CatalogConfig) -> Self {
+        Self { hides_catalog: catalog == CatalogConfig::Hide, ..self }
+    }
+
     /// Refuses a role that the grants cannot bound, unless the resource's operator wants it so.
-    pub(crate) async fn check_role(&self, role: &RoleName) -> Result<(), Fault> {
-        if self.dangerous_superuser || !self.objects().await?.is_powerful(role.as_str()) {
+    /// A session of replication, which a grant names, is of a role that may replicate.
+    pub(crate) async fn check_role(&self, role: &RoleName, replicates: bool) -> Result<(), Fault> {
+        if self.dangerous_superuser {
+            return Ok(());
+        }
+        let objects = self.objects().await?;
+        let role_name = role.as_str();
+        if !objects.is_powerful(role_name) || (replicates && objects.only_replicates(role_name)) {
             return Ok(());
         }
         let what = format!("the role {role} is too powerful to be lent");

@@ -28,6 +28,8 @@ const PASSED: [&str; 17] = [
     "transaction_timeout",
     "xmloption",
 ];
+/// Names the resource, where the database cannot.
+const RESOURCE: &str = "doorward.resource";
 /// The longest name that PostgreSQL shows.
 const NAME_BYTES_MAX: usize = 63;
 
@@ -39,7 +41,8 @@ pub(crate) fn passed(startup: &Startup) -> Result<Vec<(String, String)>, Fault> 
     for (name, value) in own.chain(options) {
         let name = name.to_ascii_lowercase();
         match name.as_str() {
-            "application_name" => {}
+            // What these say is read elsewhere.
+            "application_name" | "replication" | RESOURCE => {}
             "client_encoding" if is_utf8(&value) => {}
             "standard_conforming_strings" if value.eq_ignore_ascii_case("on") => {}
             "client_encoding" | "standard_conforming_strings" => {
@@ -48,11 +51,6 @@ pub(crate) fn passed(startup: &Startup) -> Result<Vec<(String, String)>, Fault> 
                 );
             }
             name if PASSED.contains(&name) => settings.push((name.to_owned(), value)),
-            "replication" if matches!(value.as_str(), "false" | "off" | "no" | "0") => {}
-            "replication" => {
-                return Err(Fault::new(codes::UNSUPPORTED, "the replication protocol is not served here")
-                    .hint("Connect to the database itself for replication."));
-            }
             name => {
                 return Err(refused(name).hint(
                     "Leave it out of the connection's parameters, and set it with SET where you may.",
@@ -61,6 +59,15 @@ pub(crate) fn passed(startup: &Startup) -> Result<Vec<(String, String)>, Fault> 
         }
     }
     Ok(settings)
+}
+
+/// The resource that a client asks for: its database, unless `options=-c doorward.resource=…` names another one.
+/// Tools of physical replication have no database to name.
+pub(crate) fn resource(startup: &Startup) -> Option<String> {
+    let options = startup.parameter("options").and_then(|text| options(text).ok()).unwrap_or_default();
+    let named = options.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(RESOURCE));
+    let database = || startup.parameter("database").or_else(|| startup.parameter("user"));
+    named.map(|(_, value)| value).or_else(|| database().map(str::to_owned))
 }
 
 fn refused(name: &str) -> Fault {
@@ -167,7 +174,6 @@ mod tests {
             ("session_authorization", "admin"),
             ("client_encoding", "SJIS"),
             ("standard_conforming_strings", "off"),
-            ("replication", "database"),
             ("session_preload_libraries", "x"),
             ("options", "-c role=admin"),
             ("options", "-F"),

@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
-use doorward_core::{Action, Actions, Fault, Object, ResourceName, Verb};
+use doorward_core::{Action, Actions, Fault, Object, Verb};
 use doorward_sql::{
     Discard, Kind, Need, ObjectKind, ParseError, Parser, Script, Shape, Statement, Transaction, Unknown, Why,
     resolve,
 };
 
 use crate::codes;
+use crate::desk::Desk;
+use crate::hidden;
 use crate::names::Names;
 use crate::own;
 use crate::values::Places;
@@ -197,29 +199,35 @@ impl Vetted {
     /// What it needs, where names mean this and these statements are prepared.
     pub(crate) fn needs(
         &self,
-        resource: &ResourceName,
+        desk: &Desk,
         names: &Names,
         prepared: &Prepared<'_>,
     ) -> Result<Actions, Fault> {
-        actions(resource, &self.ask(names, prepared)?.0)
+        actions(desk, &self.ask(desk, names, prepared)?.0)
     }
 
     /// The same, of each statement by itself.
     pub(crate) fn needs_each(
         &self,
-        resource: &ResourceName,
+        desk: &Desk,
         names: &Names,
         prepared: &Prepared<'_>,
     ) -> Result<Vec<Actions>, Fault> {
-        let (needs, ends) = self.ask(names, prepared)?;
+        let (needs, ends) = self.ask(desk, names, prepared)?;
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let pieces = starts.zip(&ends).map(|(start, end)| needs.get(start..*end).unwrap_or_default());
-        pieces.map(|needs| actions(resource, needs)).collect()
+        pieces.map(|needs| actions(desk, needs)).collect()
     }
 
     /// All that it needs, and where the needs of each statement end.
-    fn ask(&self, names: &Names, prepared: &Prepared<'_>) -> Result<(Vec<Need>, Vec<usize>), Fault> {
-        let mut asking = Asking { path: names.path(), names, prepared, needs: Vec::new() };
+    fn ask(
+        &self,
+        desk: &Desk,
+        names: &Names,
+        prepared: &Prepared<'_>,
+    ) -> Result<(Vec<Need>, Vec<usize>), Fault> {
+        let hides_catalog = desk.wire.hides_catalog;
+        let mut asking = Asking { path: names.path(), names, prepared, hides_catalog, needs: Vec::new() };
         let mut ends = Vec::with_capacity(self.script.statements.len());
         let mut own: Vec<Own<'_>> = Vec::new();
         let mut changed = false;
@@ -309,6 +317,7 @@ struct Asking<'a> {
     path: Vec<&'a str>,
     names: &'a Names,
     prepared: &'a Prepared<'a>,
+    hides_catalog: bool,
     needs: Vec<Need>,
 }
 
@@ -317,6 +326,9 @@ impl Asking<'_> {
         own::check(shape)?;
         let found = resolve(shape, self.names, &self.path).map_err(|unknown| not_known(&unknown))?;
         self.needs.extend(found.needs);
+        if self.hides_catalog {
+            self.needs.extend(shape.wants.iter().filter_map(hidden::need));
+        }
         Ok(())
     }
 }
@@ -336,11 +348,12 @@ fn changes_names(shape: &Shape) -> bool {
 }
 
 /// The needs as actions; a statement that needs nothing of its own still needs its session.
-fn actions(resource: &ResourceName, needs: &[Need]) -> Result<Actions, Fault> {
+fn actions(desk: &Desk, needs: &[Need]) -> Result<Actions, Fault> {
+    let resource = &desk.resource;
     let mut actions: Vec<Action> = Vec::with_capacity(needs.len().max(1));
     for need in needs {
         let action = match need.kind {
-            ObjectKind::Catalog => Action {
+            ObjectKind::Catalog if !desk.wire.hides_catalog => Action {
                 verb: Verb::List,
                 resource: resource.clone(),
                 object: Object::from_segments([&*need.schema]),

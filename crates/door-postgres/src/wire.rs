@@ -14,6 +14,8 @@ pub(crate) struct WireObjects {
     pub(crate) o: Vec<[Box<str>; 4]>,
     /// Names of roles that no permission on an object bounds.
     pub(crate) a: Vec<Box<str>>,
+    /// Names of roles that may replicate, and are powerful in no other way.
+    pub(crate) p: Vec<Box<str>>,
 }
 
 /// A function.

@@ -1,6 +1,6 @@
 //! The configuration of a resource that the REST door serves.
 
-use doorward_pgclient::{LoginConfig, PoolConfig, RolesConfig};
+use doorward_pgclient::{CatalogConfig, LoginConfig, PoolConfig, RolesConfig};
 use doorward_settings::{AuditConfig, ByteSize, HumanDuration};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -20,6 +20,10 @@ pub struct RestConfig {
     /// and own nothing. Without any, the Postgres door does not serve the resource.
     #[serde(default)]
     pub roles: RolesConfig,
+    /// Whether sessions of the Postgres door may read the database's catalogue with any grant (`show`, the default), or
+    /// only with one that names it (`hide`).
+    #[serde(default)]
+    pub catalog: CatalogConfig,
     /// The schemas that are served; the first one is the default, a caller chooses by `Accept-Profile`
     /// and `Content-Profile`.
     #[serde(default = "default_schemas")]

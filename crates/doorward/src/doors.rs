@@ -148,7 +148,8 @@ mod rest {
                 let dangerous = config.dangerous_superuser;
                 let opened =
                     WireResource::open(name.clone(), target, &config.pool, login.clone(), dangerous).await;
-                Some(Arc::new(opened.map_err(|error| node.problem(error.to_string()))?))
+                let opened = opened.map_err(|error| node.problem(error.to_string()))?;
+                Some(Arc::new(opened.with_catalog(config.catalog)))
             }
         };
         let opened = RestResource::open(name.clone(), &config, login).await;

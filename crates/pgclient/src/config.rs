@@ -32,6 +32,17 @@ pub struct PoolConfig {
     pub sessions: Option<u16>,
 }
 
+/// Whether sessions of the Postgres door may read the database's catalogue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CatalogConfig {
+    /// Reading it comes with any grant on the resource, so that `\d` and graphical tools work.
+    #[default]
+    Show,
+    /// Reading it needs a grant that names it: `read RESOURCE/pg_catalog/*`.
+    Hide,
+}
+
 /// The sessions of a resource when nothing is said.
 const SESSIONS: u16 = 100;
 

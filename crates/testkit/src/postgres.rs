@@ -91,6 +91,11 @@ impl Installation {
         Ok(Self { bin: bin.context("no PostgreSQL beside TimescaleDB")?, root: Some(root) })
     }
 
+    /// The path of one of its programs.
+    pub fn path(&self, program: &str) -> PathBuf {
+        self.bin.join(program)
+    }
+
     /// Where a cluster's folder is made.
     fn folder(&self) -> Result<TempDir> {
         let mut builder = tempfile::Builder::new();

@@ -66,9 +66,25 @@ pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
 impl Wire {
     /// Logs in.
     pub(crate) fn connect(address: SocketAddr, user: &str, database: &str, token: &str) -> Result<Self> {
+        let parameters = [("user", user), ("database", database), ("application_name", "by hand")];
+        Self::start(address, &parameters, token)
+    }
+
+    /// The same, with more parameters.
+    pub(crate) fn connect_with(
+        address: SocketAddr,
+        database: &str,
+        token: &str,
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
+        Self::start(address, &[&[("user", "any"), ("database", database)], more].concat(), token)
+    }
+
+    fn start(address: SocketAddr, parameters: &[(&str, &str)], token: &str) -> Result<Self> {
         let mut wire = Self { stream: TcpStream::connect(address)?, address, key: Vec::new() };
         wire.stream.set_read_timeout(Some(ANSWER_MAX))?;
-        let body = format!("user\0{user}\0database\0{database}\0application_name\0by hand\0\0");
+        let body: String = parameters.iter().map(|(name, value)| format!("{name}\0{value}\0")).collect();
+        let body = body + "\0";
         let packet = [&(3_u32 << 16).to_be_bytes()[..], body.as_bytes()].concat();
         wire.send(&[&u32::try_from(packet.len() + 4)?.to_be_bytes()[..], &packet].concat())?;
         let asked = wire.next()?;

@@ -215,6 +215,12 @@ impl State {
                 running.heard();
                 self.taking_in = true;
             }
+            // Data both ways: the replication protocol.
+            (Expected::Query(running), b'W') => {
+                running.heard();
+                self.taking_in = true;
+                self.streaming = true;
+            }
             (Expected::Query(running), b'C') => {
                 running.complete(affected(body).unwrap_or(0));
                 running.turn();

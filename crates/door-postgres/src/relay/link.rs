@@ -218,6 +218,8 @@ pub(crate) struct State {
     pub(crate) copying: bool,
     /// The backend waits for data of a COPY: nothing else may come.
     pub(crate) taking_in: bool,
+    /// The backend streams its log, and may be interrupted at any time.
+    pub(crate) streaming: bool,
     /// What names mean may have changed.
     pub(crate) stale: bool,
     /// Something in this transaction may have changed what names mean: its end may change it back.
@@ -252,6 +254,7 @@ impl Link {
             skipping: false,
             copying: false,
             taking_in: false,
+            streaming: false,
             stale: true,
             touched: false,
             restructured: false,
@@ -288,10 +291,11 @@ impl Link {
         }
     }
 
-    /// Whether nothing is under way: no reply is expected, and no transaction is open.
+    /// Whether nothing is under way that should be finished: no reply is expected, and no transaction is open; or
+    /// what streams has no end.
     pub(crate) fn is_at_rest(&self) -> bool {
         let state = self.state();
-        state.queue.is_empty() && state.status == IDLE
+        state.streaming || (state.queue.is_empty() && state.status == IDLE)
     }
 
     /// Ends what is left when the session is over. `why` is told of each; without one the client has gone, and
@@ -382,6 +386,7 @@ impl State {
         self.status = status;
         self.copying = false;
         self.taking_in = false;
+        self.streaming = false;
         if self.restructured {
             self.restructured_at = Some(Instant::now());
         }

@@ -24,12 +24,13 @@ use tokio::io::{AsyncRead, WriteHalf};
 
 use super::Ended;
 use super::frontend::{self, Inbox, Message, NAME_BYTES_MAX, NAMES_BYTES_MAX, SQL_BYTES_MAX, protocol};
-use super::link::{EXPECTED_MAX, Expected, Link, NAMES_MAX, Named, Running};
+use super::link::{EXPECTED_MAX, Expected, Link, Makes, NAMES_MAX, Named, Running};
 use crate::call::Verdict;
 use crate::codes;
 use crate::desk::Desk;
 use crate::message::put;
 use crate::names::Names;
+use crate::replication;
 use crate::values::FRONT_BYTES_MAX;
 use crate::vet::Vetted;
 use text::Part;
@@ -105,6 +106,9 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             return Err(Ended::Over(protocol("another message than data during COPY")));
         }
         match message.tag {
+            b'P' | b'B' | b'E' | b'D' | b'C' if self.desk.replication.is_some() => {
+                self.refuse_in_replication(message).await
+            }
             b'Q' => self.query(message).await,
             b'P' => self.parse(message).await,
             b'B' => self.bind(message).await,
@@ -134,6 +138,19 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         }
         let frame = self.whole(message).await?;
         let body = frame.get(HEADER..).unwrap_or_default();
+        if let Some(kind) = self.desk.replication
+            && let Ok(text) = frontend::query(body)
+            && let Some(needs) = replication::needs(kind, &self.desk.resource, text)
+        {
+            return match self.walk(text, None, needs, frame.len()).await {
+                Verdict::Go(pass) => {
+                    self.forward_query(&frame, None, Running::new(*pass, Makes::default()));
+                    Ok(())
+                }
+                Verdict::No(told) => self.refuse_query(&told),
+                Verdict::Over(fault) => Err(Ended::Over(fault)),
+            };
+        }
         let (text, vetted) = match frontend::query(body) {
             Ok(text) => (text, Vetted::read(&self.desk.parser, text)),
             Err(fault) => ("", Err(fault)),

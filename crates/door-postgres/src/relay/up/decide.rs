@@ -99,7 +99,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
 
     pub(super) fn look_up(&self, vetted: &Vetted) -> Result<Actions, Fault> {
         let prepared = |name: &str| self.link.state().statements.get(name).map(|named| named.vetted.clone());
-        vetted.needs(&self.desk.resource, &self.names, &prepared)
+        vetted.needs(self.desk, &self.names, &prepared)
     }
 
     /// Sees to it that what names mean is current; asks the backend session when it may have changed.
@@ -175,6 +175,22 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
 
     /// Asks the session itself; the one value of the one row. Nothing else is under way.
     pub(super) async fn probe(&mut self, sql: &str) -> Result<Option<Vec<u8>>, Ended> {
+        if self.desk.replication.is_some() {
+            // Simple queries are all that such a session knows.
+            put(&mut self.out, b'Q', |out| put_text(out, sql));
+        } else {
+            self.put_probe(sql);
+        }
+        self.link.expect(Expected::Probe(Probe::default()));
+        self.send().await?;
+        self.link.wait(|state| state.probed.is_some()).await;
+        let probe = self.link.state().probed.take();
+        let Some(probe) = probe.filter(|probe| !probe.failed) else { return Ok(None) };
+        // One column: its count, its length, its text.
+        Ok(probe.row.get(6..).map(<[u8]>::to_vec))
+    }
+
+    fn put_probe(&mut self, sql: &str) {
         let out = &mut self.out;
         put(out, b'P', |out| {
             put_text(out, PROBE);
@@ -197,13 +213,6 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             });
         }
         put(out, b'S', |_| {});
-        self.link.expect(Expected::Probe(Probe::default()));
-        self.send().await?;
-        self.link.wait(|state| state.probed.is_some()).await;
-        let probe = self.link.state().probed.take();
-        let Some(probe) = probe.filter(|probe| !probe.failed) else { return Ok(None) };
-        // One column: its count, its length, its text.
-        Ok(probe.row.get(6..).map(<[u8]>::to_vec))
     }
 
     /// A prepared statement or portal that the backend knows under this name, too.

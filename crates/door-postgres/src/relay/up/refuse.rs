@@ -82,6 +82,16 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         self.refused(verdict)
     }
 
+    /// The extended protocol is not spoken in a session of replication, as at the server.
+    pub(super) async fn refuse_in_replication(&mut self, message: Message) -> Step {
+        if self.ignored() {
+            return self.discard(message).await;
+        }
+        let text = "the extended protocol is not spoken in a session of replication";
+        let fault = Fault::new(codes::UNSUPPORTED, text).hint("Send simple queries, without parameters.");
+        self.refuse_message(message, "", &fault).await
+    }
+
     /// Refuses a message of the extended protocol.
     pub(super) async fn refuse_message(&mut self, message: Message, text: &str, fault: &Fault) -> Step {
         self.discard(message).await?;

@@ -95,7 +95,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     /// What each statement needs. What they need together has just been looked up, with the same names.
     fn needs_each(&self, vetted: &Vetted, all: &Actions) -> Vec<Actions> {
         let prepared = |name: &str| self.link.state().statements.get(name).map(|named| named.vetted.clone());
-        let each = vetted.needs_each(&self.desk.resource, &self.names, &prepared);
+        let each = vetted.needs_each(self.desk, &self.names, &prepared);
         each.unwrap_or_else(|_| vetted.parts().map(|_| all.clone()).collect())
     }
 
