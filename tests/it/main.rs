@@ -27,5 +27,6 @@ mod spool_faults;
 mod tamper;
 mod tamper_pg;
 mod timeline_pg;
+mod vault;
 mod wire;
 mod witness;

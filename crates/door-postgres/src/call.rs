@@ -128,6 +128,10 @@ impl Call for ConnectCall<'_> {
         all.extend(given.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let relayed = wire.connector.connect(pass, &all, wire.connect_span_max).await?;
         pass.access().note("backend_pid", relayed.canceller.process());
+        if relayed.login.membership().is_some() {
+            // The database's own log knows the session by this name.
+            pass.access().note("backend_login", &*relayed.login.user);
+        }
         let (wire, role) = (wire.clone(), role.clone());
         Ok(Box::new(Opened { relayed, seat, resource: wire.name.clone(), wire, role }))
     }

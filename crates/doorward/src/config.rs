@@ -14,6 +14,7 @@ use doorward_audit::sinks::SinkConfig;
 use doorward_core::{ConfigDigest, Deadlines, ResourceName};
 use doorward_http::config::{LimitsConfig, TlsConfig};
 use doorward_identity::config::{ApiKeysConfig, CertificatesConfig, IdentityConfig, IssuerConfig};
+use doorward_lease::config::VaultConfig;
 use doorward_policy::config::{DenyConfig, GrantConfig};
 use doorward_policy::{Compiled, Limiter, Sources};
 use doorward_redact::{RedactConfig, RedactError, Redactor};
@@ -83,6 +84,8 @@ pub struct Root {
     _deny: IgnoredAny,
     /// How long a session may finish its transaction after its token has expired.
     pub session_grace: Option<HumanDuration>,
+    /// HashiCorp Vault or OpenBao, from which backend logins come.
+    pub vault: Option<VaultConfig>,
     /// Where records are kept.
     #[serde(default)]
     pub store: StoreUrl,
@@ -235,13 +238,15 @@ impl Config {
             problems.append(crate::postgres::check(root, node));
             problems.append(crate::syslog::check(root, node));
             let peers = root.peers.as_ref().and_then(PeersConfig::problem);
-            for (key, text) in root.audit().problem().into_iter().chain(peers) {
+            let vault = root.vault.as_ref().and_then(VaultConfig::problem);
+            for (key, text) in root.audit().problem().into_iter().chain(peers).chain(vault) {
                 problems.push(placed(node, key, &text));
             }
         }
         let redactor = root.as_ref().map(|root| compile_redactor(&root.redact, node));
         let redactor = redactor.and_then(|redactor| problems.take(redactor));
         let resources = read_resources(node.get("resources"), &mut problems);
+        problems.append(crate::logins::check(node, &resources));
         // Grants may speak of a resource whose own section is wrong; that is said once, where it is wrong.
         let named = node.get("resources").map(Node::entries).unwrap_or_default();
         let names: Vec<ResourceName> = named.iter().map(|entry| ResourceName::new(&*entry.key)).collect();

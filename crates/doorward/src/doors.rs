@@ -57,6 +57,7 @@ pub struct Opening {
 }
 
 /// An open resource.
+#[derive(Clone)]
 pub struct Opened {
     /// What the snapshot holds.
     pub resource: Resource,

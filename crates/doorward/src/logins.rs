@@ -3,22 +3,44 @@
 
 use std::sync::Arc;
 
-use doorward_core::{Login, OwnLogin, Secret};
-use doorward_lease::{Keepers, Logins};
+use doorward_core::{Login, OwnLogin, ResourceName, Secret};
+use doorward_lease::{
+    CredentialSource, Keeper, Keepers, Logins, Vault, VaultDatabase, VaultPassword, Vaults,
+};
 use doorward_pgclient::{LoginConfig, RoleConfig};
-use doorward_settings::{Problem, Problems, SecretRef};
+use doorward_settings::{Node, Problem, Problems, SecretRef};
 
-use crate::config::ResourceEntry;
+use crate::config::{Config, ResourceEntry};
+use crate::doors::Opened;
 use crate::role_sources;
 use crate::wiring::blocking;
+
+/// The key of the section that says where Vault is.
+const VAULT: &str = "vault";
 
 /// What logins come from.
 pub(crate) struct Sources<'a> {
     /// The keepers of all configurations.
-    pub(crate) keepers: &'a Keepers,
+    keepers: &'a Keepers,
+    /// This configuration's Vault, with what its section says.
+    vault: Option<(Arc<Vault>, String)>,
 }
 
-impl Sources<'_> {
+impl<'a> Sources<'a> {
+    /// Opens what the configuration names. Nothing is asked of it yet.
+    pub(crate) async fn open(
+        keepers: &'a Keepers,
+        vaults: &Arc<Vaults>,
+        config: &Config,
+    ) -> Result<Self, Problems> {
+        let Some(section) = config.root.vault.clone() else { return Ok(Self { keepers, vault: None }) };
+        let fingerprint = config.section(VAULT).unwrap_or_default();
+        let (vaults, id, problem) = (vaults.clone(), fingerprint.clone(), section.url.clone());
+        let vault = blocking(move || vaults.vault(&id, &section)).await?;
+        let vault = vault.map_err(|error| problem.problem(error.to_string()))?;
+        Ok(Self { keepers, vault: Some((vault, fingerprint)) })
+    }
+
     /// Takes in the logins of a resource. The gateway's own one is returned, for the door.
     pub(crate) async fn hold(
         &self,
@@ -26,16 +48,24 @@ impl Sources<'_> {
         logins: &mut Logins,
     ) -> Result<OwnLogin, Problems> {
         let backend = (entry.door.logins)(&entry.node)?;
+        let name = || entry.name.clone();
         let own = match backend.own {
             // There is nothing to log in to.
             None => OwnLogin::Fixed(Arc::new(Login::new("", Secret::from("")))),
-            Some(LoginConfig::Password { user, password }) => {
-                logins.hold(entry.name.clone(), &user, read(password).await?)
+            Some(LoginConfig::Password { user, password }) => match self.in_vault(entry, &user, &password)? {
+                Some(keeper) => logins.keep(name(), keeper),
+                None => logins.hold(name(), &user, read(password).await?),
+            },
+            Some(LoginConfig::Vault { path }) => {
+                let identity = format!("vault own {path}");
+                let source = |vault| Arc::new(VaultDatabase::role(vault, path, false)) as _;
+                logins.keep(name(), self.vault_keeper(entry, &identity, source)?)
             }
-            Some(LoginConfig::Vault { .. }) => return Err(no_vault(entry).into()),
         };
-        if backend.roles.vault.is_some() {
-            return Err(no_vault(entry).into());
+        if let Some(path) = backend.roles.vault {
+            let identity = format!("vault roles {path}");
+            let source = |vault| Arc::new(VaultDatabase::mount(vault, path)) as _;
+            logins.keep_roles(name(), self.vault_keeper(entry, &identity, source)?);
         }
         if let (Some(source), Some(target)) = (backend.roles.source, &backend.target) {
             let dangerous = backend.dangerous_superuser;
@@ -55,24 +85,112 @@ impl Sources<'_> {
         config: RoleConfig,
         logins: &mut Logins,
     ) -> Result<(), Problems> {
+        let name = entry.name.clone();
         match config {
-            // Wire sessions of a role log in anew: a rotated password needs nothing to be opened again.
-            RoleConfig::Password(password) => {
-                logins.hold_role(entry.name.clone(), role, read(password).await?);
+            RoleConfig::Password(password) => match self.in_vault(entry, role, &password)? {
+                Some(keeper) => logins.keep_role(name, role, keeper),
+                // Wire sessions of a role log in anew: a rotated password needs nothing to be opened again.
+                None => logins.hold_role(name, role, read(password).await?),
+            },
+            RoleConfig::Vault(vault_role) => {
+                let identity = format!("vault role {role} {} {}", vault_role.path, vault_role.set_role);
+                let source =
+                    |vault| Arc::new(VaultDatabase::role(vault, vault_role.path, vault_role.set_role)) as _;
+                logins.keep_role(name, role, self.vault_keeper(entry, &identity, source)?);
             }
-            RoleConfig::Vault(_) => return Err(no_vault(entry).into()),
         }
         Ok(())
     }
+
+    /// The keeper of a password that stands in Vault; `None` for one that stands elsewhere.
+    fn in_vault(
+        &self,
+        entry: &ResourceEntry,
+        user: &str,
+        password: &SecretRef,
+    ) -> Result<Option<Arc<Keeper>>, Problem> {
+        let Some((path, field)) = password.vault() else { return Ok(None) };
+        let identity = format!("vault password {user} {path} {field}");
+        let source = |vault| Arc::new(VaultPassword::new(vault, user, path.clone(), field)) as _;
+        self.vault_keeper(entry, &identity, source).map(Some)
+    }
+
+    fn vault_keeper(
+        &self,
+        entry: &ResourceEntry,
+        identity: &str,
+        source: impl FnOnce(Arc<Vault>) -> Arc<dyn CredentialSource>,
+    ) -> Result<Arc<Keeper>, Problem> {
+        let (vault, section) = self.vault.as_ref().ok_or_else(|| no_vault(&entry.node))?;
+        let identity = format!("{identity} {section}");
+        Ok(self.keepers.keeper(&identity, &entry.name, || source(vault.clone())))
+    }
+}
+
+/// An open resource whose trouble is told together with that of its logins. What is known of them belongs to the
+/// configuration, and is forgotten with it.
+pub(crate) fn watched(opened: &Arc<Opened>, name: &ResourceName, logins: &Arc<Logins>) -> Arc<Opened> {
+    let (inner, name, logins) = (opened.trouble.clone(), name.clone(), Arc::downgrade(logins));
+    let trouble = move || {
+        let of_logins = logins.upgrade().and_then(|logins| logins.trouble(&name));
+        of_logins.or_else(|| inner())
+    };
+    Arc::new(Opened { trouble: Arc::new(trouble), ..Opened::clone(opened) })
+}
+
+/// Says what is wrong with the logins, offline: a Vault that is needed and not named, and secrets of Vault in
+/// places where they are not read.
+pub(crate) fn check(root: &Node, resources: &[ResourceEntry]) -> Problems {
+    let mut problems = Problems::new();
+    let named = root.get(VAULT).is_some();
+    for entry in resources {
+        // What cannot be read has been said already.
+        let Ok(backend) = (entry.door.logins)(&entry.node) else { continue };
+        let own = backend.own.as_ref().is_some_and(|own| match own {
+            LoginConfig::Vault { .. } => true,
+            LoginConfig::Password { password, .. } => password.vault().is_some(),
+        });
+        let roles = backend.roles.named.values().any(|role| match role.get() {
+            RoleConfig::Vault(_) => true,
+            RoleConfig::Password(password) => password.vault().is_some(),
+        });
+        if !named && (own || roles || backend.roles.vault.is_some()) {
+            problems.push(no_vault(&entry.node));
+        }
+    }
+    misplaced(root, &mut problems);
+    problems
+}
+
+/// References to Vault outside of resources' logins and roles.
+fn misplaced(node: &Node, problems: &mut Problems) {
+    let reference = node.as_str().is_some_and(|text| text.starts_with("vault:") && text.contains('#'));
+    if reference && !is_login(&node.path()) {
+        problems.push(
+            node.problem("a secret in Vault is read for the logins and roles of resources only")
+                .hint("use env:NAME or file:PATH here"),
+        );
+    }
+    // The tree is as deep as the file may be.
+    node.entries()
+        .iter()
+        .map(|entry| &entry.value)
+        .chain(node.items())
+        .for_each(|inner| misplaced(inner, problems));
+}
+
+/// Whether a login's or a role's password stands at this path.
+fn is_login(path: &str) -> bool {
+    path.strip_prefix("resources.").is_some_and(|rest| {
+        rest.ends_with(".password") && (rest.contains(".login.") || rest.contains(".roles."))
+    })
 }
 
 async fn read(secret: SecretRef) -> Result<Secret, Problems> {
     Ok(blocking(move || secret.read()).await??)
 }
 
-fn no_vault(entry: &ResourceEntry) -> Problem {
-    entry
-        .node
-        .problem("there is no Vault to ask")
-        .hint("say where it is under `vault` at the top of the file")
+fn no_vault(node: &Node) -> Problem {
+    node.problem("its logins come from Vault, and there is no Vault")
+        .hint("say where it is under `vault`, at the top of the file")
 }

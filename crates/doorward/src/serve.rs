@@ -125,7 +125,7 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
     if cut > 0 {
         tracing::warn!(connections = cut, "connections were cut: the time to drain was over");
     }
-    if !running.wiring.keepers().shutdown(REVOKE_AT_STOP).await {
+    if !running.wiring.revoke(REVOKE_AT_STOP).await {
         tracing::warn!("some backend credentials were not revoked in time; they end by themselves");
     }
     if !blocking(move || audit.shutdown(SHIP_AT_STOP)).await? {

@@ -6,17 +6,18 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use doorward_core::{OwnLogin, ResourceName, Snapshot};
 use doorward_identity::{Fetch, Identity, KeySources, Plan};
-use doorward_lease::{Keepers, Logins};
+use doorward_lease::{Keepers, Logins, Vaults};
 use doorward_policy::Limiter;
 use doorward_settings::Problems;
 use parking_lot::Mutex;
 
 use crate::config::{Config, ResourceEntry};
 use crate::doors::{Opened, Opening};
-use crate::logins::Sources;
+use crate::logins::{self, Sources};
 
 /// Opens configurations, one after another, keeping what they share.
 pub(crate) struct Wiring {
@@ -24,6 +25,7 @@ pub(crate) struct Wiring {
     limiter: Arc<Limiter>,
     key_sources: KeySources,
     keepers: Keepers,
+    vaults: Arc<Vaults>,
     open: Mutex<HashMap<ResourceName, Kept>>,
 }
 
@@ -41,19 +43,23 @@ pub(crate) struct Wired {
     pub(crate) snapshot: Arc<Snapshot>,
     /// The open resources, for readiness.
     pub(crate) resources: Vec<(ResourceName, Arc<Opened>)>,
+    /// The backend logins.
+    pub(crate) logins: Arc<Logins>,
 }
 
 impl Wiring {
     /// For the configuration in these files.
     pub(crate) fn new(files: Vec<PathBuf>, fetch: Arc<dyn Fetch>) -> Self {
         let key_sources = KeySources::new(fetch);
-        let (limiter, keepers, open) = Default::default();
-        Self { files, limiter, key_sources, keepers, open }
+        let (limiter, keepers, vaults, open) = Default::default();
+        Self { files, limiter, key_sources, keepers, vaults, open }
     }
 
-    /// What issued credentials are kept in.
-    pub(crate) fn keepers(&self) -> &Keepers {
-        &self.keepers
+    /// Revokes the credentials that were issued to the gateway. `false` when the time was over before.
+    pub(crate) async fn revoke(&self, within: Duration) -> bool {
+        let revoked = self.keepers.shutdown(within).await;
+        self.vaults.close().await;
+        revoked
     }
 
     /// The files.
@@ -73,8 +79,9 @@ impl Wiring {
         let mut problems = Problems::new();
         let mut logins = Logins::default();
         let mut kept = HashMap::new();
+        let sources = Sources::open(&self.keepers, &self.vaults, &config).await?;
         for entry in &config.resources {
-            if let Some(resource) = self.open_resource(entry, &mut logins, &mut problems).await {
+            if let Some(resource) = self.open_resource(entry, &sources, &mut logins, &mut problems).await {
                 kept.insert(entry.name.clone(), resource);
             }
         }
@@ -92,13 +99,17 @@ impl Wiring {
             let redactor = config.redactor.clone();
             blocking(move || Config::keyed(&redactor, &key)).await??;
         }
-        let resources: Vec<_> = kept.iter().map(|(name, kept)| (name.clone(), kept.opened.clone())).collect();
+        let logins = Arc::new(logins);
+        let resources: Vec<_> = kept
+            .iter()
+            .map(|(name, kept)| (name.clone(), logins::watched(&kept.opened, name, &logins)))
+            .collect();
         let snapshot = Snapshot {
             digest: config.digest.clone(),
             environment: config.root.environment.as_str().into(),
             authenticator: Arc::new(Identity::new(plan, &self.key_sources)),
             policy: config.policy.clone(),
-            lessor: Arc::new(logins),
+            lessor: logins.clone(),
             redactor: config.redactor.clone(),
             resources: resources
                 .iter()
@@ -107,16 +118,16 @@ impl Wiring {
             deadlines: config.root.deadlines(),
         };
         *self.open.lock() = kept;
-        Ok(Wired { config, snapshot: Arc::new(snapshot), resources })
+        Ok(Wired { config, snapshot: Arc::new(snapshot), resources, logins })
     }
 
     async fn open_resource(
         &self,
         entry: &ResourceEntry,
+        sources: &Sources<'_>,
         logins: &mut Logins,
         problems: &mut Problems,
     ) -> Option<Kept> {
-        let sources = Sources { keepers: &self.keepers };
         let login = match sources.hold(entry, logins).await {
             Ok(login) => login,
             Err(more) => {

@@ -111,6 +111,11 @@ impl Keeper {
         self.of(role.cloned(), whose).await
     }
 
+    /// Whether each principal gets credentials of its own.
+    pub fn is_per_principal(&self) -> bool {
+        self.shared.source.is_per_principal()
+    }
+
     /// Why it cannot lend now, for readiness; `None` when nothing is known to be wrong.
     pub fn trouble(&self) -> Option<String> {
         let of_source = self.shared.source.trouble();

@@ -9,6 +9,7 @@
 //! Invariants: a resource without a login lends nothing; what cannot be renewed in time is lent while it is
 //! good, and after that nothing is; nothing here prints a secret.
 
+pub mod config;
 mod keeper;
 mod logins;
 mod managed;
@@ -16,11 +17,13 @@ mod source;
 mod tender;
 #[cfg(test)]
 mod tests;
+mod vault;
 
 pub use keeper::{Keeper, Keepers};
 pub use logins::Logins;
 pub use managed::ManagedLogins;
 pub use source::{CredentialSource, Handle, Issued, Renewed, SourceError, Wanted};
+pub use vault::{Vault, VaultDatabase, VaultPassword, Vaults};
 
 doorward_core::codes! {
     /// The resource has no backend login.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use doorward_core::{
-    BoxFuture, Fault, Lease, LeaseId, Lessor, Login, OwnLogin, Permit, ResourceName, RoleName, Secret,
+    BoxFuture, Fault, Lease, LeaseId, Lessor, Login, OwnLogin, Permit, Principal, ResourceName, RoleName,
+    Secret,
 };
 
 use crate::keeper::Keeper;
@@ -61,6 +62,31 @@ impl Logins {
     /// Takes in a source of the logins of all roles of a resource that have nothing of their own.
     pub fn keep_roles(&mut self, resource: ResourceName, keeper: Arc<Keeper>) {
         self.backend(resource).other_roles = Some(keeper);
+    }
+
+    /// Why a resource's backend cannot be logged in to now, for readiness; `None` when nothing is known to be wrong.
+    pub fn trouble(&self, resource: &ResourceName) -> Option<String> {
+        let backend = self.by_resource.get(resource)?;
+        let held = backend.own.iter().chain(backend.roles.values());
+        let kept = held.filter_map(|held| match held {
+            Held::Kept(keeper) => Some(keeper),
+            Held::Fixed(..) => None,
+        });
+        kept.chain(&backend.other_roles).find_map(|keeper| keeper.trouble())
+    }
+
+    /// Asks the source of a role's logins for one, for nobody: whether it would. `None` when the role has no source.
+    pub async fn probe(&self, resource: &ResourceName, role: &RoleName) -> Option<Result<(), Fault>> {
+        let backend = self.by_resource.get(resource)?;
+        let keeper = match backend.roles.get(role) {
+            Some(Held::Kept(keeper)) => keeper,
+            Some(Held::Fixed(..)) => return None,
+            None => backend.other_roles.as_ref()?,
+        };
+        if keeper.is_per_principal() {
+            return None;
+        }
+        Some(keeper.lend(Some(role), &Arc::new(Principal::public())).await.map(drop))
     }
 
     fn backend(&mut self, resource: ResourceName) -> &mut Backend {

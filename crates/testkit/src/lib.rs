@@ -19,6 +19,7 @@ pub mod postgres;
 pub mod proxy;
 pub mod records;
 pub mod timescale_community;
+pub mod vault;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

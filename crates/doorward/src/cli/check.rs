@@ -25,6 +25,9 @@ pub(super) fn run(source: &Source, args: &Args) -> anyhow::Result<ExitCode> {
         for entry in &config.resources {
             writeln!(text, "resource {}: door {}", entry.name, entry.door.name)?;
         }
+        if let Some(vault) = &config.root.vault {
+            writeln!(text, "vault {}: logs in by {}", vault.url.get(), vault.method())?;
+        }
         let rules = config.policy.rules();
         for (kind, holders) in [("deny", &rules.denies), ("grant", &rules.grants)] {
             for holder in holders {

@@ -213,7 +213,8 @@ async fn issuers(config: &Config, fetch: &dyn Fetch, findings: &mut Findings) {
 
 /// Opens the backends as the gateway would: their logins are checked on the way.
 async fn backends(source: &Source, config: Config, outbound: Arc<Outbound>, findings: &mut Findings) {
-    let wired = match Wiring::new(source.config.clone(), outbound).open(config).await {
+    let wiring = Wiring::new(source.config.clone(), outbound);
+    let wired = match wiring.open(config).await {
         Ok(wired) => wired,
         Err(problems) => return findings.add(State::Fail, "resources", problems.to_string()),
     };
@@ -228,5 +229,20 @@ async fn backends(source: &Source, config: Config, outbound: Arc<Outbound>, find
             (Ok(()), _) | (Err(_), None) => findings.add(State::Ok, part, opened.well),
             (Err(_), Some(trouble)) => findings.add(State::Fail, part, trouble),
         }
+    }
+    for (role, resource) in wired.config.policy.roles() {
+        let part = format!("role {role} of {resource}");
+        match wired.logins.probe(resource, role).await {
+            None => {}
+            Some(Ok(())) => findings.add(State::Ok, part, "its source issues credentials"),
+            Some(Err(fault)) => {
+                let cause = fault.cause_text().unwrap_or_default();
+                findings.add(State::Fail, part, format!("{}: {cause}", fault.public()));
+            }
+        }
+    }
+    // What was issued for the look is given back.
+    if !wiring.revoke(BACKEND_WAIT_MAX).await {
+        findings.add(State::Warn, "credentials", "some that were issued for this look end by themselves");
     }
 }
