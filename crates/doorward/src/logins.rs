@@ -7,7 +7,7 @@ use doorward_core::{Login, OwnLogin, ResourceName, Secret};
 use doorward_lease::{
     CredentialSource, Keeper, Keepers, Logins, Vault, VaultDatabase, VaultPassword, Vaults,
 };
-use doorward_pgclient::{LoginConfig, RoleConfig};
+use doorward_pgclient::{LoginConfig, RoleConfig, RolesSource};
 use doorward_settings::{Node, Problem, Problems, SecretRef};
 
 use crate::config::{Config, ResourceEntry};
@@ -181,9 +181,15 @@ fn misplaced(node: &Node, problems: &mut Problems) {
 
 /// Whether a login's or a role's password stands at this path.
 fn is_login(path: &str) -> bool {
-    path.strip_prefix("resources.").is_some_and(|rest| {
-        rest.ends_with(".password") && (rest.contains(".login.") || rest.contains(".roles."))
-    })
+    let Some((_, at)) = path.strip_prefix("resources.").and_then(|rest| rest.split_once('.')) else {
+        return false;
+    };
+    let of_source = |role: &str| RolesSource::KEYS.iter().any(|key| role.split('.').next() == Some(key));
+    match at.strip_suffix(".password") {
+        Some("login") => true,
+        Some(role) => role.strip_prefix("roles.").is_some_and(|role| !of_source(role)),
+        None => false,
+    }
 }
 
 async fn read(secret: SecretRef) -> Result<Secret, Problems> {

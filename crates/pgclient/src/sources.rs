@@ -21,7 +21,7 @@ pub enum RolesSource {
 
 impl RolesSource {
     /// The keys of sources; a role of such a name could not be told from the source, so there is none.
-    pub(crate) const KEYS: [&str; 1] = [MANAGED];
+    pub const KEYS: [&str; 1] = [MANAGED];
 
     /// Reads the source under this key.
     pub(crate) fn read<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<Spanned<Self>, A::Error> {
