@@ -207,6 +207,7 @@ need_tlog_checker() {
 
 need_bench_tools() {
   have wrk || apt_install wrk
+  have pgbouncer || [[ -x /usr/sbin/pgbouncer ]] || apt_install pgbouncer
 }
 
 (($#)) || set -- demo test bench lint

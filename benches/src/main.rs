@@ -1,5 +1,5 @@
 //! Benchmarks. `make bench` runs all groups, `make bench ONLY=rest` one, `ONLY=audit/spool` a part of one; `JSON=1`
-//! prints one JSON object a line, `BRIEF=1` leaves out the run over a million requests. Nothing here is a test: a figure
+//! prints one JSON object a line, `BRIEF=1` makes the longest ones shorter. Nothing here is a test: a figure
 //! that misses its bound says so, and the program ends well.
 
 mod audit;
@@ -8,6 +8,7 @@ mod core;
 mod dashboards;
 mod floor;
 mod latency;
+mod postgres;
 mod process;
 mod rest;
 mod table;
@@ -33,6 +34,13 @@ const PARTS: &[(&str, Part)] = &[
     ("audit/dashboards", |table, _| dashboards::run(table)),
     ("tlog", |table, _| tlog::run(table)),
     ("rest", rest::run),
+    ("postgres/simple", |table, brief| postgres::transactions(table, brief, "simple")),
+    ("postgres/extended", |table, brief| postgres::transactions(table, brief, "extended")),
+    ("postgres/prepared", |table, brief| postgres::transactions(table, brief, "prepared")),
+    ("postgres/latency", postgres::latency),
+    ("postgres/shipping", postgres::shipping),
+    ("postgres/bulk", postgres::bulk),
+    ("postgres/idle", postgres::idle),
 ];
 
 fn main() -> Result<()> {

@@ -1,5 +1,6 @@
 //! CPU time and memory of a process, read from /proc.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::Context;
@@ -30,4 +31,21 @@ pub fn pin(pid: u32, core: usize) -> anyhow::Result<()> {
         .status()?;
     anyhow::ensure!(status.success(), "taskset failed");
     Ok(())
+}
+
+/// Nanoseconds of CPU that each kind of thread of a process has used, by the threads' names.
+pub fn cpu_by_thread(pid: u32) -> anyhow::Result<BTreeMap<String, u64>> {
+    let mut all = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).context("the process is gone")? {
+        let path = task?.path();
+        // A thread that ends meanwhile has nothing to tell.
+        let (Ok(name), Ok(stat)) =
+            (fs::read_to_string(path.join("comm")), fs::read_to_string(path.join("schedstat")))
+        else {
+            continue;
+        };
+        let nanos = stat.split(' ').next().and_then(|first| first.parse::<u64>().ok()).unwrap_or(0);
+        *all.entry(name.trim().to_owned()).or_default() += nanos;
+    }
+    Ok(all)
 }

@@ -72,6 +72,8 @@ pub struct Access {
     stage: Stage,
     stage_started: Instant,
     settled: bool,
+    /// Whether an intent has been handed over.
+    intended: bool,
     audit: AuditMode,
 }
 
@@ -101,6 +103,7 @@ impl Access {
             stage: Stage::Accept,
             stage_started: started,
             settled: false,
+            intended: false,
             audit: AuditMode::Required,
         }
     }
@@ -267,14 +270,23 @@ impl Access {
 
     /// Writes the intent frame and waits until it is durable.
     pub(crate) async fn intend(&mut self) -> Result<(), Fault> {
-        let (Some(slot), Some(record)) = (self.slot.as_mut(), self.record.as_deref()) else {
-            return self.check_room();
-        };
-        match slot.intent(record).await {
+        let Some(durable) = self.write_intent() else { return self.check_room() };
+        match durable.await {
             Ok(()) => Ok(()),
             Err(NotDurable) if self.audit == AuditMode::BestEffort => Ok(()),
             Err(NotDurable) => Err(no_room()),
         }
+    }
+
+    fn write_intent(&mut self) -> Option<Durable> {
+        let (slot, record) = (self.slot.as_mut()?, self.record.as_deref()?);
+        self.intended = true;
+        Some(slot.intent(record))
+    }
+
+    /// Whether an answer must be held back until a frame of the call is durable.
+    fn owes_a_frame(&self) -> bool {
+        self.audit == AuditMode::Required && !self.intended
     }
 
     pub(crate) fn settle_well(&mut self, completion: &Completion) {
@@ -326,25 +338,42 @@ impl Access {
 
     /// Completes the record; resolves when it is durable. `Ok` at once under `audit: best-effort`.
     pub(crate) async fn complete(mut self) -> Result<(), NotDurable> {
-        let audit = self.audit;
-        match (self.hand_over(), audit) {
-            (Some(durable), AuditMode::Required) => durable.await,
-            (None, AuditMode::Required) => Err(NotDurable),
-            (_, AuditMode::BestEffort) => Ok(()),
+        match self.audit {
+            AuditMode::Required => self.hand_over().await,
+            AuditMode::BestEffort => {
+                self.leave();
+                Ok(())
+            }
         }
     }
 
-    fn hand_over(&mut self) -> Option<Durable> {
+    /// Hands the record over; what comes back resolves when it is durable.
+    fn hand_over(&mut self) -> Durable {
+        match self.finish() {
+            Some((slot, record)) => slot.complete(record),
+            None => Box::pin(std::future::ready(Err(NotDurable))),
+        }
+    }
+
+    /// Hands the record over, and nobody waits for it.
+    fn leave(&mut self) {
+        if let Some((slot, record)) = self.finish() {
+            slot.leave(record);
+        }
+    }
+
+    /// The finished record and its place; without a place it is lost.
+    fn finish(&mut self) -> Option<(Box<dyn Slot>, Box<AccessRecord>)> {
         let mut record = self.record.take()?;
         let now = Instant::now();
         record.timings.add(self.stage, micros32(now.duration_since(self.stage_started)));
         record.duration_us = u64::try_from(now.duration_since(self.started).as_micros()).unwrap_or(u64::MAX);
         self.observer.completed(&record);
-        if let Some(slot) = self.slot.take() {
-            return Some(slot.complete(record));
-        }
-        self.recorder.lost(&record);
-        None
+        let Some(slot) = self.slot.take() else {
+            self.recorder.lost(&record);
+            return None;
+        };
+        Some((slot, record))
     }
 
     /// What came in passes the redactor on its way into the record.
@@ -371,7 +400,7 @@ impl Drop for Access {
         if !self.settled && std::thread::panicking() {
             self.settle_fault(&Fault::new(codes::PANIC, "the gateway failed while it worked on this call"));
         }
-        drop(self.hand_over());
+        self.leave();
     }
 }
 
@@ -442,6 +471,30 @@ impl Pass {
     /// Ends a streamed or relayed call with a fault.
     pub fn fail(mut self, fault: &Fault) {
         self.access.settle_fault(fault);
+    }
+
+    /// The answer begins to leave before its end is known. What must be durable first; `None` when a frame of the
+    /// call is on disk already, or nobody waits for one. For a door that holds answers back ([`crate::Call::streams`]
+    /// said no): it asks before the first byte leaves.
+    pub fn begin_answer(&mut self) -> Option<Durable> {
+        self.access.owes_a_frame().then(|| {
+            let lost = || -> Durable { Box::pin(std::future::ready(Err(NotDurable))) };
+            self.access.write_intent().unwrap_or_else(lost)
+        })
+    }
+
+    /// As [`Self::end`], for a door that holds answers back: what must be durable before any of the answer leaves.
+    #[must_use = "an answer leaves when its record is durable"]
+    pub fn end_held(mut self, completion: &Completion) -> Option<Durable> {
+        self.access.settle_well(completion);
+        self.access.owes_a_frame().then(|| self.access.hand_over())
+    }
+
+    /// As [`Self::fail`], for a door that holds answers back.
+    #[must_use = "an answer leaves when its record is durable"]
+    pub fn fail_held(mut self, fault: &Fault) -> Option<Durable> {
+        self.access.settle_fault(fault);
+        self.access.owes_a_frame().then(|| self.access.hand_over())
     }
 
     /// Takes in another gateway's records; `None` when the permit is not for `write RESOURCE/records`.

@@ -145,8 +145,13 @@ pub trait Slot: Send {
     /// Writes the intent: what will be done, before it is.
     fn intent(&mut self, record: &AccessRecord) -> Durable;
 
-    /// Hands over the finished record. Does not block and does not compute: a `Drop` calls it.
+    /// Hands over the finished record. Does not block and does not compute.
     fn complete(self: Box<Self>, record: Box<AccessRecord>) -> Durable;
+
+    /// The same where nobody waits: it may take a little longer to become durable. A `Drop` calls it.
+    fn leave(self: Box<Self>, record: Box<AccessRecord>) {
+        drop(self.complete(record));
+    }
 }
 
 /// Sees each finished record; metrics. Cannot fail, cannot steer.

@@ -55,7 +55,8 @@ pub trait Call: Send {
     /// Who calls.
     fn caller(&self) -> Caller<'_>;
 
-    /// Whether the answer streams: then the intent is durable before anything is forwarded.
+    /// Whether the answer streams: then the intent is durable before anything is forwarded. A door that holds
+    /// an answer back until a frame of its call is durable ([`Pass::begin_answer`], [`Pass::end_held`]) says no.
     fn streams(&self) -> bool {
         false
     }

@@ -207,7 +207,7 @@ impl Call for Ask {
     fn shape(&mut self, (): (), _: &mut Pass) -> Result<Shaped<Said>, Fault> {
         self.log.lock().unwrap().push("shape".into());
         Ok(match self.object {
-            "stream" => Shaped::Live(Box::new(|pass| Said::Live(Box::new(pass)))),
+            "stream" | "held" | "held, in pieces" => Shaped::Live(Box::new(|pass| Said::Live(Box::new(pass)))),
             _ => Shaped::Whole(Said::Whole("rows"), Completion::default()),
         })
     }
@@ -234,6 +234,17 @@ fn walk(
         Poll::Ready(answered) => match answered.into_inner() {
             Said::Whole(text) => text.to_owned(),
             Said::Refused(code) => format!("refused {code}"),
+            Said::Live(mut pass) if object.starts_with("held") => {
+                let first = if object == "held" { None } else { pass.begin_answer() };
+                assert!(object == "held" || pass.begin_answer().is_none(), "one intent is enough");
+                let last = pass.end_held(&Completion::default());
+                let kept = |durable: Option<Durable>| match durable.map(|durable| poll(pin!(durable))) {
+                    None => "not waited for",
+                    Some(Poll::Ready(Ok(()))) => "durable",
+                    Some(_) => "lost",
+                };
+                format!("begins {}, ends {}", kept(first), kept(last))
+            }
             Said::Live(pass) => {
                 organs.say("streaming");
                 pass.end(&Completion::default());
@@ -271,6 +282,30 @@ fn a_write_and_a_stream_are_intended_before_they_are_forwarded() {
         "stream",
         "authenticate, decode, decide, admit, lend, intent, forward, shape, streaming, record allowed - => streamed",
     );
+}
+
+#[test]
+fn what_is_held_back_leaves_behind_its_record_or_its_intent() {
+    let before = "authenticate, decode, decide, admit, lend, forward, shape";
+    let whole = format!("{before}, record allowed - => begins not waited for, ends durable");
+    check(Verb::Read, "held", &whole);
+    let pieces = format!("{before}, intent, record allowed - => begins durable, ends not waited for");
+    check(Verb::Read, "held, in pieces", &pieces);
+    // What changes something is intended before it is forwarded, held back or not.
+    check(
+        Verb::Write,
+        "held",
+        "authenticate, decode, decide, admit, lend, intent, forward, shape, record allowed - => begins not waited for, ends not waited for",
+    );
+    let (gateway, organs) = gateway(AuditMode::BestEffort, 0);
+    for object in ["held", "held, in pieces"] {
+        let line = format!("{before}, record allowed - => begins not waited for, ends not waited for");
+        assert_eq!(walk(&gateway, &organs, Verb::Read, object, Credentials::None), line);
+    }
+    let (gateway, organs) = self::gateway(AuditMode::Required, 0);
+    organs.broken.store(true, Ordering::Relaxed);
+    let lost = format!("{before}, record allowed - => begins not waited for, ends lost");
+    assert_eq!(walk(&gateway, &organs, Verb::Read, "held", Credentials::None), lost);
 }
 
 #[test]

@@ -218,10 +218,11 @@ impl Call for StatementCall<'_> {
         Some(&self.desk.role)
     }
 
-    /// Rows leave while they are read, so the intent stands before the statement is forwarded; where records
-    /// are kept as far as it goes, only what changes something waits for it.
+    /// What may leave more behind than its answer has its intent on disk before it is forwarded; a read has a
+    /// frame there before its answer leaves, which the relay sees to. Where records are kept as far as it goes, only
+    /// what changes something waits.
     fn streams(&self) -> bool {
-        self.recorded
+        self.recorded && !self.vetted.is_some_and(Vetted::only_answers)
     }
 
     async fn decode(&mut self, access: &mut Access, _: &Arc<Principal>) -> Result<Actions, Fault> {

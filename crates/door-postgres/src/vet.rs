@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use doorward_core::{Action, Actions, Fault, Object, Verb};
 use doorward_sql::{
-    Discard, Kind, Need, ObjectKind, ParseError, Parser, Script, Shape, Statement, Transaction, Unknown, Why,
-    resolve,
+    Direction, Discard, Kind, Need, ObjectKind, ParseError, Parser, Script, Shape, Statement, Transaction, Unknown,
+    Why, resolve,
 };
 
 use crate::codes;
@@ -129,6 +129,17 @@ impl Vetted {
             until = statement.span.end;
         }
         text.map(|text| text + self.text.get(until..).unwrap_or_default())
+    }
+
+    /// Whether nothing comes of it but its answer, and a setting of the session or a transaction that begins; unless
+    /// a function of it needs `execute`. The end of a transaction is what makes changes lasting.
+    pub(crate) fn only_answers(&self) -> bool {
+        self.shapes().all(|shape| match shape.kind {
+            Kind::Select | Kind::Explain { .. } | Kind::Copy(Direction::Out) => shape.reads_only,
+            Kind::Show(_) | Kind::Set => true,
+            Kind::Transaction => matches!(shape.transaction, Transaction::Begin { .. }),
+            _ => false,
+        })
     }
 
     /// Whether names must be looked up for it.

@@ -193,6 +193,7 @@ pub struct Cluster {
     installation: Installation,
     user: User,
     durability: Durability,
+    connections_max: u32,
     port: u16,
     password: String,
     databases: AtomicU32,
@@ -257,6 +258,18 @@ impl Cluster {
     /// # Errors
     /// When it cannot be made, or does not start.
     pub fn start_new(installation: Installation, durability: Durability) -> Result<Self> {
+        Self::start_for(installation, durability, CONNECTIONS_MAX)
+    }
+
+    /// The same, for so many connections at one time.
+    ///
+    /// # Errors
+    /// As [`Self::start_new`].
+    pub fn start_for(
+        installation: Installation,
+        durability: Durability,
+        connections_max: u32,
+    ) -> Result<Self> {
         let user = User::choose(&installation)?;
         let folder = installation.folder()?;
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
@@ -277,6 +290,7 @@ impl Cluster {
             installation,
             user,
             durability,
+            connections_max,
             port: 0,
             password,
             databases: AtomicU32::new(0),
@@ -440,7 +454,7 @@ impl Cluster {
         let mut settings = HashMap::from([
             ("listen_addresses", "127.0.0.1".to_owned()),
             ("unix_socket_directories", String::new()),
-            ("max_connections", CONNECTIONS_MAX.to_string()),
+            ("max_connections", self.connections_max.to_string()),
             ("timezone", "UTC".to_owned()),
             ("autovacuum", "off".to_owned()),
         ]);

@@ -148,9 +148,24 @@ impl Item {
 #[derive(Default)]
 struct Queue {
     items: Vec<Item>,
-    /// The writer sleeps until there are this many; `None` while it works.
-    wake_at: Option<usize>,
+    /// How many of them somebody waits for.
+    awaited: usize,
+    /// The writer sleeps until then; `None` while it works.
+    wake: Option<Wake>,
     closing: bool,
+}
+
+/// What the writer sleeps for: so many items that somebody waits for, or so many in all.
+#[derive(Clone, Copy)]
+struct Wake {
+    awaited: usize,
+    items: usize,
+}
+
+impl Queue {
+    fn is_due(&self, wake: Wake) -> bool {
+        self.closing || self.awaited >= wake.awaited || self.items.len() >= wake.items
+    }
 }
 
 /// Records that could not be kept, and are not yet part of a gap frame.
@@ -338,9 +353,10 @@ impl Shared {
             // Dropping the item drops its waiter, which hears `NotDurable`.
             return;
         }
+        queue.awaited += usize::from(item.waiter.is_some());
         queue.items.push(item);
-        if queue.wake_at.is_some_and(|wake_at| queue.items.len() >= wake_at) {
-            queue.wake_at = None;
+        if queue.wake.is_some_and(|wake| queue.is_due(wake)) {
+            queue.wake = None;
             drop(queue);
             self.filled.notify_one();
         }
@@ -429,6 +445,12 @@ impl Slot for SpoolSlot {
         let content = Content::Completion(record);
         shared.push(Item { content, waiter: Some(waiter), ticket: None, _place: Some(self.place) });
         wait(durable)
+    }
+
+    fn leave(self: Box<Self>, record: Box<AccessRecord>) {
+        let shared = self.place.0.clone();
+        let content = Content::Completion(record);
+        shared.push(Item { content, waiter: None, ticket: None, _place: Some(self.place) });
     }
 }
 

@@ -6,7 +6,7 @@
 //! so callers in a closed loop should form large groups; a few callers never wait for company. The moment
 //! after a batch has fewer calls in flight than any other, so what counts is how many there were when it was
 //! taken: in a closed loop those that it let go are about to come back. When they do not, one batch waits in
-//! vain and the next does not.
+//! vain and the next does not. Frames that nobody waits for gather for `commit_delay`, or until somebody waits.
 //!
 //! Invariant: after a failed write or sync the file is cut back to what is durable and not written again;
 //! a failed sync may have dropped pages that a later one would not report. The numbers of the failed
@@ -23,7 +23,7 @@ use uuid::Uuid;
 use super::encryption::Sealer;
 use super::files::{Appender, is_full, is_unwritable};
 use super::pressure::Watch;
-use super::{Content, Item, Losses, Queue, SegmentInfo, Shared, segment};
+use super::{Content, Item, Losses, Queue, SegmentInfo, Shared, Wake, segment};
 use crate::columns::CALL_COLUMNS;
 use crate::personal::keyring::Keyring;
 use crate::personal::service::KeyError;
@@ -40,6 +40,8 @@ const GATHER_SHARE: usize = 3;
 const GATHER_MIN: Duration = Duration::from_micros(300);
 /// How many times the last sync's span a batch may gather.
 const GATHER_SYNCS: u32 = 8;
+/// So many frames are not left lying, though nobody waits for one of them.
+const LEISURE_ITEMS: usize = 1_024;
 /// Encoded bytes after which a batch is written, whatever else is queued.
 const BATCH_BYTES: usize = 4 << 20;
 /// The most records of one batch, whose callers' keys are looked for together.
@@ -176,44 +178,61 @@ impl Writer {
         // Under load the first frame alone wakes nobody.
         self.wait_for_company(&mut queue);
         if queue.items.is_empty() && !queue.closing {
-            queue.wake_at = Some(1);
+            queue.wake = Some(Wake { awaited: 1, items: 1 });
             shared.filled.wait_for(&mut queue, PROBE);
             if !queue.items.is_empty() {
+                self.wait_at_leisure(&mut queue);
                 self.wait_for_company(&mut queue);
             }
         }
-        queue.wake_at = None;
+        queue.wake = None;
         if queue.closing && queue.items.is_empty() {
             return None;
         }
-        self.last_taken = (shared.places(), Instant::now());
+        self.last_taken = (self.calls_now(&queue), Instant::now());
+        queue.awaited = 0;
         let capacity = queue.items.len();
         Some(std::mem::replace(&mut queue.items, Vec::with_capacity(capacity)))
     }
 
+    /// While nobody waits for what is queued, waits for more of it.
+    fn wait_at_leisure(&self, queue: &mut MutexGuard<'_, Queue>) {
+        let deadline = Instant::now() + self.shared.settings.commit_delay;
+        self.sleep(queue, Wake { awaited: 1, items: LEISURE_ITEMS }, deadline);
+    }
+
     /// Under load, waits until there is a batch that is worth a sync.
     fn wait_for_company(&self, queue: &mut MutexGuard<'_, Queue>) {
-        let shared = &self.shared;
-        let longest = (self.last_sync.max(GATHER_MIN) * GATHER_SYNCS).min(shared.settings.commit_delay);
-        let calls = self.calls(longest);
-        if calls < LOAD {
-            return;
+        let commit_delay = self.shared.settings.commit_delay;
+        let longest = (self.last_sync.max(GATHER_MIN) * GATHER_SYNCS).min(commit_delay);
+        let calls = self.calls(queue, longest);
+        if calls >= LOAD {
+            // Those that are not waited for are company too.
+            let all = self.shared.places().max(calls);
+            let wake = Wake { awaited: calls * GATHER_SHARE / 4, items: all * GATHER_SHARE / 4 };
+            self.sleep(queue, wake, Instant::now() + longest);
         }
-        let deadline = Instant::now() + longest;
-        let wanted = calls * GATHER_SHARE / 4;
-        while queue.items.len() < wanted && !queue.closing {
-            queue.wake_at = Some(wanted);
-            if shared.filled.wait_until(queue, deadline).timed_out() {
+    }
+
+    fn sleep(&self, queue: &mut MutexGuard<'_, Queue>, wake: Wake, deadline: Instant) {
+        while !queue.is_due(wake) {
+            queue.wake = Some(wake);
+            if self.shared.filled.wait_until(queue, deadline).timed_out() {
                 break;
             }
         }
     }
 
     /// How many calls there are at one time: now, or when the last batch was taken if that was just now.
-    fn calls(&self, longest: Duration) -> usize {
+    fn calls(&self, queue: &Queue, longest: Duration) -> usize {
         let (before, at) = self.last_taken;
-        let now = self.shared.places();
+        let now = self.calls_now(queue);
         if at.elapsed() < self.last_sync + longest { before.max(now) } else { now }
+    }
+
+    /// Calls that may still ask for a sync: those whose completion nobody waits for are over.
+    fn calls_now(&self, queue: &Queue) -> usize {
+        self.shared.places().saturating_sub(queue.items.len().saturating_sub(queue.awaited))
     }
 
     pub(super) fn write(&mut self, items: &mut Vec<Item>) {

@@ -3,10 +3,11 @@
 //!
 //! Invariants: rows and copied data stream through, whatever their size, and nothing is read while the client
 //! takes nothing; a message that must be understood is whole, and bounded; whatever does not fit the queue of
-//! expected replies ends the session.
+//! expected replies ends the session; where records are required, nothing of an answer leaves before a frame of
+//! its call is durable: the record when the answer came whole in one piece, the intent otherwise.
 
 use bytes::{Buf, Bytes, BytesMut};
-use doorward_core::Fault;
+use doorward_core::{Durable, Fault};
 use doorward_pgclient::{HEADER, affected, head, parameter, ready, server_error};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -31,6 +32,8 @@ pub(crate) struct Down<'l, R, W> {
     pub(crate) input: BytesMut,
     /// How much of a row is still to be passed on.
     pub(crate) passing: usize,
+    /// What must be durable before more is passed on; empty between two steps.
+    pub(crate) owed: Vec<Durable>,
 }
 
 /// What becomes of a message.
@@ -126,6 +129,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Down<'_, R, W> {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.link.state().take_owed(&mut self.owed);
+        for durable in self.owed.drain(..) {
+            durable.await.map_err(|_| unrecorded())?;
+        }
         self.link.state().in_step = false;
         self.client.write_all(bytes).await.map_err(|_| Ended::ClientGone)?;
         self.link.state().in_step = true;
@@ -188,6 +195,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Down<'_, R, W> {
     }
 }
 
+/// The client gets nothing whose record could not be kept; what it has is no whole answer, so the session ends.
+fn unrecorded() -> Ended {
+    let fault = Fault::new(
+        doorward_core::codes::RECORD_UNAVAILABLE,
+        "the statement's record could not be kept, so it is not answered",
+    );
+    Ended::Over(fault.hint("Connect again later; the gateway's operator sees the spool's state in /readyz."))
+}
+
 fn not_followed(what: &dyn std::fmt::Display) -> Ended {
     Ended::Over(Fault::new(codes::UNFOLLOWED, "the database said something out of place").cause(what))
 }
@@ -197,7 +213,13 @@ impl State {
     fn settle(&mut self, tag: u8, body: &[u8]) -> Result<Fate, Ended> {
         // What may come at any time.
         match tag {
-            b'N' | b'A' => return Ok(Fate::Pass),
+            b'N' => {
+                if let Some(Expected::Query(running) | Expected::Execute(running)) = self.queue.front_mut() {
+                    running.heard();
+                }
+                return Ok(Fate::Pass);
+            }
+            b'A' => return Ok(Fate::Pass),
             b'S' => return Ok(parameter_changed(body)),
             b'E' => return self.failed(body),
             b'Z' => return self.ready(body),
@@ -223,7 +245,7 @@ impl State {
             }
             (Expected::Query(running), b'C') => {
                 running.complete(affected(body).unwrap_or(0));
-                running.turn();
+                self.owed.extend(running.turn());
             }
             (Expected::Query(running), b'T' | b'I' | b'H' | b'c') => running.heard(),
             (Expected::Execute(running), b'C' | b'I' | b's') => {
@@ -234,7 +256,7 @@ impl State {
                 self.copying = false;
                 if let Some(Expected::Execute(running)) = self.queue.pop_front() {
                     self.confirm_made(&running.makes);
-                    running.end();
+                    self.owed.extend(running.end());
                 }
             }
             (Expected::Execute(running), b'G') => {
@@ -295,7 +317,8 @@ impl State {
                 if let Some(Expected::Execute(mut running)) = self.queue.pop_front() {
                     running.heard();
                     self.forget_made(&running.makes);
-                    running.fail(&error.to_fault());
+                    running.failed = Some(error.to_fault());
+                    self.owed.extend(running.end());
                 }
                 self.skip_to_sync();
             }
@@ -315,7 +338,7 @@ impl State {
                     Some(_) => self.forget_made(&running.makes),
                     None => self.confirm_made(&running.makes),
                 }
-                running.end();
+                self.owed.extend(running.end());
                 Fate::Pass
             }
             Some(Expected::Sync | Expected::FailingQuery(_)) => Fate::Pass,

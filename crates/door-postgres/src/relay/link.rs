@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use doorward_core::{Actions, Completion, Fault, Pass, Stage};
+use doorward_core::{Actions, Completion, Durable, Fault, Pass, Stage};
 use doorward_pgclient::lost;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -105,12 +105,14 @@ impl Running {
         })
     }
 
-    /// It is done, and the next statement of its text begins, if there is one.
-    pub(crate) fn turn(&mut self) {
-        let Some(pass) = self.later.pop_front() else { return };
+    /// It is done, and the next statement of its text begins, if there is one. What must be durable before its
+    /// answer leaves.
+    #[must_use = "its answer leaves when this is durable"]
+    pub(crate) fn turn(&mut self) -> Option<Durable> {
+        let pass = self.later.pop_front()?;
         let mut next = Self::new(pass, std::mem::take(&mut self.makes));
         next.later = std::mem::take(&mut self.later);
-        std::mem::replace(self, *next).end_one();
+        std::mem::replace(self, *next).end_one()
     }
 
     /// Whether it, or a statement behind it, changes something.
@@ -146,26 +148,27 @@ impl Running {
         !self.cancelled && timeout.is_some_and(|timeout| self.since.elapsed() > timeout)
     }
 
-    /// Its text has ended as the backend says.
-    pub(crate) fn end(mut self: Box<Self>) {
+    /// Its text has ended as the backend says. What must be durable before the rest of the answer leaves.
+    #[must_use = "its answer leaves when this is durable"]
+    pub(crate) fn end(mut self: Box<Self>) -> Option<Durable> {
         for pass in std::mem::take(&mut self.later) {
             pass.fail(&not_run());
         }
-        self.end_one();
+        self.end_one()
     }
 
-    fn end_one(mut self) {
+    fn end_one(mut self) -> Option<Durable> {
         self.pass.access().count_out(self.bytes_out);
         match self.failed.take() {
-            Some(fault) => self.pass.fail(&fault),
+            Some(fault) => self.pass.fail_held(&fault),
             None => {
                 let rows = Some(self.rows);
-                self.pass.end(&Completion { rows, bytes_out: self.bytes_out, ..Completion::default() });
+                self.pass.end_held(&Completion { rows, bytes_out: self.bytes_out, ..Completion::default() })
             }
         }
     }
 
-    /// Its text has ended otherwise.
+    /// Its text has ended otherwise, and nothing of an answer leaves any more.
     pub(crate) fn fail(mut self: Box<Self>, fault: &Fault) {
         for pass in std::mem::take(&mut self.later) {
             pass.fail(fault);
@@ -207,7 +210,6 @@ impl Named {
 }
 
 /// What is shared.
-#[derive(Debug)]
 pub(crate) struct State {
     pub(crate) queue: VecDeque<Expected>,
     /// The transaction's state, as far as the backend has told it.
@@ -234,10 +236,11 @@ pub(crate) struct State {
     pub(crate) probed: Option<Probe>,
     /// Whether the client has got whole messages only.
     pub(crate) in_step: bool,
+    /// What must be durable before more is sent to the client.
+    pub(crate) owed: Vec<Durable>,
 }
 
 /// What the two halves share. The lock is never held across an await.
-#[derive(Debug)]
 pub(crate) struct Link {
     state: Mutex<State>,
     /// A reply has come.
@@ -263,6 +266,7 @@ impl Link {
             portals: HashMap::new(),
             probed: None,
             in_step: true,
+            owed: Vec::new(),
         };
         Self { state: Mutex::new(state), turned: Notify::new(), local: Notify::new() }
     }
@@ -316,8 +320,8 @@ impl Link {
         let left = std::mem::take(&mut self.state().queue);
         for expected in left {
             if let Expected::Query(running) | Expected::Execute(running) = expected {
-                if running.failed.is_some() {
-                    running.end();
+                if let Some(fault) = running.failed.clone() {
+                    running.fail(&fault);
                     continue;
                 }
                 let fault = lost(!running.changes(), cause);
@@ -328,6 +332,17 @@ impl Link {
 }
 
 impl State {
+    /// What must be durable before more is sent to the client, put into `owed`, which is empty: records of
+    /// answers that are whole, and the intent of one that has begun.
+    pub(crate) fn take_owed(&mut self, owed: &mut Vec<Durable>) {
+        std::mem::swap(&mut self.owed, owed);
+        if let Some(Expected::Query(running) | Expected::Execute(running)) = self.queue.front_mut()
+            && running.answered
+        {
+            owed.extend(running.pass.begin_answer());
+        }
+    }
+
     /// Whether the gateway's own knowledge of the objects is as new as the session's.
     pub(crate) fn may_take(&self, shared: &Objects) -> bool {
         !self.restructured && self.restructured_at.is_none_or(|at| shared.began > at)

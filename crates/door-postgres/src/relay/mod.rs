@@ -61,7 +61,14 @@ pub(crate) async fn run(desk: &Desk, ends: Ends, phase: watch::Receiver<Phase>) 
     let ended = {
         let up = Up::new(desk, &link, Inbox::new(client_reads), &mut backend_writes);
         let down =
-            Down { link: &link, backend: backend_reads, client: &mut client_writes, input, passing: 0 };
+            Down {
+                link: &link,
+                backend: backend_reads,
+                client: &mut client_writes,
+                input,
+                passing: 0,
+                owed: Vec::new(),
+            };
         tokio::select! {
             biased;
             ended = down.run() => ended,
