@@ -116,8 +116,7 @@ resources:
             resource("shop", "required"),
             resource("loose", "best-effort"),
         );
-        let setup =
-            Setup::new(&config)?.env("BENCH_PASSWORD", PASSWORD).env("TOKIO_WORKER_THREADS", "1");
+        let setup = Setup::new(&config)?.env("BENCH_PASSWORD", PASSWORD).env("TOKIO_WORKER_THREADS", "1");
         let setup = if ships { setup } else { setup.arg("--leave-records-in-spool") };
         let gateway = setup.start()?;
         pin(gateway.pid(), PROXY_CORE)?;
@@ -176,7 +175,18 @@ resources:
 
 fn fill(cluster: &Cluster) -> Result<()> {
     let made = Command::new("pgbench")
-        .args(["-i", "-q", "-s", "10", "-h", "127.0.0.1", "-U", "postgres", "-p", &cluster.port().to_string()])
+        .args([
+            "-i",
+            "-q",
+            "-s",
+            "10",
+            "-h",
+            "127.0.0.1",
+            "-U",
+            "postgres",
+            "-p",
+            &cluster.port().to_string(),
+        ])
         .arg("postgres")
         .env("PGPASSWORD", cluster.password())
         .output()

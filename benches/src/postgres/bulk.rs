@@ -36,7 +36,8 @@ pub fn run(table: &Table, _: bool) -> Result<()> {
     {
         for pool in bed.pools() {
             let mut below = Vec::new();
-            let mut above: Vec<(Vec<f64>, Vec<f64>)> = pool.routes.iter().map(|_| Default::default()).collect();
+            let mut above: Vec<(Vec<f64>, Vec<f64>)> =
+                pool.routes.iter().map(|_| Default::default()).collect();
             for _ in 0..ROUNDS {
                 let floor = measure(&pool.peer, cargo, &rows)?;
                 below.push(floor);
@@ -50,7 +51,12 @@ pub fn run(table: &Table, _: bool) -> Result<()> {
             for (route, (all, ratios)) in pool.routes.iter().zip(&mut above) {
                 let what = format!("{name}: {}", route.name);
                 table.tell(what.as_str(), median(all), "MB/s");
-                table.judge(format!("{what}, gateway / PgBouncer"), median(ratios), "x", Target::AtLeast(RATIO_MIN));
+                table.judge(
+                    format!("{what}, gateway / PgBouncer"),
+                    median(ratios),
+                    "x",
+                    Target::AtLeast(RATIO_MIN),
+                );
             }
         }
     }
@@ -94,7 +100,8 @@ fn copy(route: &Route, cargo: Cargo, times: usize, rows: &std::path::Path, out: 
             }
         }
     }
-    let output = command.stdin(Stdio::null()).stdout(out).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
+    let output =
+        command.stdin(Stdio::null()).stdout(out).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
     ensure!(output.status.success(), "{}: {}", route.name, String::from_utf8_lossy(&output.stderr));
     Ok(())
 }

@@ -84,7 +84,8 @@ pub fn latency(table: &Table, _: bool) -> Result<()> {
     table.heading("postgres: one client, p50 of a transaction beyond the server's own");
     let direct = bed.direct();
     let pools = bed.pools();
-    let routes: Vec<&Route> = pools.iter().flat_map(|pool| [&pool.peer].into_iter().chain(&pool.routes)).collect();
+    let routes: Vec<&Route> =
+        pools.iter().flat_map(|pool| [&pool.peer].into_iter().chain(&pool.routes)).collect();
     for protocol in ["simple", "prepared"] {
         let mut own = Vec::new();
         let mut added: Vec<Vec<f64>> = vec![Vec::new(); routes.len()];
@@ -117,9 +118,12 @@ pub fn shipping(table: &Table, _: bool) -> Result<()> {
     let load = Load { clients: 32, protocol: "simple", seconds: 5 };
     for route in bed.pools().iter().take(1).flat_map(|pool| &pool.routes) {
         let outcome = load.run(route)?;
-        for (thread, what) in
-            [("tokio-", "worker"), ("audit-writer", "spool"), ("audit-log", "log"), ("audit-shipper", "shipper")]
-        {
+        for (thread, what) in [
+            ("tokio-", "worker"),
+            ("audit-writer", "spool"),
+            ("audit-log", "log"),
+            ("audit-shipper", "shipper"),
+        ] {
             table.tell(format!("{}: {what}", route.name), outcome.micros_of(thread), "us/tx");
         }
     }

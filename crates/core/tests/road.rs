@@ -207,7 +207,9 @@ impl Call for Ask {
     fn shape(&mut self, (): (), _: &mut Pass) -> Result<Shaped<Said>, Fault> {
         self.log.lock().unwrap().push("shape".into());
         Ok(match self.object {
-            "stream" | "held" | "held, in pieces" => Shaped::Live(Box::new(|pass| Said::Live(Box::new(pass)))),
+            "stream" | "held" | "held, in pieces" => {
+                Shaped::Live(Box::new(|pass| Said::Live(Box::new(pass))))
+            }
             _ => Shaped::Whole(Said::Whole("rows"), Completion::default()),
         })
     }

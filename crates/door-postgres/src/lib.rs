@@ -28,6 +28,7 @@ mod own;
 mod peer;
 mod relay;
 mod replication;
+mod resolved;
 mod resource;
 mod settings;
 mod startup;

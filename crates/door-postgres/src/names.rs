@@ -13,6 +13,7 @@ use std::time::Instant;
 use doorward_core::hash::{FixedMap, FixedSet};
 use doorward_sql::{Catalog, FunctionFacts, OperatorFacts, RelationKind};
 
+use crate::resolved::{Path, Resolved};
 use crate::wire::{WireFunction, WireObjects, WireSession};
 
 /// All objects that a statement can name, but for temporary ones.
@@ -70,12 +71,14 @@ pub(crate) struct Objects {
     operators: ByName<Vec<OperatorFacts>>,
     powerful: FixedSet<Box<str>>,
     replicating: FixedSet<Box<str>>,
+    /// What statements need that were resolved among these objects alone.
+    pub(crate) resolved: Resolved,
 }
 
 /// What is a session's own.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
-    path: Vec<Box<str>>,
+    path: Path,
     temporary: ByName<RelationKind>,
 }
 
@@ -89,8 +92,8 @@ pub(crate) struct Names {
 impl Objects {
     /// No objects: nothing can be resolved.
     pub(crate) fn none() -> Self {
-        let (relations, functions, operators, powerful, replicating) = Default::default();
-        Self { began: Instant::now(), relations, functions, operators, powerful, replicating }
+        let (relations, functions, operators, powerful, replicating, resolved) = Default::default();
+        Self { began: Instant::now(), relations, functions, operators, powerful, replicating, resolved }
     }
 
     /// Whether a role has rights that no permission on an object bounds, or can become one that has.
@@ -166,8 +169,13 @@ impl Names {
     }
 
     /// The schemas that are searched.
-    pub(crate) fn path(&self) -> Vec<&str> {
-        self.session.path.iter().map(|schema| &**schema).collect()
+    pub(crate) fn path(&self) -> &Path {
+        &self.session.path
+    }
+
+    /// Whether names mean what the objects and the path say, and nothing that is the session's own.
+    pub(crate) fn are_shared(&self) -> bool {
+        self.session.temporary.is_empty()
     }
 }
 

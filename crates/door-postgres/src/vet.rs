@@ -214,7 +214,22 @@ impl Vetted {
         names: &Names,
         prepared: &Prepared<'_>,
     ) -> Result<Actions, Fault> {
-        actions(desk, &self.ask(desk, names, prepared)?.0)
+        let lasting = self.lasting_shape().filter(|_| names.are_shared());
+        let Some(shape) = lasting else { return actions(desk, &self.ask(desk, names, prepared)?.0) };
+        let asked = (shape, names.path(), desk.wire.hides_catalog);
+        if let Some(actions) = names.objects.resolved.find(asked) {
+            return Ok(actions);
+        }
+        let actions = actions(desk, &self.ask(desk, names, prepared)?.0)?;
+        names.objects.resolved.keep(asked, &actions);
+        Ok(actions)
+    }
+
+    /// The shape of its one statement, if what that needs does not depend on what is prepared.
+    fn lasting_shape(&self) -> Option<&Arc<Shape>> {
+        let [statement] = self.script.statements.as_slice() else { return None };
+        let prepares = matches!(statement.kind, Kind::Prepare(_) | Kind::Execute(_));
+        (!prepares).then_some(&statement.shape)
     }
 
     /// The same, of each statement by itself.
@@ -238,7 +253,8 @@ impl Vetted {
         prepared: &Prepared<'_>,
     ) -> Result<(Vec<Need>, Vec<usize>), Fault> {
         let hides_catalog = desk.wire.hides_catalog;
-        let mut asking = Asking { path: names.path(), names, prepared, hides_catalog, needs: Vec::new() };
+        let path = names.path().iter().map(|schema| &**schema).collect();
+        let mut asking = Asking { path, names, prepared, hides_catalog, needs: Vec::new() };
         let mut ends = Vec::with_capacity(self.script.statements.len());
         let mut own: Vec<Own<'_>> = Vec::new();
         let mut changed = false;

@@ -9,8 +9,9 @@
 use bytes::{Buf, Bytes, BytesMut};
 use doorward_core::{Durable, Fault};
 use doorward_pgclient::{HEADER, affected, head, parameter, ready, server_error};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+use super::gulp::{gulp, relax};
 use super::link::{Expected, Link, State};
 use super::{Ended, frontend};
 use crate::codes;
@@ -20,8 +21,6 @@ use crate::codes;
 const CONTROL_BYTES_MAX: usize = 16 << 20;
 /// The largest answer to a question of the gateway's own.
 const PROBE_BYTES_MAX: usize = 64 << 20;
-/// Bytes asked for at once.
-const READ_BYTES: usize = 32 << 10;
 
 /// The half that carries answers.
 pub(crate) struct Down<'l, R, W> {
@@ -50,10 +49,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Down<'_, R, W> {
             if let Err(ended) = self.digest().await {
                 return ended;
             }
-            self.input.reserve(READ_BYTES);
+            relax(&mut self.input);
             let read = tokio::select! {
                 biased;
-                read = self.backend.read_buf(&mut self.input) => read,
+                read = gulp(&mut self.backend, &mut self.input) => read,
                 () = self.link.local.notified() => continue,
             };
             match read {

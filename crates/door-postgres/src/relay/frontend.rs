@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use doorward_core::Fault;
 use doorward_pgclient::{HEADER, head};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 
+use super::gulp::{gulp, relax};
 use crate::codes;
 
 /// The largest statement.
@@ -18,8 +19,6 @@ pub(crate) const SQL_BYTES_MAX: usize = 1 << 20;
 pub(crate) const NAME_BYTES_MAX: usize = 1_024;
 /// As much of a message as its names may take.
 pub(crate) const NAMES_BYTES_MAX: usize = 2 * NAME_BYTES_MAX + 2;
-/// Bytes asked for at once.
-const READ_BYTES: usize = 16 << 10;
 
 /// What a client has sent and is not looked at yet.
 #[derive(Debug)]
@@ -97,8 +96,8 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
 
     /// Reads on; `false` at the end.
     pub(crate) async fn more(&mut self) -> std::io::Result<bool> {
-        self.bytes.reserve(READ_BYTES);
-        Ok(self.stream.read_buf(&mut self.bytes).await? > 0)
+        relax(&mut self.bytes);
+        Ok(gulp(&mut self.stream, &mut self.bytes).await? > 0)
     }
 }
 

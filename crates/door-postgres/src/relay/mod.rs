@@ -6,6 +6,7 @@
 
 mod down;
 mod frontend;
+mod gulp;
 pub(crate) mod link;
 mod up;
 
@@ -60,15 +61,14 @@ pub(crate) async fn run(desk: &Desk, ends: Ends, phase: watch::Receiver<Phase>) 
     let (backend_reads, mut backend_writes) = tokio::io::split(backend);
     let ended = {
         let up = Up::new(desk, &link, Inbox::new(client_reads), &mut backend_writes);
-        let down =
-            Down {
-                link: &link,
-                backend: backend_reads,
-                client: &mut client_writes,
-                input,
-                passing: 0,
-                owed: Vec::new(),
-            };
+        let down = Down {
+            link: &link,
+            backend: backend_reads,
+            client: &mut client_writes,
+            input,
+            passing: 0,
+            owed: Vec::new(),
+        };
         tokio::select! {
             biased;
             ended = down.run() => ended,

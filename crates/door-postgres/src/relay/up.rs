@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, WriteHalf};
 
 use super::Ended;
 use super::frontend::{self, Inbox, Message, NAME_BYTES_MAX, NAMES_BYTES_MAX, SQL_BYTES_MAX, protocol};
+use super::gulp::relax;
 use super::link::{EXPECTED_MAX, Expected, Link, Makes, NAMES_MAX, Named, Running};
 use crate::call::Verdict;
 use crate::codes;
@@ -90,6 +91,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
     async fn step(&mut self) -> Step {
         if !self.inbox.has_next() || self.out.len() >= GATHERED_MAX {
             self.send().await?;
+            relax(&mut self.out);
         }
         let message = match self.inbox.next().await.map_err(|_| Ended::ClientGone)? {
             None => return Err(Ended::ClientGone),
