@@ -23,8 +23,8 @@ pub struct SpoolConfig {
     /// The most bytes that the spool may hold. When it is full, a resource with `audit: required`
     /// answers 503 until the store has caught up.
     pub size_max: ByteSize,
-    /// The longest that a record waits for others to be synced together with, under load or when nobody waits
-    /// for it. Otherwise an idle log syncs at once.
+    /// The longest that a record waits for others to be synced together with, under load; one that nobody waits
+    /// for, four times as long. An idle log syncs at once what somebody waits for.
     pub commit_delay: HumanDuration,
     /// The share of `size_max`, or of what the disk leaves of it, at which the log and
     /// `doorward_spool_alarm` say that the spool fills; 1 to 100.

@@ -6,7 +6,8 @@
 //! so callers in a closed loop should form large groups; a few callers never wait for company. The moment
 //! after a batch has fewer calls in flight than any other, so what counts is how many there were when it was
 //! taken: in a closed loop those that it let go are about to come back. When they do not, one batch waits in
-//! vain and the next does not. Frames that nobody waits for gather for `commit_delay`, or until somebody waits.
+//! vain and the next does not. Frames that nobody waits for gather for [`LEISURE_DELAYS`] times
+//! `commit_delay`, or until somebody waits.
 //!
 //! Invariant: after a failed write or sync the file is cut back to what is durable and not written again;
 //! a failed sync may have dropped pages that a later one would not report. The numbers of the failed
@@ -40,7 +41,8 @@ const GATHER_SHARE: usize = 3;
 const GATHER_MIN: Duration = Duration::from_micros(300);
 /// How many times the last sync's span a batch may gather.
 const GATHER_SYNCS: u32 = 8;
-/// So many frames are not left lying, though nobody waits for one of them.
+/// Frames that nobody waits for lie for so many times `commit_delay`, but not when there are so many of them.
+const LEISURE_DELAYS: u32 = 4;
 const LEISURE_ITEMS: usize = 1_024;
 /// Encoded bytes after which a batch is written, whatever else is queued.
 const BATCH_BYTES: usize = 4 << 20;
@@ -197,7 +199,7 @@ impl Writer {
 
     /// While nobody waits for what is queued, waits for more of it.
     fn wait_at_leisure(&self, queue: &mut MutexGuard<'_, Queue>) {
-        let deadline = Instant::now() + self.shared.settings.commit_delay;
+        let deadline = Instant::now() + self.shared.settings.commit_delay * LEISURE_DELAYS;
         self.sleep(queue, Wake { awaited: 1, items: LEISURE_ITEMS }, deadline);
     }
 

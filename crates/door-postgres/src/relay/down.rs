@@ -151,18 +151,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Down<'_, R, W> {
             return None;
         }
         let mut state = self.link.state();
-        match state.queue.pop_front() {
-            Some(Expected::Local(own)) => {
-                drop(state);
-                self.link.turned.notify_waiters();
-                Some(own)
-            }
-            Some(other) => {
-                state.queue.push_front(other);
-                None
-            }
-            None => None,
-        }
+        let Some(Expected::Local(own)) = state.queue.front_mut() else { return None };
+        let own = std::mem::take(own);
+        state.queue.pop_front();
+        drop(state);
+        self.link.turned.notify_waiters();
+        Some(own)
     }
 
     fn probing(&self) -> bool {
