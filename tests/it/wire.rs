@@ -2,6 +2,7 @@
 //! what psql never does.
 
 mod client;
+mod held;
 mod managed;
 mod records;
 mod replication;
