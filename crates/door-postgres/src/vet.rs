@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use doorward_core::{Action, Actions, Fault, Object, Verb};
 use doorward_sql::{
-    Direction, Discard, Kind, Need, ObjectKind, ParseError, Parser, Script, Shape, Statement, Transaction, Unknown,
-    Why, resolve,
+    Direction, Discard, Kind, Need, ObjectKind, ParseError, Parser, Script, Shape, Statement, Transaction,
+    Unknown, Why, resolve,
 };
 
 use crate::codes;

@@ -29,7 +29,8 @@ fn wire_what_has_left_is_on_the_record_after_kill_9() -> Result<()> {
     ensure!(tags == "TDDDCZI", "{tags}");
     shop.gateway.kill9()?;
     shop.gateway.again()?;
-    for (part, outcome) in [("limit", "allowed"), ("from big", "unknown"), ("insert into orders", "unknown")] {
+    for (part, outcome) in [("limit", "allowed"), ("from big", "unknown"), ("insert into orders", "unknown")]
+    {
         let is = |row: &serde_json::Value| {
             row["operation"].as_str().is_some_and(|text| text.contains(part)) && row["outcome"] == outcome
         };
