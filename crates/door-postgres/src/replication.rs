@@ -81,15 +81,20 @@ pub(crate) fn needs(
                 .hint("Connect with replication=database, or without it."))
         });
     }
-    // A backup may be written to the server's own disk.
-    if word.eq_ignore_ascii_case("BASE_BACKUP") && text.to_ascii_uppercase().contains("TARGET") {
+    if word.eq_ignore_ascii_case("BASE_BACKUP") && !comes_to_the_client(text) {
         return Some(Err(Fault::new(
             codes::UNKNOWN_EFFECT,
             "not let through: a backup into the server's files",
         )
-        .hint("Let the backup come to the client, without TARGET.")));
+        .hint("Let the backup come to the client: TARGET 'client'.")));
     }
     Some(Ok(Actions::one(action(resource))))
+}
+
+/// Whether a backup is written nowhere else: at the server's own disk, for one.
+fn comes_to_the_client(text: &str) -> bool {
+    let text = text.to_ascii_uppercase();
+    text.split("TARGET").skip(1).all(|after| after.trim_ascii_start().starts_with("'CLIENT'"))
 }
 
 #[cfg(test)]
@@ -117,8 +122,17 @@ mod tests {
         }
         assert_eq!(told(Replication::Physical, "SHOW wal_segment_size"), granted);
         assert_eq!(told(Replication::Logical, "SHOW wal_segment_size"), None);
-        let backup = "base_backup (target 'server', target_detail '/tmp/x')";
-        assert_eq!(told(Replication::Physical, backup), Some(Err("decode.wire-unknown-effect")));
+        let backups = [
+            "base_backup (target 'server', target_detail '/tmp/x')",
+            "BASE_BACKUP (TARGET 'client', TARGET 'server')",
+            "BASE_BACKUP (\"target\" 'server')",
+        ];
+        for backup in backups {
+            let refused = Some(Err("decode.wire-unknown-effect"));
+            assert_eq!(told(Replication::Physical, backup), refused, "{backup}");
+        }
+        let backup = "BASE_BACKUP ( LABEL 'x',  TARGET 'client')";
+        assert_eq!(told(Replication::Physical, backup), granted);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! - a text is cut after it is redacted, and one of which the end was not seen is not kept to where it was cut;
 //! - nothing panics on any bytes.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
 
@@ -56,17 +57,15 @@ impl Bound {
 pub(crate) struct Places(OnceLock<(ConfigDigest, Box<[bool]>)>);
 
 impl Places {
-    /// Whether a literal in each of the first `count` places would be taken out of the text.
-    fn of(&self, snapshot: &Snapshot, text: &str, count: usize) -> Box<[bool]> {
+    /// Whether a literal in each place would be taken out of the text.
+    fn of(&self, snapshot: &Snapshot, text: &str) -> Cow<'_, [bool]> {
+        let redactor = &*snapshot.redactor;
         let (digest, hidden) =
-            self.0.get_or_init(|| (snapshot.digest.clone(), hidden_places(&*snapshot.redactor, text)));
-        let hidden = if *digest == snapshot.digest {
-            hidden.clone()
-        } else {
-            hidden_places(&*snapshot.redactor, text)
-        };
-        // A place that is not in the text is not known.
-        (0..count).map(|index| hidden.get(index).copied().unwrap_or(true)).collect()
+            self.0.get_or_init(|| (snapshot.digest.clone(), hidden_places(redactor, text)));
+        if *digest == snapshot.digest {
+            return Cow::Borrowed(hidden);
+        }
+        Cow::Owned(hidden_places(redactor, text).into_vec())
     }
 }
 
@@ -123,7 +122,7 @@ pub(crate) fn read(
     let bound = match redactor.bound_values() {
         BoundValues::Hashed => Bound::Hashes(values.map(|value| hash(redactor, &value)).collect()),
         _ => {
-            let hidden = places.of(snapshot, text, values.count.min(VALUES_MAX));
+            let hidden = places.of(snapshot, text);
             Bound::Text(spelled(redactor, values, &hidden))
         }
     };
@@ -135,11 +134,12 @@ fn spelled(redactor: &dyn Redactor, values: Values<'_>, hidden: &[bool]) -> Box<
     let count = values.count;
     let mut text = String::from("\n--");
     for (index, value) in values.enumerate() {
-        let kept = match hidden.get(index) {
-            Some(false) => value.redacted(redactor),
-            Some(true) if matches!(value, Value::Null) => "NULL".to_owned(),
-            _ => HIDDEN.to_owned(),
-        };
+        // A place that is not in the text is not known.
+        let shown = hidden.get(index) == Some(&false) || value == Value::Null;
+        let mut kept = if shown { value.redacted(redactor) } else { HIDDEN.to_owned() };
+        if kept.contains(['\n', '\r']) {
+            kept = kept.replace(['\n', '\r'], " ");
+        }
         if index >= VALUES_MAX || text.len() + kept.len() > VALUES_BYTES_MAX {
             let _ = write!(text, " …[{count} values in all]");
             break;
@@ -147,7 +147,7 @@ fn spelled(redactor: &dyn Redactor, values: Values<'_>, hidden: &[bool]) -> Box<
         let comma = if index == 0 { "" } else { "," };
         let _ = write!(text, "{comma} ${} = {kept}", index + 1);
     }
-    text.replace(['\n', '\r'], " ").replacen(" --", "\n--", 1).into()
+    text.into()
 }
 
 fn hash(redactor: &dyn Redactor, value: &Value<'_>) -> Option<Box<str>> {
@@ -191,11 +191,11 @@ impl Value<'_> {
     fn redacted(&self, redactor: &dyn Redactor) -> String {
         let literal = |text: &str| {
             let literal = format!("'{}'", text.replace('\'', "''"));
-            redactor.redact(Form::Sql, &literal, VALUE_BYTES_MAX).into_owned()
+            redactor.redact_once(Form::Sql, &literal, VALUE_BYTES_MAX).into_owned()
         };
         match self {
             Self::Null => "NULL".to_owned(),
-            Self::Number(text) => redactor.redact(Form::Sql, text, VALUE_BYTES_MAX).into_owned(),
+            Self::Number(text) => redactor.redact_once(Form::Sql, text, VALUE_BYTES_MAX).into_owned(),
             Self::Word(text) => literal(text),
             Self::Text { text, whole: true } => literal(text),
             // The end of what was seen may be half of a secret.

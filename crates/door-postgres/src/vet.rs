@@ -27,6 +27,8 @@ pub(crate) struct Vetted {
     text: Box<str>,
     script: Arc<Script>,
     places: Places,
+    /// Whether what was read is its one statement in another spelling.
+    respelled: bool,
 }
 
 /// What a text does to the session, beside what it needs.
@@ -54,15 +56,14 @@ pub(crate) type Prepared<'a> = dyn Fn(&str) -> Option<Arc<Vetted>> + Sync + 'a;
 impl Vetted {
     /// Reads a text of any number of statements.
     pub(crate) fn read(parser: &Parser, text: &str) -> Result<Arc<Self>, Fault> {
-        let script = match parser.parse(text) {
-            Ok(script) => script,
+        let (script, respelled) = match parser.parse(text) {
+            Ok(script) => (script, false),
             Err(error) => {
-                // Its own spelling is no error, so this ends.
-                let other = own::spelled(text).ok_or_else(|| syntax(&error))?;
-                return Self::read(parser, &other);
+                let other = own::spelled(text).and_then(|other| parser.parse(&other).ok());
+                (other.ok_or_else(|| syntax(&error))?, true)
             }
         };
-        Ok(Arc::new(Self { text: text.into(), script, places: Places::default() }))
+        Ok(Arc::new(Self { text: text.into(), script, places: Places::default(), respelled }))
     }
 
     /// Reads the text of a prepared statement: one statement, or none.
@@ -84,9 +85,9 @@ impl Vetted {
         &self.places
     }
 
-    /// Its one statement, or the last of several.
-    pub(crate) fn last(&self) -> Option<&Shape> {
-        self.script.statements.last().map(|statement| &*statement.shape)
+    /// Its statements, without their places.
+    pub(crate) fn shapes(&self) -> impl DoubleEndedIterator<Item = &Shape> {
+        self.script.statements.iter().map(|statement| &*statement.shape)
     }
 
     /// The fingerprint of its one statement, or of all together.
@@ -114,11 +115,14 @@ impl Vetted {
     fn part(&self, statement: &Statement) -> Arc<Self> {
         let text = self.text.get(statement.span.clone()).unwrap_or_default().into();
         let script = Arc::new(Script { statements: vec![statement.clone()] });
-        Arc::new(Self { text, script, places: Places::default() })
+        Arc::new(Self { text, script, places: Places::default(), respelled: false })
     }
 
     /// Its text with other statements in the places of some; `None` when all stay as they are.
     pub(crate) fn replaced(&self, with: impl Fn(&Shape) -> Option<String>) -> Option<String> {
+        if self.respelled {
+            return self.shapes().find_map(with);
+        }
         let mut text: Option<String> = None;
         let mut until = 0;
         for statement in &self.script.statements {
@@ -304,10 +308,6 @@ impl Vetted {
         }
         let outer = (asking.prepared)(name).ok_or_else(|| not_prepared(name))?;
         outer.shapes().try_for_each(|shape| asking.ask(shape))
-    }
-
-    fn shapes(&self) -> impl Iterator<Item = &Shape> {
-        self.script.statements.iter().map(|statement| &*statement.shape)
     }
 }
 

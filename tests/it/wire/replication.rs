@@ -119,6 +119,10 @@ fn wire_physical_replication_streams_the_log() -> Result<()> {
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let segments: Vec<_> = Path::new(folder.path()).read_dir()?.filter_map(Result::ok).collect();
     ensure!(!segments.is_empty(), "a segment has come");
+    let mut backup = tool(&shop, "pg_basebackup", &token)?;
+    backup.args(["-d", "options='-c doorward.resource=shop'", "-Ft", "-X", "none", "-c", "fast", "-D"]);
+    done(backup.arg(folder.path().join("backup")))?;
+    ensure!(folder.path().join("backup/base.tar").metadata()?.len() > 1 << 20, "a base backup has come");
     let output = receive("nowhere", end.trim())?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success() && said.contains("no resource named \"nowhere\""), "{said}");

@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
-use doorward_core::{AccessId, Actions, BoundValues, Pass};
+use bytes::{Bytes, BytesMut};
+use doorward_core::{AccessId, Actions, BoundValues, Fault, Pass};
+use futures_util::future::join_all;
 use tokio::io::AsyncRead;
 
 use super::super::Ended;
@@ -20,6 +21,9 @@ use crate::own;
 use crate::values::{self, Bound, FRONT_BYTES_MAX};
 use crate::vet::Vetted;
 
+/// The most statements of a text that walk the road at once: their intents are one write to the disk.
+const AT_ONCE_MAX: usize = 64;
+
 /// What a statement's record has beside its text.
 #[derive(Debug, Default)]
 pub(super) struct Part {
@@ -27,6 +31,26 @@ pub(super) struct Part {
     pub(super) parent: Option<AccessId>,
     /// The values that it is bound to.
     pub(super) bound: Option<Arc<Bound>>,
+}
+
+/// What has become of the statements of a text.
+#[derive(Default)]
+struct Walked {
+    passes: Vec<Pass>,
+    /// What the client is told of the first one that was refused.
+    refused: Option<Bytes>,
+    /// Why the session is over.
+    over: Option<Fault>,
+}
+
+impl Walked {
+    fn take(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Go(pass) => self.passes.push(*pass),
+            Verdict::No(told) => self.refused = self.refused.take().or(Some(told)),
+            Verdict::Over(fault) => self.over = Some(fault),
+        }
+    }
 }
 
 impl<R: AsyncRead + Unpin> Up<'_, R> {
@@ -62,20 +86,20 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         vetted: &Arc<Vetted>,
         all: &Actions,
     ) -> Step {
-        let mut passes: Vec<Pass> = Vec::new();
-        let mut refused = None;
-        for (index, (part, actions)) in vetted.parts().zip(self.needs_each(vetted, all)).enumerate() {
-            let bytes = if index == 0 { frame.len() } else { 0 };
-            let beside = Part { parent: passes.first().map(Pass::id), bound: None };
-            let needs = if refused.is_some() { Err(not_run()) } else { Ok(actions) };
-            match self.walk_as(part.text(), Some(&part), needs, bytes, beside).await {
-                Verdict::Go(pass) => passes.push(*pass),
-                Verdict::No(told) => refused = refused.or(Some(told)),
-                Verdict::Over(fault) => {
-                    passes.into_iter().for_each(|pass| pass.fail(&fault));
-                    return Err(Ended::Over(fault));
-                }
-            }
+        let parts: Vec<_> = vetted.parts().zip(self.needs_each(vetted, all)).collect();
+        let Some((first, rest)) = parts.split_first() else { return Ok(()) };
+        let mut walked = Walked::default();
+        walked.take(self.walk_part(first, frame.len(), None, false).await);
+        let parent = walked.passes.first().map(Pass::id);
+        for some in rest.chunks(AT_ONCE_MAX) {
+            let refused = walked.refused.is_some();
+            let walking = some.iter().map(|part| self.walk_part(part, 0, parent, refused));
+            join_all(walking).await.into_iter().for_each(|verdict| walked.take(verdict));
+        }
+        let Walked { passes, refused, over } = walked;
+        if let Some(fault) = over {
+            passes.into_iter().for_each(|pass| pass.fail(&fault));
+            return Err(Ended::Over(fault));
         }
         if let Some(told) = refused {
             passes.into_iter().for_each(|pass| pass.fail(&not_run()));
@@ -92,6 +116,18 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         Ok(())
     }
 
+    /// Has one statement of several walk the road; as not run, when another one was refused.
+    async fn walk_part(
+        &self,
+        (part, actions): &(Arc<Vetted>, Actions),
+        bytes: usize,
+        parent: Option<AccessId>,
+        refused: bool,
+    ) -> Verdict {
+        let needs = if refused { Err(not_run()) } else { Ok(actions.clone()) };
+        self.walk_as(part.text(), Some(part), needs, bytes, Part { parent, bound: None }).await
+    }
+
     /// What each statement needs. What they need together has just been looked up, with the same names.
     fn needs_each(&self, vetted: &Vetted, all: &Actions) -> Vec<Actions> {
         let prepared = |name: &str| self.link.state().statements.get(name).map(|named| named.vetted.clone());
@@ -102,7 +138,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     /// The text to send in place of this one, if there is one; and the client is known by the name that it takes.
     pub(super) fn instead(&self, vetted: &Vetted, access: Option<AccessId>) -> Option<String> {
         let instead = vetted.replaced(|shape| own::instead(self.desk, shape, access))?;
-        if let Some(client) = vetted.last().and_then(own::renamed) {
+        if let Some(client) = vetted.shapes().rev().find_map(own::renamed) {
             *self.desk.client.lock() = Arc::new(client);
         }
         Some(instead)
