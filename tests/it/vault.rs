@@ -250,11 +250,14 @@ fn logins_are_renewed_then_replaced_and_the_old_ones_live_as_long_as_their_sessi
     // A role that has another name than Doorward's, and tokens that are renewed meanwhile.
     bed.vault.database_role("short", &[&bed.role], "15s", "40s")?;
     let approle = bed.vault.approle("30s", "24h")?;
-    let roles = format!("{{ {}: {{ vault: database/creds/short }} }}", bed.role);
+    let roles = format!("{{ {}: {{ vault: database/creds/short, set_role: false }} }}", bed.role);
     let gateway = bed.gateway(&bed.config(&roles, APPROLE, ""), &approle)?;
     let mut first = Psql::open(&gateway, &bed.token()?)?;
     let login = first.ask("select session_user;")?;
     ensure!(bed.logins()? == [login.clone()], "{:?}", bed.logins()?);
+    // With `set_role: false` the session is the login itself, which inherits.
+    let as_whom = first.ask("select current_user = session_user, count(*) from orders group by 1;")?;
+    ensure!(as_whom == "t|20", "{as_whom}");
     let valid_until = || -> Result<String> {
         let sql = format!("select rolvaliduntil from pg_roles where rolname = '{login}'");
         Ok(bed.database.sql(&sql)?.trim().to_owned())
