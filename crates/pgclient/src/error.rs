@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use doorward_core::Fault;
+use doorward_core::{Fault, Login};
 
 use crate::codes;
 
@@ -154,9 +154,16 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Whether the server does not know the login, or not this proof of it (SQLSTATE class 28).
-    pub(crate) fn is_refused_login(&self) -> bool {
-        matches!(self, Self::Fatal(error) | Self::Server(error) if error.sqlstate.starts_with("28"))
+    /// Whether it is the login's fault: the server does not know it, or not this proof of it (SQLSTATE class 28), or it
+    /// was made for a role and does not fit it.
+    pub(crate) fn is_refused_login(&self, login: &Login) -> bool {
+        match self {
+            Self::Fatal(error) | Self::Server(error) => {
+                error.sqlstate.starts_with("28") || (login.membership().is_some() && !error.is_shutdown())
+            }
+            Self::Membership(_) => true,
+            _ => false,
+        }
     }
 
     /// The fault of a failed attempt to connect.

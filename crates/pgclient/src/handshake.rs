@@ -64,17 +64,19 @@ pub(crate) async fn log_in(
     hand.send().await?;
     let ready = async {
         hand.authenticate(dialer, login).await?;
-        hand.become_ready().await
+        let cancel_key = hand.become_ready().await?;
+        if let Some(membership) = login.membership() {
+            let facts = hand.ask(membership::FACTS).await?;
+            membership::judge(&facts, membership)?;
+        }
+        Ok(cancel_key)
     };
-    let cancel_key = ready.await.inspect_err(|failure| {
-        if failure.is_refused_login() {
+    let cancel_key = ready.await.inspect_err(|failure: &Failure| {
+        // Its source is asked for another one, which may be better made.
+        if failure.is_refused_login(login) {
             login.refuse();
         }
     })?;
-    if let Some(membership) = login.membership() {
-        let facts = hand.ask(membership::FACTS).await?;
-        membership::judge(&facts, membership)?;
-    }
     Ok(LoggedIn { stream: hand.stream, input: hand.input, cancel_key, parameters: hand.parameters })
 }
 
