@@ -3,6 +3,7 @@
 mod analysis;
 mod architecture;
 mod attacks;
+mod auth;
 mod bed;
 mod bounds;
 mod bucket;

@@ -17,6 +17,7 @@ mod fault;
 pub mod hash;
 mod import;
 mod login;
+mod minted;
 mod name;
 pub mod organs;
 mod permit;
@@ -36,10 +37,11 @@ pub use import::{
     ImportedRecord, Importer, RECORDS,
 };
 pub use login::{ClientIdentity, Login, LoginSource, Membership, OwnLogin, Proof};
+pub use minted::{LoginWish, MintedLogin, MintedProof, NewLogin};
 pub use name::{AccessId, ConfigDigest, GrantName, IssuerName, LeaseId, ResourceName, RoleName};
 pub use organs::{
     AuditMode, Authenticator, BoundValues, BoxFuture, Deadlines, Durable, Form, Lessor, NotDurable, Observer,
-    Policy, Recorder, Redactor, Slot,
+    Policy, Recorder, Redactor, Slot, no_logins,
 };
 pub use permit::{Allowance, Case, Decision, Lease, Obligations, Permit, SessionGrant};
 pub use principal::{Actor, Arrival, AuthMethod, ClientCertificate, Credentials, Principal, PrincipalKind};

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::codes;
 use crate::fault::Fault;
 use crate::import::{Import, ImportTally, ImportedRecord};
+use crate::minted::{LoginWish, MintedLogin, NewLogin};
 use crate::name::{ResourceName, RoleName};
 use crate::permit::{Allowance, Case, Decision, Lease, Permit, SessionGrant};
 use crate::principal::{Arrival, Credentials, Principal};
@@ -34,6 +36,23 @@ pub trait Authenticator: Send + Sync {
     /// Whether a principal proven earlier still stands under this configuration: its issuer is still
     /// there, its key is not revoked. Expiry is the road's affair. Asked for each statement of a session.
     fn stands(&self, principal: &Principal, now: Timestamp) -> Result<(), Fault>;
+
+    /// The login behind a user name of the form that this gateway mints; `None` for names of other forms.
+    fn minted(&self, _user: &str) -> Option<MintedLogin> {
+        None
+    }
+
+    /// Mints a login that is as good as the principal's own proof, for a while.
+    fn mint(&self, _principal: &Principal, _wish: &LoginWish, _now: Timestamp) -> Result<NewLogin, Fault> {
+        Err(no_logins())
+    }
+}
+
+/// The fault for a gateway that mints no logins.
+pub fn no_logins() -> Fault {
+    Fault::new(codes::NO_LOGINS, "this gateway mints no logins").hint(
+        "They are for its Postgres door; ask the gateway's operator whether it has one (`listen.postgres`).",
+    )
 }
 
 /// Policy: principal and actions → decision. Pure but for the limits' counters.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::minted::MintedProof;
 use crate::name::IssuerName;
 use crate::secret::{Personal, Secret};
 use crate::time::Timestamp;
@@ -58,6 +59,8 @@ pub enum AuthMethod {
     ApiKey,
     /// A client certificate.
     Certificate,
+    /// A login that the gateway minted, proven by SCRAM.
+    Scram,
     /// Proven nowhere here: the source of an imported record says so.
     Claimed,
 }
@@ -71,6 +74,7 @@ impl AuthMethod {
             Self::Introspection => "introspection",
             Self::ApiKey => "api-key",
             Self::Certificate => "certificate",
+            Self::Scram => "scram",
             Self::Claimed => "claimed",
         }
     }
@@ -171,6 +175,8 @@ pub enum Credentials {
     Bearer(Secret),
     /// A certificate from the TLS handshake.
     Certificate(ClientCertificate),
+    /// A login that the gateway minted, after an exchange in which its password was proven, or was not.
+    Minted(MintedProof),
     /// Something that cannot be read as credentials, and why: two `Authorization` headers, Basic …
     Malformed(&'static str),
 }

@@ -249,6 +249,36 @@ impl Gateway {
         }
     }
 
+    /// Answers a caller who wants something of the gateway itself, which who they are decides alone (a minted
+    /// login): a call without a resource, and a record like any other's.
+    pub async fn attest<T>(
+        &self,
+        mut access: Access,
+        credentials: &Credentials,
+        operation: &str,
+        answer: impl FnOnce(&Principal) -> Result<(T, Completion), Fault>,
+        refuse: impl FnOnce(&Refusal<'_>) -> (T, Completion),
+    ) -> Answered<T> {
+        access.enter(Stage::Authenticate);
+        access.note_operation(operation, None);
+        let identified = self.identify(&mut access, Caller::Credentials(credentials)).await;
+        let answered = identified.and_then(|principal| answer(&principal));
+        match &answered {
+            Ok((_, completion)) => access.settle_well(completion),
+            Err(fault) => access.settle_fault(fault),
+        }
+        access.enter(Stage::Record);
+        let (access_id, timings) = (access.id(), access.timings());
+        let kept = access.complete().await;
+        // A refusal gives nothing away, so it leaves even when its record is lost; `lost` counts it.
+        let fault = match (answered, kept) {
+            (Ok((answer, _)), Ok(())) => return Answered::new(answer),
+            (Ok(_), Err(_)) => unrecorded(),
+            (Err(fault), _) => fault,
+        };
+        Answered::new(refuse(&Refusal { fault: &fault, access_id, timings }).0)
+    }
+
     async fn identify(&self, access: &mut Access, caller: Caller<'_>) -> Result<Arc<Principal>, Fault> {
         let now = self.clock.now();
         let principal = match caller {

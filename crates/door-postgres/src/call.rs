@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use doorward_core::{
     Access, AccessId, Action, Actions, AuditMode, Call, Caller, Case, Completion, Credentials, Fault,
-    Gateway, Pass, Principal, Refusal, ResourceName, RoleName, Session, Shaped, Stage, unknown_resource,
+    Gateway, LoginWish, Pass, Principal, Refusal, ResourceName, RoleName, Session, Shaped, Stage,
+    unknown_resource,
 };
 use doorward_pgclient::Relayed;
 use tokio::sync::OwnedSemaphorePermit;
@@ -32,6 +33,8 @@ pub(crate) struct ConnectCall<'a> {
     pub(crate) user: &'a str,
     /// Settings of the start-up packet.
     pub(crate) settings: Result<Vec<(String, String)>, Fault>,
+    /// What the session's login was minted for.
+    pub(crate) wish: Option<&'a LoginWish>,
     pub(crate) client: Option<&'a str>,
     /// What it replicates, if it is such a session.
     pub(crate) replication: Result<Option<Replication>, Fault>,
@@ -50,6 +53,13 @@ pub(crate) struct Opened {
 
 impl ConnectCall<'_> {
     fn choose(&self, mut roles: Vec<RoleName>) -> Result<RoleName, Fault> {
+        if let Some(wanted) = self.wish.and_then(|wish| wish.role.as_ref()) {
+            let found = roles.into_iter().find(|role| role == wanted);
+            return found.ok_or_else(|| {
+                Fault::new(codes::ROLE, format!("no grant gives you the role {wanted} on {}", self.database))
+                    .hint("The login was minted for this role; mint one for another role, or for none.")
+            });
+        }
         if let Some(named) = roles.iter().position(|role| role.as_str() == self.user) {
             return Ok(roles.swap_remove(named));
         }
@@ -90,6 +100,12 @@ impl Call for ConnectCall<'_> {
         access.note_operation("connect", None);
         if let Some(client) = self.client {
             access.note_user_agent(client);
+        }
+        let meant = self.wish.and_then(|wish| wish.resource.as_ref());
+        if let Some(meant) = meant.filter(|meant| meant.as_str() != self.database) {
+            return Err(Fault::new(codes::ROLE, format!("this login was minted for {meant}")).hint(
+                "Mint one for the resource that you connect to: doorward token --postgres --resource NAME.",
+            ));
         }
         let snapshot = access.snapshot().clone();
         let resource = snapshot.resource(self.database);

@@ -9,6 +9,10 @@ doorward_core::codes! {
     MESSAGE_TOO_LARGE = "decode.wire-too-large", Decode, TooLarge, Client, retry false, "The message is too large";
     /// A token would cross the network in the clear.
     TLS_REQUIRED = "authenticate.wire-tls-required", Authenticate, Unauthenticated, Client, retry false, "TLS is required";
+    /// The exchange of authentication failed for a reason other than the password.
+    SASL = "authenticate.wire-exchange", Authenticate, Unauthenticated, Client, retry false, "The authentication exchange failed";
+    /// The client has shown no token, and was told where to get one.
+    TOKEN_REQUIRED = "authenticate.wire-token-required", Authenticate, Unauthenticated, Client, retry false, "A token is required";
     /// No grant gives the caller a role on the resource, or several do and none of them was named.
     ROLE = "authorize.wire-role", Authorize, Denied, Client, retry false, "No backend role to log in as";
     /// The SQL text cannot be parsed.

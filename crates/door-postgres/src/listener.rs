@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::{BufMut, BytesMut};
-use doorward_core::{Arrival, ClientCertificate, Credentials, Fault, Gateway, Secret, Session};
+use doorward_core::{Arrival, ClientCertificate, Fault, Gateway, Session};
 use doorward_http::{Accepting, Connections, Guest as Accepted, Phase};
 use doorward_sql::{Limits, Parser};
 use parking_lot::Mutex;
@@ -22,17 +22,19 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use crate::authenticate::{Asking, Exchanging, Shown};
 use crate::call::{ConnectCall, Opened, Stray};
 use crate::correlate::Client;
 use crate::desk::Desk;
 use crate::keys::Keys;
 use crate::message::{Severity, error_bytes, parameter, put, ready};
+use crate::oauth::OAuthOffer;
 use crate::peer::BoxStream;
 use crate::relay::{self, Ends};
 use crate::replication::Replication;
 use crate::settings;
 use crate::startup::{self, First, PACKET_BYTES_MAX, Startup, Unread};
-use crate::{DOOR, codes};
+use crate::{DOOR, codes, end_point};
 
 /// Packets before the start-up packet: two requests for encryption.
 const PACKETS_MAX: usize = 3;
@@ -40,15 +42,26 @@ const PACKETS_MAX: usize = 3;
 const ALPN: &[u8] = b"postgresql";
 /// The first byte of a TLS handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// The longest password: tokens may be long, and PgBouncer takes as much.
-const PASSWORD_BYTES_MAX: usize = 65_535;
 /// What statements are remembered in, of all sessions together.
 const PARSER_CACHE_BYTES: u64 = 64 << 20;
 /// How long a refused client is given to read why.
 const FAREWELL_SPAN_MAX: Duration = Duration::from_secs(2);
 
 /// TLS as another listener has it.
-pub type WireTls = Arc<ServerConfig>;
+#[derive(Clone, Debug)]
+pub struct WireTls {
+    /// The listener's side of it.
+    pub config: Arc<ServerConfig>,
+    /// The certificate that it shows, DER: what channel binding binds to.
+    pub leaf: Arc<[u8]>,
+}
+
+/// The same under the protocol's own name, and the hash of its certificate.
+#[derive(Debug)]
+struct Dressed {
+    acceptor: Arc<ServerConfig>,
+    end_point: Option<Arc<[u8]>>,
+}
 
 /// What the configuration says of the listener.
 #[derive(Clone, Debug)]
@@ -57,6 +70,8 @@ pub struct WireOptions {
     pub limits: Arc<doorward_http::Limits>,
     /// Whether tokens are taken over a network without TLS.
     pub plaintext_tokens: bool,
+    /// Where clients of OAUTHBEARER get their tokens, if it is offered.
+    pub oauth: Option<OAuthOffer>,
 }
 
 /// A running listener.
@@ -69,7 +84,7 @@ pub struct WireListener {
 #[derive(Debug)]
 struct Shared {
     gateway: Arc<Gateway>,
-    tls: ArcSwapOption<ServerConfig>,
+    tls: ArcSwapOption<Dressed>,
     options: ArcSwap<WireOptions>,
     keys: Arc<Keys>,
     parser: Arc<Parser>,
@@ -123,11 +138,11 @@ async fn serve(shared: Arc<Shared>, accepted: Accepted) -> io::Result<()> {
     Guest { shared: &shared, options: &options, ip }.serve(stream, phase).await
 }
 
-/// The same certificate under the protocol's own name.
-fn dressed(tls: &WireTls) -> Arc<ServerConfig> {
-    let mut tls = ServerConfig::clone(tls);
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    Arc::new(tls)
+fn dressed(tls: &WireTls) -> Arc<Dressed> {
+    let mut config = ServerConfig::clone(&tls.config);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let end_point = end_point::of(&tls.leaf).map(Arc::from);
+    Arc::new(Dressed { acceptor: Arc::new(config), end_point })
 }
 
 /// A connection that is being taken in.
@@ -143,6 +158,8 @@ struct Greeted {
     startup: Startup,
     confidential: bool,
     certificate: Option<ClientCertificate>,
+    /// The hash of the certificate that it was shown.
+    end_point: Option<Arc<[u8]>>,
 }
 
 /// A client that has come in.
@@ -220,42 +237,41 @@ impl Guest<'_> {
             }
             Greeting::Done => return Ok(None),
         };
-        let Greeted { mut stream, startup, confidential, certificate } = *greeted;
-        if !confidential && !self.options.plaintext_tokens {
-            let fault = Fault::new(codes::TLS_REQUIRED, "this gateway takes tokens over TLS only")
-                .hint("Connect with sslmode=require or, better, verify-full.");
-            self.turn_away(stream, fault, confidential).await?;
-            return Ok(None);
-        }
+        let Greeted { mut stream, startup, confidential, certificate, end_point } = *greeted;
         let mut out = BytesMut::new();
         startup.negotiation(&mut out);
-        let credentials = match certificate {
-            Some(certificate) => {
-                stream.write_all(&out).await?;
-                Credentials::Certificate(certificate)
-            }
-            None => {
-                put(&mut out, b'R', |out| out.put_u32(3));
-                stream.write_all(&out).await?;
-                stream.flush().await?;
-                let password = timeout(self.options.limits.head_span_max, password(&mut stream)).await??;
-                let Some(password) = password else {
-                    let fault = Fault::new(codes::PROTOCOL, "a password message was expected");
-                    self.turn_away(stream, fault, confidential).await?;
-                    return Ok(None);
-                };
-                password
-            }
+        stream.write_all(&out).await?;
+        let snapshot = self.shared.gateway.snapshot();
+        let asking = Asking {
+            startup: &startup,
+            certificate,
+            confidential: confidential || self.options.plaintext_tokens,
+            oauth: self.options.oauth.as_ref(),
+            authenticator: &*snapshot.authenticator,
         };
-        self.enter(stream, startup, &credentials, self.arrival(confidential)).await
+        let shown = match asking.way() {
+            Ok(way) => {
+                let user = startup.parameter("user").unwrap_or_default();
+                let (span_max, end_point) = (self.options.limits.head_span_max, end_point.as_deref());
+                Exchanging { stream: &mut stream, user, end_point, span_max }.run(way).await?
+            }
+            Err(fault) => Err(fault),
+        };
+        match shown {
+            Ok(shown) => self.enter(stream, startup, &shown, self.arrival(confidential)).await,
+            Err(fault) => {
+                self.turn_away(stream, fault, confidential).await?;
+                Ok(None)
+            }
+        }
     }
 
     /// From what the client has shown to an open session.
     async fn enter(
         &self,
-        stream: BoxStream,
+        mut stream: BoxStream,
         startup: Startup,
-        credentials: &Credentials,
+        shown: &Shown,
         arrival: Arrival,
     ) -> io::Result<Option<Box<Entered>>> {
         let gateway = &self.shared.gateway;
@@ -265,9 +281,10 @@ impl Guest<'_> {
             access.note_user_agent(client);
         }
         let id = access.id();
-        let session = match gateway.login(access, credentials).await {
+        let session = match gateway.login(access, &shown.credentials).await {
             Ok(session) => session,
             Err(fault) => {
+                shown.deny(&mut stream, self.options.limits.head_span_max).await?;
                 let told = error_bytes(Severity::Fatal, &fault, Some(id));
                 farewell(stream, &told).await;
                 return Ok(None);
@@ -280,6 +297,7 @@ impl Guest<'_> {
             database: &settings::resource(&startup).unwrap_or_default(),
             user,
             settings: settings::passed(&startup),
+            wish: shown.wish.as_ref(),
             client,
             replication: Replication::read(startup.parameter("replication")),
             role: None,
@@ -304,7 +322,7 @@ impl Guest<'_> {
         let direct = stream.peek(&mut first).await? > 0 && first == [TLS_HANDSHAKE];
         let mut stream: BoxStream = if direct {
             let Some(tls) = &tls else { return Ok(Greeting::Done) };
-            let stream = TlsAcceptor::from(tls.clone()).accept(stream).await?;
+            let stream = TlsAcceptor::from(tls.acceptor.clone()).accept(stream).await?;
             // Without the name, what comes might be meant for a server of another protocol.
             if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
                 return Ok(Greeting::Done);
@@ -325,7 +343,7 @@ impl Guest<'_> {
                     None => stream.write_all(b"N").await?,
                     Some(tls) => {
                         stream.write_all(b"S").await?;
-                        let secured = TlsAcceptor::from(tls.clone()).accept(stream).await?;
+                        let secured = TlsAcceptor::from(tls.acceptor.clone()).accept(stream).await?;
                         (confidential, certificate) = (true, leaf(secured.get_ref().1));
                         stream = Box::new(secured);
                         encrypted = true;
@@ -341,7 +359,8 @@ impl Guest<'_> {
                     return Ok(Greeting::Done);
                 }
                 Ok(First::Startup(startup)) => {
-                    let greeted = Greeted { stream, startup, confidential, certificate };
+                    let end_point = tls.as_ref().filter(|_| encrypted).and_then(|tls| tls.end_point.clone());
+                    let greeted = Greeted { stream, startup, confidential, certificate, end_point };
                     return Ok(Greeting::Client(Box::new(greeted)));
                 }
                 Ok(First::Ssl | First::Gssenc) => return Ok(Greeting::Done),
@@ -398,27 +417,4 @@ async fn packet(stream: &mut BoxStream) -> io::Result<Option<Vec<u8>>> {
     let mut body = vec![0; length - 4];
     stream.read_exact(&mut body).await?;
     Ok(Some(body))
-}
-
-/// What the client shows as its password; `None` when it says something else.
-async fn password(stream: &mut BoxStream) -> io::Result<Option<Credentials>> {
-    if stream.read_u8().await? != b'p' {
-        return Ok(None);
-    }
-    let length = usize::try_from(stream.read_u32().await?).unwrap_or(usize::MAX);
-    if !(5..=PASSWORD_BYTES_MAX + 5).contains(&length) {
-        return Ok(None);
-    }
-    let mut body = vec![0; length - 4];
-    stream.read_exact(&mut body).await?;
-    if body.pop() != Some(0) {
-        return Ok(None);
-    }
-    Ok(Some(match String::from_utf8(body) {
-        Ok(token) if token.is_empty() => Credentials::Malformed("the password is empty; it is your token"),
-        Ok(token) if token.bytes().all(|byte| byte.is_ascii_graphic()) => {
-            Credentials::Bearer(Secret::from(token))
-        }
-        Ok(_) | Err(_) => Credentials::Malformed("the password holds characters that no token has"),
-    }))
 }

@@ -103,6 +103,8 @@ pub(crate) fn sqlstate(fault: &Fault) -> String {
         (doorward_core::codes::UNKNOWN_RESOURCE.name, "3D000"),
         (crate::codes::PROTOCOL.name, "08P01"),
         (crate::codes::TLS_REQUIRED.name, "28000"),
+        (crate::codes::SASL.name, "28000"),
+        (crate::codes::TOKEN_REQUIRED.name, "28000"),
         (crate::codes::ROLE.name, "28000"),
         (crate::codes::NAME.name, "26000"),
         (crate::codes::UNKNOWN_EFFECT.name, "42501"),

@@ -30,6 +30,8 @@ const PASSED: [&str; 17] = [
 ];
 /// Names the resource, where the database cannot.
 const RESOURCE: &str = "doorward.resource";
+/// How the client wants to prove who it is; the gateway's own setting.
+const AUTH: &str = "doorward.auth";
 /// The longest name that PostgreSQL shows.
 const NAME_BYTES_MAX: usize = 63;
 
@@ -42,7 +44,7 @@ pub(crate) fn passed(startup: &Startup) -> Result<Vec<(String, String)>, Fault> 
         let name = name.to_ascii_lowercase();
         match name.as_str() {
             // What these say is read elsewhere.
-            "application_name" | "replication" | RESOURCE => {}
+            "application_name" | "replication" | RESOURCE | AUTH => {}
             "client_encoding" if is_utf8(&value) => {}
             "standard_conforming_strings" if value.eq_ignore_ascii_case("on") => {}
             "client_encoding" | "standard_conforming_strings" => {
@@ -68,6 +70,18 @@ pub(crate) fn resource(startup: &Startup) -> Option<String> {
     let named = options.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(RESOURCE));
     let database = || startup.parameter("database").or_else(|| startup.parameter("user"));
     named.map(|(_, value)| value).or_else(|| database().map(str::to_owned))
+}
+
+/// A setting that the client has for the gateway itself: `doorward.NAME`, as a parameter or among the options.
+pub(crate) fn of_gateway(startup: &Startup, name: &str) -> Option<String> {
+    let of_options = startup.parameter("options").and_then(|text| options(text).ok()).unwrap_or_default();
+    let all = startup.parameters.iter().cloned().chain(of_options);
+    let is_it = |given: &str| {
+        given.split_once('.').is_some_and(|(prefix, rest)| {
+            prefix.eq_ignore_ascii_case("doorward") && rest.eq_ignore_ascii_case(name)
+        })
+    };
+    all.filter(|(given, _)| is_it(given)).map(|(_, value)| value).next_back()
 }
 
 fn refused(name: &str) -> Fault {

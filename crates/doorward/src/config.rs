@@ -13,7 +13,9 @@ use doorward_audit::log::config::{CheckpointsConfig, PeersConfig};
 use doorward_audit::sinks::SinkConfig;
 use doorward_core::{ConfigDigest, Deadlines, ResourceName};
 use doorward_http::config::{LimitsConfig, TlsConfig};
-use doorward_identity::config::{ApiKeysConfig, CertificatesConfig, IdentityConfig, IssuerConfig};
+use doorward_identity::config::{
+    ApiKeysConfig, CertificatesConfig, IdentityConfig, IssuerConfig, MintedLoginsConfig,
+};
 use doorward_lease::config::VaultConfig;
 use doorward_policy::config::{DenyConfig, GrantConfig};
 use doorward_policy::{Compiled, Limiter, Sources};
@@ -67,6 +69,12 @@ pub struct Root {
     pub api_keys: Option<ApiKeysConfig>,
     /// Client certificates.
     pub certificates: Option<CertificatesConfig>,
+    /// Short-lived logins for clients of the Postgres door that know no tokens.
+    #[serde(default)]
+    pub minted_logins: MintedLoginsConfig,
+    /// OAUTHBEARER at the Postgres door, for libpq 18 and later.
+    #[serde(default)]
+    pub oauth: OAuthConfig,
     /// Accept tokens over transports that do not hide them.
     #[serde(default)]
     pub dangerous_plaintext_tokens: bool,
@@ -120,15 +128,21 @@ impl Root {
             issuers: self.issuers.clone(),
             api_keys: self.api_keys.clone(),
             certificates: self.certificates.clone(),
+            minted_logins: self.listen.postgres.map(|_| MintedLoginsConfig {
+                own_key: Some(crate::minting::own_key(&self.spool.dir)),
+                ..self.minted_logins.clone()
+            }),
             dangerous_plaintext_tokens: self.dangerous_plaintext_tokens,
         }
     }
 
-    /// The files that it refers to, whose change asks for a reload: certificates and the API key file.
+    /// The files that it refers to, whose change asks for a reload: certificates, keys of logins, the API key file.
     pub fn files(&self) -> Vec<PathBuf> {
         let tls = self.tls.iter().flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
         let tls = tls.flatten().filter_map(|source| source.file().map(Path::to_owned));
-        tls.chain(self.api_keys.iter().map(ApiKeysConfig::path)).collect()
+        let logins = self.minted_logins.key.iter().chain(&self.minted_logins.old_keys);
+        let logins = logins.filter_map(|source| source.file().map(Path::to_owned));
+        tls.chain(self.api_keys.iter().map(ApiKeysConfig::path)).chain(logins).collect()
     }
 
     /// Audit's part.
@@ -148,6 +162,29 @@ impl Root {
     pub fn deadlines(&self) -> Deadlines {
         self.session_grace.map_or_else(Deadlines::default, |grace| Deadlines { session_grace: grace.get() })
     }
+}
+
+/// OAUTHBEARER (RFC 7628): a client without a token is told at which issuer to get one.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OAuthConfig {
+    /// The issuer, by its name under `issuers`; left out, the only one.
+    pub issuer: Option<Spanned<String>>,
+    /// The scope that clients should ask for: `openid` unless told otherwise.
+    pub scope: Option<String>,
+    /// To whom it is offered.
+    pub offer: OAuthOffering,
+}
+
+/// To whom OAUTHBEARER is offered. A server can ask for one way of authentication only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OAuthOffering {
+    /// Clients that ask for it, with `-c doorward.auth=oauth` among their options.
+    #[default]
+    Asked,
+    /// All that do not ask for something else: clients that know passwords only then say `doorward.auth=password`.
+    Always,
 }
 
 /// Where the gateway listens.

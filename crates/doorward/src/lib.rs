@@ -3,11 +3,14 @@
 
 mod admin;
 pub mod cli;
+mod client;
+mod codes;
 pub mod config;
 pub mod doors;
 pub mod fetch;
 mod logins;
 mod metrics;
+mod minting;
 mod peers;
 mod postgres;
 mod reload;
@@ -15,6 +18,7 @@ mod role_sources;
 mod serve;
 mod state;
 mod syslog;
+mod wire;
 mod wiring;
 
 use doorward_core::Code;
@@ -29,6 +33,7 @@ pub fn codes() -> Vec<&'static Code> {
         doorward_lease::CODES,
         doorward_pgclient::codes::CODES,
         doorward_door_postgres::codes::CODES,
+        codes::CODES,
     ];
     let mut all: Vec<_> =
         organs.into_iter().chain(doors::DOORS.iter().map(|door| door.codes)).flatten().copied().collect();

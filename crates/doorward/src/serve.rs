@@ -20,9 +20,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Root;
 use crate::fetch::{Outbound, Witnesses};
 use crate::metrics::Metrics;
+use crate::minting::Gatekeeper;
 use crate::state::State;
 use crate::wiring::{Wired, Wiring, blocking};
-use crate::{admin, doors, peers, postgres, reload, syslog};
+use crate::{admin, doors, minting, peers, postgres, reload, syslog};
 
 /// How long records may take to reach the store when the gateway stops; the rest waits in the spool.
 const SHIP_AT_STOP: Duration = Duration::from_secs(10);
@@ -64,6 +65,7 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
     let observer = observer(&config.root, metrics.clone(), outbound).await?;
     let state = Arc::new(State::new(metrics, audit.clone()));
 
+    let config = blocking(move || minting::ensure_key(&config.root).map(|()| config)).await??;
     let wired = wiring.open(config).await?;
     let root = &wired.config.root;
     let tls = load_tls(root).await?;
@@ -74,7 +76,8 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
     let gateway =
         Arc::new(Gateway::new(wired.snapshot.clone(), audit.recorder(), observer, Arc::new(SystemClock)));
     let doors = doors::DOORS.iter().map(|door| (door.name, (door.http)()));
-    let front = Arc::new(Front::new(gateway.clone(), doors, root.http.limits()));
+    let front = Front::new(gateway.clone(), doors, root.http.limits());
+    let front = Arc::new(front.with_own(minting::SEGMENT, Arc::new(Gatekeeper)));
     tokio::spawn(serve_plain(admin, admin::handler(state.clone())));
     state.serve(wired.snapshot.digest.as_str(), wired.resources.clone());
     let listener = Listener::start(http, front.clone(), tls);

@@ -39,6 +39,17 @@ pub trait HttpDoor: Send + Sync {
     ) -> BoxFuture<'a, Answered<Response<Body>>>;
 }
 
+/// What the gateway itself answers, beside its resources.
+pub trait OwnPaths: Send + Sync {
+    /// Answers one call: gives `access` to [`Gateway::attest`].
+    fn serve<'a>(
+        &'a self,
+        gateway: &'a Gateway,
+        access: Access,
+        inbound: Inbound,
+    ) -> BoxFuture<'a, Answered<Response<Body>>>;
+}
+
 /// A request as a door gets it: without credentials, hop-by-hop fields and identity-like headers.
 #[derive(Debug)]
 pub struct Inbound {
@@ -78,6 +89,7 @@ pub struct Admitted {
 pub struct Front {
     gateway: Arc<Gateway>,
     doors: HashMap<&'static str, Arc<dyn HttpDoor>>,
+    own: Option<(&'static str, Arc<dyn OwnPaths>)>,
     limits: ArcSwap<Limits>,
 }
 
@@ -88,7 +100,14 @@ impl Front {
         doors: impl IntoIterator<Item = (&'static str, Arc<dyn HttpDoor>)>,
         limits: Limits,
     ) -> Self {
-        Self { gateway, doors: doors.into_iter().collect(), limits: ArcSwap::from_pointee(limits) }
+        let doors = doors.into_iter().collect();
+        Self { gateway, doors, own: None, limits: ArcSwap::from_pointee(limits) }
+    }
+
+    /// Answers what is below `segment` itself. No resource can have that name.
+    #[must_use]
+    pub fn with_own(self, segment: &'static str, own: Arc<dyn OwnPaths>) -> Self {
+        Self { own: Some((segment, own)), ..self }
     }
 
     /// The bounds in force.
@@ -165,6 +184,10 @@ impl Front {
         }
         let snapshot = access.snapshot().clone();
         let (name, _) = split_path(head.uri.path());
+        if let Some((_, own)) = self.own.as_ref().filter(|(segment, _)| *segment == name) {
+            let inbound = Inbound { request: Request::from_parts(head, body), credentials };
+            return own.serve(&self.gateway, access, inbound).await;
+        }
         let Some(resource) = snapshot.resource(name) else {
             let turned = Turned::known(credentials, unknown_resource(name));
             return self.turn(access, turned).await;

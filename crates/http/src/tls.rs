@@ -37,9 +37,24 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
+/// The listener's side, and the certificate that it shows.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// What the listener speaks.
+    pub config: Arc<ServerConfig>,
+    /// The leaf certificate, DER.
+    pub leaf: Arc<[u8]>,
+}
+
 /// The listener's side. Blocks on the disk.
 pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+    Ok(server_tls(config)?.config)
+}
+
+/// The listener's side, with the certificate that it shows. Blocks on the disk.
+pub fn server_tls(config: &TlsConfig) -> Result<ServerTls, TlsError> {
     let chain = certificates("tls.cert", &config.cert)?;
+    let leaf: Arc<[u8]> = chain.first().map(|leaf| leaf.as_ref().into()).unwrap_or_default();
     let key = config.key.read()?;
     let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
         .map_err(|_| unusable("tls.key", "no PEM private key was found"))?;
@@ -63,7 +78,7 @@ pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
     let mut server =
         builder.with_single_cert(chain, key).map_err(|error| unusable("tls.cert and tls.key", error))?;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(server))
+    Ok(ServerTls { config: Arc::new(server), leaf })
 }
 
 /// The client's side: the system's authorities, and those of a PEM file. Blocks on the disk.

@@ -53,6 +53,12 @@ doorward_core::codes! {
     CERTIFICATE_EXPIRED = "authenticate.certificate-expired", Authenticate, Unauthenticated, Client, retry false, "Certificate outside its validity";
     /// The certificate names nobody that is configured.
     UNKNOWN_CERTIFICATE = "authenticate.unknown-certificate", Authenticate, Unauthenticated, Client, retry false, "Unknown certificate";
+    /// The password of a minted login was not proven, or there is no such login.
+    WRONG_PASSWORD = "authenticate.wrong-password", Authenticate, Unauthenticated, Client, retry false, "Wrong password";
+    /// The minted login's time is over.
+    LOGIN_EXPIRED = "authenticate.login-expired", Authenticate, Unauthenticated, Client, retry false, "Login expired";
+    /// A login cannot be minted for what the caller showed.
+    NOT_MINTABLE = "authenticate.not-mintable", Authenticate, Unsupported, Client, retry false, "No login can be minted for this";
     /// What proved the session's identity is no longer accepted.
     NO_LONGER_ACCEPTED = "authenticate.no-longer-accepted", Authenticate, Unauthenticated, Client, retry false, "Identity no longer accepted";
 }

@@ -22,9 +22,30 @@ pub struct IdentityConfig {
     pub api_keys: Option<ApiKeysConfig>,
     /// Client certificates (mTLS).
     pub certificates: Option<CertificatesConfig>,
+    /// Logins that the gateway mints for its Postgres door; `None` where it has no such door.
+    pub minted_logins: Option<MintedLoginsConfig>,
     /// Accept tokens and API keys over transports that do not hide them (plain HTTP from another machine).
     #[serde(default)]
     pub dangerous_plaintext_tokens: bool,
+}
+
+/// Short-lived logins for clients that know no tokens: a user name and a password for SCRAM-SHA-256 at the Postgres
+/// door. The user name carries who it is for, sealed; nothing is kept, so gateways with the same key take each
+/// other's.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MintedLoginsConfig {
+    /// For how long a login opens sessions: 15m unless told otherwise, at most 12h, and never longer than the token
+    /// that it was minted for. A session lives as long as one that the token itself has opened.
+    pub ttl: Option<Spanned<HumanDuration>>,
+    /// The key under which logins are sealed: 32 random bytes as base64 or hex. Left out, the gateway makes one and
+    /// keeps it in `login.key` beside the spool's folder; gateways behind one name share theirs.
+    pub key: Option<SecretRef>,
+    /// Keys of before, whose logins still count; at most 16.
+    pub old_keys: Vec<SecretRef>,
+    /// Where the gateway's own key is.
+    #[serde(skip)]
+    pub own_key: Option<PathBuf>,
 }
 
 /// One issuer of access tokens.

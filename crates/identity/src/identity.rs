@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use doorward_core::{
-    Arrival, AuthMethod, Authenticator, BoxFuture, Credentials, Fault, IssuerName, Principal, Secret,
-    Timestamp,
+    Arrival, AuthMethod, Authenticator, BoxFuture, Credentials, Fault, IssuerName, LoginWish, MintedLogin,
+    MintedProof, NewLogin, Principal, Secret, Timestamp, no_logins,
 };
 
 use crate::api_key::{API_KEY_PREFIX, ApiKeys};
@@ -15,10 +15,14 @@ use crate::introspect::Introspection;
 use crate::issuer::Issuer;
 use crate::jwks::{KeySource, KeySourceHealth, KeySources, NoKey};
 use crate::keys::sha256;
+use crate::logins::Logins;
 use crate::plan::{Plan, PlannedIssuer};
 use crate::refusal::{Refusal, shown};
 use crate::token::{self, TOKEN_BYTES_MAX, Unverified};
 use crate::verified::VerifiedTokens;
+
+/// Why what an issuer vouched for once may count no longer.
+const REMOVED: &str = "the issuer was removed, or no longer vouches for this audience or client";
 
 /// Identity under one configuration.
 pub struct Identity {
@@ -29,6 +33,7 @@ pub struct Identity {
     opaque: Option<Box<str>>,
     api_keys: Option<ApiKeys>,
     certificates: Certificates,
+    logins: Option<Logins>,
     plaintext_tokens: bool,
     verified: VerifiedTokens,
     public: Arc<Principal>,
@@ -51,6 +56,7 @@ impl Identity {
             opaque: None,
             api_keys: plan.api_keys,
             certificates: plan.certificates,
+            logins: plan.logins,
             plaintext_tokens: plan.plaintext_tokens,
             verified: VerifiedTokens::new(),
             public: Arc::new(Principal::public()),
@@ -158,6 +164,22 @@ impl Identity {
         introspection.ask(&voucher.issuer, token, hash, now).await
     }
 
+    /// Whoever has proven the password of a minted login is who the token that it was minted for said, under
+    /// today's rules of that token's issuer.
+    fn holder(&self, proof: &MintedProof, now: Timestamp) -> Result<Arc<Principal>, Refusal> {
+        let sealed =
+            self.logins.as_ref().filter(|_| proof.proven).and_then(|logins| logins.open(&proof.user));
+        let sealed = sealed.ok_or(Refusal::WrongPassword)?;
+        if sealed.expires_at <= now {
+            return Err(Refusal::LoginExpired { at: sealed.expires_at.seconds(), now: now.seconds() });
+        }
+        let url = self.by_name.get(sealed.issuer.as_str());
+        let voucher = url.and_then(|url| self.issuers.get(url));
+        let voucher = voucher.filter(|voucher| voucher.issuer.still_accepts(&sealed.claims));
+        let voucher = voucher.ok_or(Refusal::NoLongerAccepted(REMOVED))?;
+        Ok(Arc::new(voucher.issuer.principal(sealed.claims, AuthMethod::Scram)?))
+    }
+
     /// What can be answered at once, or the hash of a token that must be proven.
     fn at_once(
         &self,
@@ -169,6 +191,8 @@ impl Identity {
             Credentials::None => Ok(Ok(self.public.clone())),
             Credentials::Malformed(why) => Err(Refusal::MalformedCredentials(why)),
             Credentials::Certificate(certificate) => self.certificates.authenticate(certificate, now).map(Ok),
+            // The password did not cross the wire, so the wire need hide nothing.
+            Credentials::Minted(proof) => self.holder(proof, now).map(Ok),
             Credentials::Bearer(_) if !arrival.confidential && !self.plaintext_tokens => {
                 Err(Refusal::Plaintext)
             }
@@ -214,11 +238,11 @@ impl Authenticator for Identity {
         let (stands, why) = match principal.auth_method {
             AuthMethod::None => (true, ""),
             AuthMethod::Claimed => (false, "nothing was proven: the source of an imported record said so"),
-            AuthMethod::Jwt | AuthMethod::Introspection => {
+            AuthMethod::Jwt | AuthMethod::Introspection | AuthMethod::Scram => {
                 let url = self.by_name.get(&principal.issuer);
                 let voucher = url.and_then(|url| self.issuers.get(url));
                 let stands = voucher.is_some_and(|voucher| voucher.issuer.still_accepts(&principal.claims));
-                (stands, "the issuer was removed, or no longer vouches for this audience or client")
+                (stands, REMOVED)
             }
             AuthMethod::ApiKey => {
                 let stands = self.api_keys.as_ref().is_some_and(|keys| keys.stands(principal, now));
@@ -229,6 +253,15 @@ impl Authenticator for Identity {
             }
         };
         if stands { Ok(()) } else { Err(Refusal::NoLongerAccepted(why).into()) }
+    }
+
+    fn minted(&self, user: &str) -> Option<MintedLogin> {
+        self.logins.as_ref()?.minted(user)
+    }
+
+    fn mint(&self, principal: &Principal, wish: &LoginWish, now: Timestamp) -> Result<NewLogin, Fault> {
+        let logins = self.logins.as_ref().ok_or_else(no_logins)?;
+        logins.mint(principal, wish, now).map_err(Fault::from)
     }
 }
 

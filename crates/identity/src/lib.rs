@@ -2,7 +2,8 @@
 //!
 //! A bearer token is one of three things, told apart by its form: an API key of the gateway (`dw_…`), a
 //! signed JWT of a configured issuer (RFC 9068, RFC 7519), or an opaque token that its issuer is asked
-//! about (RFC 7662). A client certificate is known by its SPIFFE ID or its subject.
+//! about (RFC 7662). A client certificate is known by its SPIFFE ID or its subject. A login that was minted for a
+//! token is as good as the token.
 //!
 //! Constraints and invariants:
 //! - RFC 8725: a token's issuer is chosen by its exact `iss`, and that issuer's rules and keys alone
@@ -26,6 +27,7 @@ mod introspect;
 mod issuer;
 mod jwks;
 mod keys;
+mod logins;
 mod plan;
 mod refusal;
 mod rfc3339;
@@ -45,6 +47,7 @@ pub use fetch::{Fetch, FetchError, FetchRequest, Fetched};
 pub use identity::Identity;
 pub use introspect::{ACTIVE_TTL, INACTIVE_TTL};
 pub use jwks::{COOLDOWN, KeySourceHealth, KeySources, NEGATIVE_MAX, NEGATIVE_TTL, STALE_MAX, WAIT_MAX};
+pub use logins::{LOGIN_BYTES_MAX, LOGIN_PREFIX, new_login_key};
 pub use plan::Plan;
 pub use refusal::Refusal;
 pub use verified::VERIFIED_BYTES_MAX;

@@ -5,9 +5,10 @@ use doorward_settings::{Problem, Problems, Spanned};
 
 use crate::api_key::{API_KEY_FILE_BYTES_MAX, API_KEY_ISSUER, ApiKeys};
 use crate::certificate::{CERTIFICATE_ISSUER, Certificates};
-use crate::config::{ApiKeysConfig, IdentityConfig, IntrospectedTokens, IssuerConfig};
+use crate::config::{ApiKeysConfig, IdentityConfig, IntrospectedTokens, IssuerConfig, MintedLoginsConfig};
 use crate::discovery::SourceId;
 use crate::issuer::Issuer;
+use crate::logins::{Logins, OLD_KEYS_MAX, TTL_MAX};
 use crate::url;
 
 /// A clock that is further off than this is broken.
@@ -19,6 +20,7 @@ pub struct Plan {
     pub(crate) issuers: Vec<PlannedIssuer>,
     pub(crate) api_keys: Option<ApiKeys>,
     pub(crate) certificates: Certificates,
+    pub(crate) logins: Option<Logins>,
     pub(crate) plaintext_tokens: bool,
 }
 
@@ -41,6 +43,9 @@ impl Plan {
     pub fn check(config: &IdentityConfig) -> Problems {
         let mut problems = Problems::new();
         check_issuers(config, &mut problems);
+        if let Some(logins) = &config.minted_logins {
+            check_logins(logins, &mut problems);
+        }
         if let Some(certificates) = &config.certificates {
             Certificates::compile(certificates, &mut problems);
         }
@@ -61,8 +66,10 @@ impl Plan {
         let certificates = certificates
             .map(|config| Certificates::compile(config, &mut Problems::new()))
             .unwrap_or_default();
+        let logins =
+            config.minted_logins.as_ref().and_then(|logins| problems.take(Logins::load(logins))).flatten();
         let plaintext_tokens = config.dangerous_plaintext_tokens;
-        problems.or(Self { issuers, api_keys, certificates, plaintext_tokens })
+        problems.or(Self { issuers, api_keys, certificates, logins, plaintext_tokens })
     }
 }
 
@@ -90,6 +97,17 @@ impl PlannedIssuer {
             plaintext: config.dangerous_plaintext,
         });
         Ok(Self { issuer: Issuer::compile(name, config), keys, introspection })
+    }
+}
+
+fn check_logins(logins: &MintedLoginsConfig, problems: &mut Problems) {
+    if let Some(ttl) = &logins.ttl
+        && !(1..=TTL_MAX.as_secs()).contains(&ttl.get().get().as_secs())
+    {
+        problems.push(ttl.problem("logins count for 1s to 12h"));
+    }
+    if let Some(key) = logins.old_keys.get(OLD_KEYS_MAX) {
+        problems.push(key.problem("`old_keys` has more than 16 keys: take away those whose logins are over"));
     }
 }
 

@@ -145,6 +145,20 @@ pub enum Refusal {
     /// Nobody configured.
     #[error("no entry of certificates matches {0}")]
     UnknownCertificate(String),
+    /// The password of a minted login was not proven.
+    #[error("the client did not prove the password of a minted login")]
+    WrongPassword,
+    /// A minted login is over.
+    #[error("the login expired at {at}, now is {now} (Unix seconds)")]
+    LoginExpired {
+        /// Its end.
+        at: i64,
+        /// The clock.
+        now: i64,
+    },
+    /// No login can be minted for this caller.
+    #[error("no login is minted: {0}")]
+    NotMintable(&'static str),
     /// The session's proof no longer counts.
     #[error("{0}")]
     NoLongerAccepted(&'static str),
@@ -180,6 +194,9 @@ impl Refusal {
             Self::MalformedCertificate(_) => codes::MALFORMED_CERTIFICATE,
             Self::CertificateExpired { .. } => codes::CERTIFICATE_EXPIRED,
             Self::UnknownCertificate(_) => codes::UNKNOWN_CERTIFICATE,
+            Self::WrongPassword => codes::WRONG_PASSWORD,
+            Self::LoginExpired { .. } => codes::LOGIN_EXPIRED,
+            Self::NotMintable(_) => codes::NOT_MINTABLE,
             Self::NoLongerAccepted(_) => codes::NO_LONGER_ACCEPTED,
         }
     }
@@ -254,6 +271,16 @@ impl Refusal {
             }
             Self::UnknownCertificate(_) => {
                 ("the client certificate names nobody who is known here", OPERATOR)
+            }
+            Self::WrongPassword => (
+                "this user name and password are not known here",
+                "Mint a fresh login: doorward token --postgres.",
+            ),
+            Self::LoginExpired { .. } => {
+                ("the login has expired", "Mint a fresh login: doorward token --postgres.")
+            }
+            Self::NotMintable(why) => {
+                (why, "Use the token itself, or the API key, as the password through TLS.")
             }
             Self::NoLongerAccepted(_) => (
                 "what proved this session's identity is no longer accepted",

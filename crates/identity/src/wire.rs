@@ -131,6 +131,21 @@ pub(crate) struct Jwk {
     pub(crate) y: Option<String>,
 }
 
+/// What a minted user name holds, sealed. Short names: it is a part of a user name.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SealedLogin {
+    #[serde(rename = "x")]
+    pub(crate) expires: i64,
+    #[serde(rename = "i")]
+    pub(crate) issuer: String,
+    #[serde(rename = "c")]
+    pub(crate) claims: Map<String, Value>,
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resource: Option<String>,
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) role: Option<String>,
+}
+
 /// One line of the API key file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

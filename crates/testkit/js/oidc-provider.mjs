@@ -1,6 +1,7 @@
-// Runs npm's oidc-provider as an issuer of JWT access tokens by client credentials.
+// Runs npm's oidc-provider as an issuer of JWT access tokens: by client credentials, and for people who log in with the
+// public client `doorward-cli` by a device code or by an authorization code. Its own pages let anybody in.
 // usage: node oidc-provider.mjs NODE_MODULES PORT AUDIENCE ALG
-// Prints "ready" once it listens. Tokens carry the groups of the client that asked.
+// Prints "ready" once it listens. Tokens carry the groups of the client or person that asked.
 
 import { generateKeyPair, randomUUID } from 'node:crypto';
 import { pathToFileURL } from 'node:url';
@@ -28,13 +29,25 @@ const client = (id) => ({
   response_types: [],
   id_token_signed_response_alg: alg,
 });
+// What people log in with: no secret, codes with PKCE, refresh tokens that are used once.
+const PEOPLE = {
+  client_id: 'doorward-cli',
+  application_type: 'native',
+  token_endpoint_auth_method: 'none',
+  grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
+  redirect_uris: ['http://127.0.0.1/callback'],
+  response_types: ['code'],
+  id_token_signed_response_alg: alg,
+};
 const GROUPS = { analyst: ['analysts'], support: ['support'], pipeline: ['pipelines'] };
 
 const provider = new Provider(`http://127.0.0.1:${port}`, {
   jwks: { keys },
-  clients: Object.keys(GROUPS).map(client),
+  clients: [...Object.keys(GROUPS).map(client), PEOPLE],
   features: {
-    devInteractions: { enabled: false },
+    devInteractions: { enabled: true },
+    deviceFlow: { enabled: true },
+    revocation: { enabled: true },
     clientCredentials: { enabled: true },
     introspection: { enabled: true },
     resourceIndicators: {
@@ -51,7 +64,8 @@ const provider = new Provider(`http://127.0.0.1:${port}`, {
       }),
     },
   },
-  extraTokenClaims: (_ctx, token) => ({ groups: GROUPS[token.clientId] ?? [] }),
+  extraTokenClaims: (_ctx, token) =>
+    token.accountId ? { groups: ['analysts'], team: 'blue' } : { groups: GROUPS[token.clientId] ?? [] },
 });
 
 const server = provider.listen(Number(port), '127.0.0.1', () => console.log('ready'));

@@ -68,7 +68,9 @@ impl Authenticator for Tokens {
                 Credentials::Bearer(token) => {
                     self.known.lock().get(&**token.expose()).cloned().ok_or_else(unknown)
                 }
-                Credentials::Certificate(_) | Credentials::Malformed(_) => Err(unknown()),
+                Credentials::Certificate(_) | Credentials::Minted(_) | Credentials::Malformed(_) => {
+                    Err(unknown())
+                }
             }
         })
     }

@@ -13,13 +13,17 @@ mod audit_prove;
 mod audit_stats;
 mod audit_verify;
 mod check;
+mod connect;
 mod doctor;
 mod explain;
+mod login;
 mod places;
+mod proxy;
 mod schema;
 mod serve;
 mod spool;
 mod store;
+mod token;
 mod who_can;
 mod witness;
 
@@ -87,6 +91,16 @@ enum Command {
     Witness(witness::Args),
     /// Makes an API key: prints it once, and the line to store.
     ApiKey(api_key::Args),
+    /// Logs you in at your issuer, and keeps your token on this machine.
+    Login(Box<login::Args>),
+    /// Forgets your token.
+    Logout(login::Which),
+    /// Prints your token, fresh; or mints a login for the Postgres door.
+    Token(token::Args),
+    /// Runs psql on a resource, as you.
+    Connect(connect::Args),
+    /// Opens a port of this machine for programs that know no tokens, as you.
+    Proxy(proxy::Args),
     /// Prints a completion script for a shell.
     Completions {
         /// bash, zsh, fish, elvish or powershell.
@@ -110,6 +124,11 @@ impl Cli {
             Command::Store(command) => store::run(&source, &command),
             Command::Witness(args) => witness::run(&args),
             Command::ApiKey(args) => api_key::run(&args),
+            Command::Login(args) => login::run(&args),
+            Command::Logout(which) => login::log_out(&which),
+            Command::Token(args) => token::run(&args),
+            Command::Connect(args) => connect::run(&args),
+            Command::Proxy(args) => proxy::run(&args),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "doorward", &mut std::io::stdout());
                 Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@ mod certificates;
 mod configuration;
 mod introspection;
 mod key_sets;
+mod logins;
 mod loopback;
 mod pitfalls;
 mod shapes;
