@@ -4,6 +4,7 @@
 mod client;
 mod held;
 mod managed;
+mod pools;
 mod records;
 mod replication;
 mod sessions;
@@ -68,8 +69,17 @@ impl Shop {
         Self::start_with(cluster, "redact: { literals: redact }")
     }
 
+    /// With this in the resource's `pool`.
+    fn pooled(cluster: &'static Cluster, pool: &str) -> Result<Self> {
+        Self::configured(cluster, pool, "redact: { literals: redact }")
+    }
+
     /// With this laid over the configuration.
     fn start_with(cluster: &'static Cluster, overlay: &str) -> Result<Self> {
+        Self::configured(cluster, "size: 4, sessions: 20", overlay)
+    }
+
+    fn configured(cluster: &'static Cluster, pool: &str, overlay: &str) -> Result<Self> {
         {
             let _turn = roles_turn();
             cluster.ensure_role("wire_reader", &format!("login noinherit password '{READER_PASSWORD}'"))?;
@@ -92,7 +102,7 @@ impl Shop {
              wire_replica: { password: \"env:READER\" } }";
         let config = base(&issuer, &database)
             .replace("admin: 127.0.0.1:0", "admin: 127.0.0.1:0, postgres: 127.0.0.1:0")
-            .replace("pool: { size: 8 }", &format!("pool: {{ size: 4, sessions: 20 }}\n    {roles}"));
+            .replace("pool: { size: 8 }", &format!("pool: {{ {pool} }}\n    {roles}"));
         let gateway = Setup::new(&format!("{config}{GRANTS}"))?
             .file("overlay.yaml", overlay)?
             .arg("--config=overlay.yaml")
@@ -105,7 +115,11 @@ impl Shop {
     }
 
     fn token(&self, groups: &[&str]) -> Result<String> {
-        self.issuer.token("ann").claim("groups", groups).sign()
+        self.token_of("ann", groups)
+    }
+
+    fn token_of(&self, subject: &str, groups: &[&str]) -> Result<String> {
+        self.issuer.token(subject).claim("groups", groups).sign()
     }
 
     /// psql's answer to a script on its standard input.
@@ -144,7 +158,12 @@ impl Shop {
     }
 
     fn connect(&self, groups: &[&str]) -> Result<Wire> {
-        Wire::connect(self.gateway.address("postgres")?, "ann", "shop", &self.token(groups)?)
+        self.connect_as("ann", groups)
+    }
+
+    fn connect_as(&self, subject: &str, groups: &[&str]) -> Result<Wire> {
+        let token = self.token_of(subject, groups)?;
+        Wire::connect(self.gateway.address("postgres")?, "any", "shop", &token)
     }
 
     /// The door's records, once there are as many that `is` finds.
@@ -224,7 +243,15 @@ fn wire_psql_on_a_newer_postgresql() -> Result<()> {
 
 #[test]
 fn wire_drivers_of_python() -> Result<()> {
-    let shop = Shop::start(Cluster::shared()?)?;
+    drivers_of_python(&Shop::start(Cluster::shared()?)?)
+}
+
+#[test]
+fn wire_drivers_of_python_share_connections() -> Result<()> {
+    drivers_of_python(&Shop::pooled(Cluster::shared()?, "size: 4, mode: transaction")?)
+}
+
+fn drivers_of_python(shop: &Shop) -> Result<()> {
     let address = shop.gateway.address("postgres")?;
     let output = Command::new(workspace_root().join(".cache/clients/bin/python"))
         .arg(workspace_root().join("tests/clients/postgres.py"))

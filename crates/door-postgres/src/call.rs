@@ -5,15 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use doorward_core::{
     Access, AccessId, Action, Actions, AuditMode, Call, Caller, Case, Completion, Credentials, Fault,
-    Gateway, LoginWish, Pass, Principal, Refusal, ResourceName, RoleName, Session, Shaped, Stage,
+    Gateway, Lease, LoginWish, Pass, Principal, Refusal, ResourceName, RoleName, Session, Shaped, Stage,
     unknown_resource,
 };
-use doorward_pgclient::Relayed;
+use doorward_pgclient::Canceller;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::codes;
 use crate::desk::Desk;
 use crate::message::{Severity, error_bytes};
+use crate::pool::{Key, Left, Lent, Outfit, Parameters, Wanted};
 use crate::replication::{self, Replication};
 use crate::resource::WireResource;
 use crate::settings;
@@ -44,7 +45,14 @@ pub(crate) struct ConnectCall<'a> {
 
 /// An open backend session.
 pub(crate) struct Opened {
-    pub(crate) relayed: Relayed,
+    /// The connection, where it is the session's own.
+    pub(crate) lent: Option<Lent>,
+    /// The settings that the server reports.
+    pub(crate) parameters: Parameters,
+    pub(crate) lease: Lease,
+    pub(crate) key: Arc<Key>,
+    pub(crate) outfit: Arc<Outfit>,
+    pub(crate) who: Arc<str>,
     pub(crate) seat: OwnedSemaphorePermit,
     pub(crate) wire: Arc<WireResource>,
     pub(crate) resource: ResourceName,
@@ -138,18 +146,43 @@ impl Call for ConnectCall<'_> {
         let replication = self.replication.clone()?;
         wire.check_role(role, replication.is_some()).await?;
         let seat = wire.seat().await?;
-        let name = settings::application_name(pass.permit().principal(), self.client);
-        let mut all: Vec<(&str, &str)> = vec![("application_name", &name)];
-        all.extend(replication.map(|kind| ("replication", kind.as_str())));
-        all.extend(given.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        let relayed = wire.connector.connect(pass, &all, wire.connect_span_max).await?;
-        pass.access().note("backend_pid", relayed.canceller.process());
-        if relayed.login.membership().is_some() {
-            // The database's own log knows the session by this name.
-            pass.access().note("backend_login", &*relayed.login.user);
-        }
+        let principal = pass.permit().principal();
+        let who: Arc<str> = format!("{}\0{}", principal.issuer, principal.subject.reveal()).into();
+        let name = settings::application_name(principal, self.client);
+        let outfit = Arc::new(Outfit { application_name: name.as_str().into(), settings: Vec::new() });
+        let lease = pass.lease().clone();
+        let key = Key { lease: lease.id(), settings: given.as_slice().into(), replication };
+        let key = Arc::new(key);
+        // The log is streamed for the length of a session.
+        let shares = wire.shares() && replication.is_none();
+        let wanted = Wanted { lease: &lease, key: &key, outfit: &outfit, who: &who };
+        let (lent, parameters) = match wire.backends.greeting(&key) {
+            // What a session is told first is known, and a connection is not needed yet.
+            Some(greeting) if shares => {
+                let mut parameters = Parameters::clone(&greeting);
+                parameters.set("application_name", &name);
+                (None, parameters)
+            }
+            _ => {
+                let lent = wire.backends.checkout(&wanted).await?;
+                let process = lent.canceller().map_or(0, Canceller::process);
+                pass.access().note("backend_pid", process);
+                if let Some(login) = lent.login().filter(|login| login.membership().is_some()) {
+                    // The database's own log knows the session by this name.
+                    pass.access().note("backend_login", &*login.user);
+                }
+                let parameters = lent.parameters();
+                if shares {
+                    lent.give_back(Left::Clean);
+                    (None, parameters)
+                } else {
+                    (Some(lent), parameters)
+                }
+            }
+        };
         let (wire, role) = (wire.clone(), role.clone());
-        Ok(Box::new(Opened { relayed, seat, resource: wire.name.clone(), wire, role }))
+        let resource = wire.name.clone();
+        Ok(Box::new(Opened { lent, parameters, lease, key, outfit, who, seat, resource, wire, role }))
     }
 
     fn shape(&mut self, opened: Box<Opened>, _: &mut Pass) -> Result<Shaped<Self::Answer>, Fault> {
@@ -252,7 +285,9 @@ impl Call for StatementCall<'_> {
         }
         let client = self.desk.client.lock().clone();
         client.note(access, self.vetted.into_iter().flat_map(Vetted::tags));
-        access.note("backend_pid", self.desk.canceller.process());
+        if let Some(process) = self.desk.cancels.process() {
+            access.note("backend_pid", process);
+        }
         let resource = access.snapshot().resource(self.desk.resource.as_str());
         self.recorded = resource.is_none_or(|resource| resource.audit == AuditMode::Required);
         self.needs.clone()

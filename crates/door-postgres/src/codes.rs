@@ -27,6 +27,8 @@ doorward_core::codes! {
     NO_CATALOG = "decode.wire-no-catalogue", Decode, Unavailable, Gateway, retry true, "The catalogue is not known yet";
     /// The resource's sessions are all taken.
     SESSIONS_EXHAUSTED = "lease.wire-sessions-exhausted", Lease, Unavailable, Gateway, retry true, "All database sessions are taken";
+    /// The resource's connections are all in use, or too many sessions keep one for themselves.
+    BACKENDS_BUSY = "lease.wire-connections-busy", Lease, Unavailable, Gateway, retry true, "All database connections are in use";
     /// A statement before it in the same batch failed, so this one was not run.
     NOT_RUN = "forward.wire-not-run", Forward, Backend, Client, retry true, "Not run: a statement before it failed";
     /// The answer has more rows or bytes than the grant allows.

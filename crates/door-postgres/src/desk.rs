@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use doorward_core::{Arrival, Gateway, ResourceName, RoleName, Session};
-use doorward_pgclient::Canceller;
+use doorward_core::{Arrival, Gateway, Lease, ResourceName, RoleName, Session};
 use doorward_sql::Parser;
 use parking_lot::Mutex;
 
 use crate::correlate::Client;
+use crate::keys::Cancels;
+use crate::pool::Key;
 use crate::replication::Replication;
 use crate::resource::WireResource;
 
@@ -25,7 +26,15 @@ pub(crate) struct Desk {
     pub(crate) wire: Arc<WireResource>,
     /// Reads statements, and remembers those that it has read.
     pub(crate) parser: Arc<Parser>,
-    pub(crate) canceller: Canceller,
+    /// Cancels what runs, wherever it does.
+    pub(crate) cancels: Arc<Cancels>,
+    /// The credential that was lent for opening the session, and the connections that it opens.
+    pub(crate) lease: Lease,
+    pub(crate) key: Arc<Key>,
+    /// What the backend knows the session by, until the client says more.
+    pub(crate) application_name: Box<str>,
+    /// Whose turn it is when the session waits for a connection.
+    pub(crate) who: Arc<str>,
     /// The client, as it describes itself now.
     pub(crate) client: Mutex<Arc<Client>>,
 }

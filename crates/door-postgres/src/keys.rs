@@ -1,14 +1,72 @@
 //! Cancel keys: what a client shows to have its statement cancelled.
 //!
 //! Invariants: the keys are the gateway's own and random, so that the backend's never reach a client; a key
-//! is good for the one session that it was issued to, and for as long as that lives. There is one entry for
-//! each session, so the table is as bounded as the connections are.
+//! is good for the one session that it was issued to, and for as long as that lives; a connection is lent to
+//! nobody else while a cancel request for it is under way. There is one entry for each session, so the table is
+//! as bounded as the connections are.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use doorward_pgclient::Canceller;
 use parking_lot::Mutex;
+
+use crate::pool::{Left, Lent};
+
+/// Cancels what a session runs, on whichever connection it has at the moment.
+#[derive(Debug, Default)]
+pub(crate) struct Cancels {
+    /// Locked while a request is under way.
+    bound: tokio::sync::Mutex<Option<Canceller>>,
+    process: AtomicI32,
+}
+
+impl Cancels {
+    /// The session has this connection now. Waits for requests that are meant for the last one.
+    pub(crate) async fn bind(&self, lent: &Lent) {
+        let canceller = lent.canceller().cloned();
+        self.process.store(canceller.as_ref().map_or(0, Canceller::process), Ordering::Relaxed);
+        *self.bound.lock().await = canceller;
+    }
+
+    /// Gives a session's connection back, as soon as no request for it is under way.
+    pub(crate) fn give_back(self: &Arc<Self>, mut lent: Lent, left: Left) {
+        self.process.store(0, Ordering::Relaxed);
+        if let Ok(mut bound) = self.bound.try_lock() {
+            *bound = None;
+            lent.give_back(left);
+            return;
+        }
+        let cancels = self.clone();
+        tokio::spawn(async move {
+            let mut bound = cancels.bound.lock().await;
+            // The session may have another one by now.
+            if bound.as_ref().map(Canceller::process) == lent.canceller().map(Canceller::process) {
+                *bound = None;
+            }
+            drop(bound);
+            // The request has been served; a round trip shows that nothing of it is left.
+            if let Some(backend) = lent.backend() {
+                backend.undress();
+            }
+            lent.give_back(left);
+        });
+    }
+
+    /// Cancels what runs now; returns when the server has done so, or cannot be reached.
+    pub(crate) async fn cancel(&self) {
+        let bound = self.bound.lock().await;
+        if let Some(canceller) = &*bound {
+            canceller.cancel().await;
+        }
+    }
+
+    /// The server's process; `None` while the session has no connection.
+    pub(crate) fn process(&self) -> Option<i32> {
+        Some(self.process.load(Ordering::Relaxed)).filter(|process| *process != 0)
+    }
+}
 
 /// The length of a secret in protocol 3.0, and from 3.2 on.
 const SHORT: usize = 4;
@@ -23,7 +81,7 @@ pub(crate) struct Keys(Mutex<HashMap<i32, Entry>>);
 #[derive(Debug)]
 struct Entry {
     secret: Box<[u8]>,
-    canceller: Canceller,
+    cancels: Arc<Cancels>,
 }
 
 /// The key of one session. Dropped, it is good for nothing any more.
@@ -36,7 +94,7 @@ pub(crate) struct Issued {
 
 impl Keys {
     /// Issues a key; `None` when there is no randomness.
-    pub(crate) fn issue(self: &Arc<Self>, canceller: &Canceller, minor: u16) -> Option<Issued> {
+    pub(crate) fn issue(self: &Arc<Self>, cancels: &Arc<Cancels>, minor: u16) -> Option<Issued> {
         let mut secret = vec![0; if minor >= 2 { LONG } else { SHORT }].into_boxed_slice();
         aws_lc_rs::rand::fill(&mut secret).ok()?;
         for _ in 0..TRIES_MAX {
@@ -46,7 +104,7 @@ impl Keys {
             let process = (i32::from_be_bytes(number) & i32::MAX).max(1);
             let mut keys = self.0.lock();
             if let std::collections::hash_map::Entry::Vacant(place) = keys.entry(process) {
-                place.insert(Entry { secret: secret.clone(), canceller: canceller.clone() });
+                place.insert(Entry { secret: secret.clone(), cancels: cancels.clone() });
                 drop(keys);
                 return Some(Issued { keys: self.clone(), process, secret });
             }
@@ -55,11 +113,11 @@ impl Keys {
     }
 
     /// Who can cancel for the bearer of this key.
-    pub(crate) fn find(&self, process: i32, secret: &[u8]) -> Option<Canceller> {
+    pub(crate) fn find(&self, process: i32, secret: &[u8]) -> Option<Arc<Cancels>> {
         let keys = self.0.lock();
         let entry = keys.get(&process)?;
         aws_lc_rs::constant_time::verify_slices_are_equal(&entry.secret, secret).ok()?;
-        Some(entry.canceller.clone())
+        Some(entry.cancels.clone())
     }
 }
 

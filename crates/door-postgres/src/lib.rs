@@ -6,13 +6,13 @@
 //! what the gateway itself has to say in a session, `replication` the commands of that protocol. `keys` are the cancel keys, `message` what the gateway itself says.
 //!
 //! Invariants:
-//! - the backend connection is logged in as the permitted role itself, for one session, and is closed with it:
-//!   there is nothing to escape to, and nobody after it;
+//! - the backend connection is logged in as the permitted role itself: there is nothing to escape to; it is lent
+//!   to one session at a time, and made to forget each before the next (`pool`);
 //! - a statement that cannot be read, or of which it cannot be known what it would touch, is refused;
 //! - a token is taken through TLS, or on loopback; the backend's keys and passwords never reach a client;
 //! - every message, queue, table and wait has a bound; values and rows stream.
 //!
-//! Absences: transaction pooling, the fast path of function calls, GSSAPI.
+//! Absences: the fast path of function calls, GSSAPI.
 //! Requests for them are refused with a text that says so.
 
 mod authenticate;
@@ -29,6 +29,7 @@ mod names;
 mod oauth;
 mod own;
 mod peer;
+mod pool;
 mod relay;
 mod replication;
 mod resolved;
@@ -42,6 +43,7 @@ mod wire;
 
 pub use listener::{WireListener, WireOptions, WireTls};
 pub use oauth::OAuthOffer;
+pub use pool::WirePoolStats;
 pub use resource::WireResource;
 
 /// The door's name, as records and metrics know it.

@@ -26,10 +26,11 @@ use crate::authenticate::{Asking, Exchanging, Shown};
 use crate::call::{ConnectCall, Opened, Stray};
 use crate::correlate::Client;
 use crate::desk::Desk;
-use crate::keys::Keys;
+use crate::keys::{Cancels, Keys};
 use crate::message::{Severity, error_bytes, parameter, put, ready};
 use crate::oauth::OAuthOffer;
 use crate::peer::BoxStream;
+use crate::relay::sharing::Sharing;
 use crate::relay::{self, Ends};
 use crate::replication::Replication;
 use crate::settings;
@@ -189,36 +190,48 @@ impl Guest<'_> {
         };
         let Some(entered) = opened else { return Ok(()) };
         let Entered { mut client, session, opened, startup, arrival } = *entered;
-        let Opened { relayed, seat, wire, resource, role } = *opened;
-        let Some(key) = self.shared.keys.issue(&relayed.canceller, startup.spoken()) else { return Ok(()) };
+        let Opened { lent, parameters, lease, key, outfit, who, seat, wire, resource, role } = *opened;
+        let cancels = Arc::new(Cancels::default());
+        if let Some(lent) = &lent {
+            cancels.bind(lent).await;
+        }
+        let Some(issued) = self.shared.keys.issue(&cancels, startup.spoken()) else { return Ok(()) };
         let mut out = BytesMut::with_capacity(1024);
         put(&mut out, b'R', |out| out.put_u32(0));
-        for (name, value) in &relayed.parameters {
+        for (name, value) in parameters.iter() {
             parameter(&mut out, name, value);
         }
         put(&mut out, b'K', |out| {
-            out.put_i32(key.process);
-            out.extend_from_slice(&key.secret);
+            out.put_i32(issued.process);
+            out.extend_from_slice(&issued.secret);
         });
         ready(&mut out, b'I');
         client.write_all(&out).await?;
         client.flush().await?;
+        drop(out);
+        let application_name = outfit.application_name.clone();
+        let shares = wire.shares() && key.replication.is_none();
+        let sharing = shares.then(|| Sharing::new(wire.origins.clone(), outfit, parameters));
         let desk = Desk {
             gateway: self.shared.gateway.clone(),
             session,
             arrival,
             resource,
             role,
-            replication: Replication::read(startup.parameter("replication")).ok().flatten(),
+            replication: key.replication,
             wire,
             parser: self.shared.parser.clone(),
-            canceller: relayed.canceller,
+            cancels,
+            lease,
+            key,
+            application_name,
+            who,
             client: Mutex::new(Arc::new(Client::new(startup.parameter("application_name")))),
         };
         let (client_reads, client_writes) = tokio::io::split(client);
-        let ends = Ends { client_reads, client_writes, backend: relayed.stream, input: relayed.input };
+        let ends = Ends { client_reads, client_writes, backend: lent, sharing };
         relay::run(&desk, ends, phase).await;
-        drop((key, seat));
+        drop((issued, seat));
         Ok(())
     }
 
@@ -351,8 +364,8 @@ impl Guest<'_> {
                 },
                 Ok(First::Gssenc) if !encrypted => stream.write_all(b"N").await?,
                 Ok(First::Cancel { process, secret }) => {
-                    if let Some(canceller) = self.shared.keys.find(process, &secret) {
-                        canceller.cancel().await;
+                    if let Some(cancels) = self.shared.keys.find(process, &secret) {
+                        cancels.cancel().await;
                     }
                     // Through TLS a client wants to see a proper end; there is nothing else to say.
                     let _ = stream.shutdown().await;

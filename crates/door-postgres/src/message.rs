@@ -110,6 +110,7 @@ pub(crate) fn sqlstate(fault: &Fault) -> String {
         (crate::codes::UNKNOWN_EFFECT.name, "42501"),
         (crate::codes::SESSION_ENDED.name, "57P01"),
         (crate::codes::SESSIONS_EXHAUSTED.name, "53300"),
+        (crate::codes::BACKENDS_BUSY.name, "53300"),
         (crate::codes::ANSWER_LIMIT.name, "53400"),
         (crate::codes::NO_CATALOG.name, "57P03"),
     ];

@@ -66,14 +66,30 @@ pub(crate) fn instead(desk: &Desk, shape: &Shape, access: Option<AccessId>) -> O
         Kind::Show(name) => Some(table(desk, name.strip_prefix(PREFIX)?, access).sql()),
         Kind::Set => {
             let [setting] = shape.settings.as_slice() else { return None };
-            let value = setting.value.as_deref().filter(|_| &*setting.name == APPLICATION_NAME)?;
+            if &*setting.name != APPLICATION_NAME {
+                return None;
+            }
             let local = if setting.local { "LOCAL " } else { "" };
             let mut sql = format!("SET {local}{APPLICATION_NAME} TO ");
-            put_literal(&mut sql, &application_name(desk.session.principal(), Some(value)));
+            match setting.value.as_deref() {
+                Some(value) => {
+                    put_literal(&mut sql, &application_name(desk.session.principal(), Some(value)));
+                }
+                // The connection's own default names nobody.
+                None => put_literal(&mut sql, &desk.application_name),
+            }
             Some(sql)
         }
         _ => None,
     }
+}
+
+/// The question that gives a session its name again.
+pub(crate) fn naming(desk: &Desk) -> String {
+    let mut sql = format!("SELECT pg_catalog.set_config('{APPLICATION_NAME}', ");
+    put_literal(&mut sql, &desk.application_name);
+    sql.push_str(", false)");
+    sql
 }
 
 /// The client under the name that the statement gives it, if it does.

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use doorward_core::{Fault, OwnLogin, ResourceName, RoleName};
 use doorward_pgclient::codes::LOGIN_REFUSED;
-use doorward_pgclient::{CatalogConfig, Connector, Pool, PoolConfig, PoolSettings, Target, Watch};
+use doorward_pgclient::{CatalogConfig, Connector, Pool, PoolConfig, PoolMode, PoolSettings, Target, Watch};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::codes;
 use crate::names::{OBJECTS, Objects};
+use crate::pool::{Backends, Bounds, Origins, WirePoolStats};
 
 /// How old what is known of the database's objects may become, though nobody tells of a change.
 const OBJECTS_AGE_MAX: Duration = Duration::from_secs(60);
@@ -24,10 +25,15 @@ const WAITING_MAX: usize = 1_024;
 #[derive(Debug)]
 pub struct WireResource {
     pub(crate) name: ResourceName,
-    pub(crate) connector: Connector,
-    pub(crate) connect_span_max: Duration,
+    pub(crate) backends: Backends,
+    /// Names of prepared statements, where sessions share connections.
+    pub(crate) origins: Arc<Origins>,
+    /// The most sessions that keep a connection, where sessions share them.
+    pub(crate) pinned_max: usize,
+    mode: PoolMode,
     wait_max: Duration,
     seats: Arc<Semaphore>,
+    seats_max: usize,
     waiting: Arc<Semaphore>,
     watch: Watch<Objects>,
     dangerous_superuser: bool,
@@ -58,12 +64,23 @@ impl WireResource {
             Objects::read(text.as_bytes(), began).map_err(|error| error.to_string())
         };
         let watch = Watch::of_document(pool_of_one, OBJECTS, Objects::none(), read, OBJECTS_AGE_MAX);
+        let bounds = Bounds {
+            size: pool.backends_max(),
+            wait_max: settings.wait_max,
+            connect_span_max: settings.connect_timeout,
+            idle_max: settings.idle_max,
+            age_max: settings.age_max,
+            statements_max: settings.statements_max,
+        };
         Ok(Self {
             name,
-            connector,
-            connect_span_max: settings.connect_timeout,
+            backends: Backends::new(connector, bounds),
+            origins: Arc::default(),
+            pinned_max: pool.pinned_max(),
+            mode: pool.mode,
             wait_max: settings.wait_max,
             seats: Arc::new(Semaphore::new(pool.sessions_max())),
+            seats_max: pool.sessions_max(),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             watch,
             dangerous_superuser,
@@ -129,6 +146,17 @@ impl WireResource {
     /// A session has changed the database's structure: what is known is loaded anew.
     pub(crate) fn objects_changed(&self) {
         self.watch.reload();
+    }
+
+    /// Whether sessions share connections, transaction by transaction.
+    pub(crate) fn shares(&self) -> bool {
+        self.mode == PoolMode::Transaction
+    }
+
+    /// What its connections are doing.
+    pub fn stats(&self) -> WirePoolStats {
+        let sessions = self.seats_max.saturating_sub(self.seats.available_permits());
+        WirePoolStats { sessions, ..self.backends.stats() }
     }
 
     /// Why the resource cannot answer now, for its operator; `None` when it can.

@@ -36,6 +36,8 @@ pub(crate) struct Vetted {
 pub(crate) struct Effects {
     /// What names mean may be another thing afterwards.
     pub(crate) changes_names: bool,
+    /// All settings are what they were at first.
+    pub(crate) resets_all: bool,
     /// Structure is changed, in a way that others see when it is committed.
     pub(crate) changes_structure: bool,
     /// The transaction, or a part of it, ends.
@@ -48,6 +50,20 @@ pub(crate) struct Effects {
     pub(crate) closes_all: bool,
     /// These cursors go.
     pub(crate) closes: Vec<Box<str>>,
+}
+
+/// What of a text outlives the transaction that it runs in, or may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lasting {
+    /// Nothing.
+    Nothing,
+    /// A setting, which a plain SET or RESET makes: its name, and whether it is the default again.
+    Setting(Box<str>, bool),
+    /// Something that the session itself does not know, by code in the database or a change of structure.
+    Unknown,
+    /// Something that the session has to find again: a temporary table, a lock, a prepared statement, or
+    /// settings that are made otherwise.
+    State,
 }
 
 /// Finds what a session has prepared under a name.
@@ -193,6 +209,8 @@ impl Vetted {
         };
         for shape in self.shapes() {
             effects.changes_names |= changes_names(shape);
+            effects.resets_all |= shape.kind == Kind::Discard(Discard::All)
+                || shape.settings.iter().any(|setting| &*setting.name == "all");
             effects.ends_or_rolls_back |= !matches!(
                 shape.transaction,
                 Transaction::None
@@ -209,6 +227,55 @@ impl Vetted {
             }
         }
         effects
+    }
+
+    /// What of it outlives its transaction; `actions` are what it needs.
+    pub(crate) fn lasting(&self, actions: &Actions) -> Lasting {
+        if let [only] = self.script.statements.as_slice()
+            && only.kind == Kind::Set
+            && only.session.sets
+        {
+            return match only.settings.as_slice() {
+                [setting] if !setting.local => Lasting::Setting(setting.name.clone(), is_default(only)),
+                _ => Lasting::State,
+            };
+        }
+        if self
+            .shapes()
+            .any(|shape| shape.session.pins() || matches!(shape.transaction, Transaction::Prepare(_)))
+        {
+            return Lasting::State;
+        }
+        let calls = |action: &Action| matches!(action.verb, Verb::Execute | Verb::Manage);
+        let unknown = |shape: &Shape| {
+            matches!(shape.kind, Kind::Do | Kind::Call | Kind::Ddl | Kind::Deallocate(_) | Kind::Discard(_))
+        };
+        match actions.as_slice().iter().any(calls) || self.shapes().any(unknown) {
+            true => Lasting::Unknown,
+            false => Lasting::Nothing,
+        }
+    }
+
+    /// Whether it takes back a part of what its transaction has done.
+    pub(crate) fn rolls_back_to(&self) -> bool {
+        self.shapes().any(|shape| matches!(shape.transaction, Transaction::RollbackTo(_)))
+    }
+
+    /// Whether it forgets all prepared statements, or a part of them that it names, and nothing else.
+    pub(crate) fn deallocates(&self) -> Option<Option<&str>> {
+        match self.script.statements.as_slice() {
+            [only] => match &only.kind {
+                Kind::Deallocate(name) => Some(name.as_deref()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether all prepared statements go, among other things.
+    pub(crate) fn deallocates_all(&self) -> bool {
+        let all = |kind: &Kind| matches!(kind, Kind::Deallocate(None) | Kind::Discard(Discard::All));
+        self.shapes().any(|shape| all(&shape.kind))
     }
 
     /// What it needs, where names mean this and these statements are prepared.
@@ -362,6 +429,11 @@ impl Asking<'_> {
 
 fn asks_names(shape: &Shape) -> bool {
     !shape.wants.is_empty() || matches!(shape.kind, Kind::Execute(_))
+}
+
+/// Whether a SET or RESET makes the setting what it was at first.
+fn is_default(shape: &Shape) -> bool {
+    shape.tag == "RESET" || shape.settings.iter().all(|setting| setting.value.is_none())
 }
 
 /// Whether names may mean another thing after the statement, whatever functions it calls.

@@ -5,6 +5,7 @@
 //! codes and stages; never principals, objects or paths.
 
 pub(crate) mod checkpoints;
+mod pools;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +13,7 @@ use doorward_audit::Status;
 use doorward_audit::log::publish::Published;
 use doorward_audit::sinks::SinkStatus;
 use doorward_core::{AccessRecord, ImportTally, Observer, ResourceName, Stage};
+use doorward_door_postgres::WirePoolStats;
 use doorward_http::Connections;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -162,6 +164,7 @@ impl Metrics {
         &self,
         audit: (&Status, &Published),
         connections: Option<&Connections>,
+        pools: &[(ResourceName, WirePoolStats)],
         digest: &str,
     ) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("doorward");
@@ -194,6 +197,7 @@ impl Metrics {
         );
         register_audit(&mut registry, audit.0);
         checkpoints::register(&mut registry, audit.1);
+        pools::register(&mut registry, pools);
         if let Some(connections) = connections {
             let open = ConstGauge::new(i64::from(connections.open()));
             registry.register("connections", "Open connections", open);

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use doorward_audit::Audit;
 use doorward_audit::log::publish::Published;
 use doorward_core::ResourceName;
+use doorward_door_postgres::WireResource;
 use doorward_http::Connections;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -217,9 +218,16 @@ impl State {
 
     /// The metrics' text.
     pub(crate) fn metrics_text(&self) -> Result<String, std::fmt::Error> {
-        let digest = self.serving.lock().digest.clone();
+        let (digest, pools) = {
+            let serving = self.serving.lock();
+            let pool = |(name, opened): &(ResourceName, Arc<Opened>)| {
+                let wire = opened.resource.backend::<WireResource>()?;
+                Some((name.clone(), wire.stats()))
+            };
+            (serving.digest.clone(), serving.resources.iter().filter_map(pool).collect::<Vec<_>>())
+        };
         let audit = (&self.audit.status(), &self.audit.published());
-        self.metrics.render(audit, self.connections.get(), &digest)
+        self.metrics.render(audit, self.connections.get(), &pools, &digest)
     }
 }
 

@@ -12,8 +12,11 @@ use crate::pool::PoolSettings;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolConfig {
-    /// The most connections to the database (default 20).
+    /// The most connections to the database that a door opens (default 20; for the Postgres door in session
+    /// mode as many as `sessions`). The REST door and the Postgres door count theirs each by itself.
     pub size: Option<u16>,
+    /// How long the Postgres door lends a connection to a session (default `session`).
+    pub mode: PoolMode,
     /// How long a call may wait for a free connection (default 2s).
     pub wait_max: Option<HumanDuration>,
     /// How long connecting and logging in may take (default 5s).
@@ -28,8 +31,23 @@ pub struct PoolConfig {
     pub answer_max: Option<ByteSize>,
     /// How many prepared statements each connection keeps (default 256).
     pub statements_max: Option<u16>,
-    /// The most sessions of the Postgres door, each on a connection of its own (default 100).
+    /// The most sessions of the Postgres door, whether they have a connection or not (default 100; in
+    /// transaction mode 1000).
     pub sessions: Option<u16>,
+    /// The most sessions that keep their connection in transaction mode, for something that outlives a
+    /// transaction (default half of `size`).
+    pub pinned: Option<u16>,
+}
+
+/// How long the Postgres door lends a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolMode {
+    /// For the session.
+    #[default]
+    Session,
+    /// For a transaction.
+    Transaction,
 }
 
 /// Whether sessions of the Postgres door may read the database's catalogue.
@@ -45,11 +63,30 @@ pub enum CatalogConfig {
 
 /// The sessions of a resource when nothing is said.
 const SESSIONS: u16 = 100;
+/// The same where sessions share connections.
+const SESSIONS_SHARING: u16 = 1_000;
 
 impl PoolConfig {
     /// The most sessions of the Postgres door.
     pub fn sessions_max(&self) -> usize {
-        usize::from(self.sessions.unwrap_or(SESSIONS).max(1))
+        let default = match self.mode {
+            PoolMode::Session => SESSIONS,
+            PoolMode::Transaction => SESSIONS_SHARING,
+        };
+        usize::from(self.sessions.unwrap_or(default).max(1))
+    }
+
+    /// The most connections of the Postgres door.
+    pub fn backends_max(&self) -> usize {
+        match (self.size, self.mode) {
+            (None, PoolMode::Session) => self.sessions_max(),
+            _ => self.settings().size,
+        }
+    }
+
+    /// The most sessions that keep their connection in transaction mode.
+    pub fn pinned_max(&self) -> usize {
+        self.pinned.map_or((self.backends_max() / 2).max(1), usize::from)
     }
 
     /// The settings, with defaults where nothing is said.

@@ -46,7 +46,7 @@ mod target;
 
 pub use catalog::{Catalog, CatalogStatus, CatalogWatch, Watch};
 pub use claims::{ClaimsConfig, SessionClaims};
-pub use config::{CatalogConfig, PoolConfig};
+pub use config::{CatalogConfig, PoolConfig, PoolMode};
 pub use error::{RunError, ServerError};
 pub use frames::{Field, HEADER, Head, Malformed, affected, head, parameter, read_all, ready, server_error};
 pub use login::LoginFacts;

@@ -1,6 +1,6 @@
-//! Connections that a door relays: logged in as the role of a pass, then only bytes.
+//! Connections that a door relays: logged in as the role of a lease, then only bytes.
 //!
-//! Invariants: no connection without a pass, as the login that it lends; whoever holds a [`Canceller`] can
+//! Invariants: no connection without a lease, which takes a permit to make, as the login that it lends; whoever holds a [`Canceller`] can
 //! cancel what runs on that one connection and nothing else.
 
 use std::fmt;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use doorward_core::{Fault, Login, Pass};
+use doorward_core::{Fault, Lease, Login};
 use tokio::time::timeout;
 
 use crate::codes;
@@ -53,14 +53,14 @@ impl Connector {
         Dialer::new(target).map(Self)
     }
 
-    /// Connects and logs in as the pass's lease says, with these settings of the session.
+    /// Connects and logs in as the lease says, with these settings of the session.
     pub async fn connect(
         &self,
-        pass: &mut Pass,
+        lease: &Lease,
         settings: &[(&str, &str)],
         span_max: Duration,
     ) -> Result<Relayed, Fault> {
-        let login = pass.lease().login().cloned().ok_or_else(|| {
+        let login = lease.login().cloned().ok_or_else(|| {
             Fault::new(codes::REQUEST_INVALID, "there is no login for the connection to the database")
         })?;
         let connected = timeout(span_max, handshake::log_in(&self.0, &login, settings)).await;

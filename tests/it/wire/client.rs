@@ -144,10 +144,46 @@ impl Wire {
         Ok((tags, error.unwrap_or_default()))
     }
 
+    /// The values of a query's rows: the first column of each.
+    pub(crate) fn values(&mut self, sql: &str) -> Result<Vec<String>> {
+        self.send(&query(sql))?;
+        let all = self.until_ready()?;
+        if let Some(error) = all.iter().find(|said| said.tag == 'E') {
+            bail!("{sql}: {} {}", error.field(b'C'), error.field(b'M'));
+        }
+        let rows = all.iter().filter(|said| said.tag == 'D');
+        Ok(rows
+            .map(|row| String::from_utf8_lossy(row.body.get(6..).unwrap_or_default()).into_owned())
+            .collect())
+    }
+
+    /// The one value of a query's one row.
+    pub(crate) fn value(&mut self, sql: &str) -> Result<String> {
+        self.values(sql)?.pop().with_context(|| format!("{sql}: no row"))
+    }
+
+    /// Says goodbye, and waits until the server has taken note of it.
+    pub(crate) fn leave(mut self) -> Result<()> {
+        self.send(&message(b'X', b""))?;
+        // What comes at the end is the end.
+        let _ = self.stream.read(&mut [0]);
+        Ok(())
+    }
+
     /// Cancels what runs, over another connection.
     pub(crate) fn cancel(&self) -> Result<()> {
-        let mut stream = TcpStream::connect(self.address)?;
-        stream.write_all(&[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), &self.key].concat())?;
+        Self::cancel_by(self.address, &self.key)
+    }
+
+    /// Where it is connected to.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Cancels what runs in the session of this key.
+    pub(crate) fn cancel_by(address: SocketAddr, key: &[u8]) -> Result<()> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(&[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), key].concat())?;
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest)?;
         ensure!(rest.is_empty(), "a cancel request is not answered");

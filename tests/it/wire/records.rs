@@ -160,6 +160,11 @@ fn wire_the_backend_knows_the_caller_whatever_the_client_calls_itself() -> Resul
     ensure!(shown("begin; set local application_name = x; show application_name")? == "doorward: ann (x)");
     ensure!(shown("rollback; show application_name")? == "doorward: ann (O'Neil)");
     ensure!(shown("reset application_name; show application_name")? == "doorward: ann (by hand)");
+    for gone in ["reset all", "discard all"] {
+        let (_, code) = wire.ask(&query(gone))?;
+        ensure!(code.is_empty(), "{gone}: {code}");
+        ensure!(wire.value("show application_name")? == "doorward: ann (by hand)", "after {gone}");
+    }
     let (_, code) = wire.ask(&query("select set_config('application_name', 'bob', false)"))?;
     ensure!(code == "42501", "{code}");
     let (_, code) = wire.ask(&query("set doorward.identity = 'bob'"))?;

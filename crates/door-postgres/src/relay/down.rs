@@ -6,15 +6,21 @@
 //! expected replies ends the session; where records are required, nothing of an answer leaves before a frame of
 //! its call is durable: the record when the answer came whole in one piece, the intent otherwise.
 
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes, BytesMut};
 use doorward_core::{Durable, Fault};
 use doorward_pgclient::{HEADER, affected, head, parameter, ready, server_error};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::gulp::{gulp, relax};
 use super::link::{Expected, Link, State};
+use super::port::Port;
+use super::sharing::Made;
 use super::{Ended, frontend};
 use crate::codes;
+use crate::desk::Desk;
+use crate::pool::Origin;
 
 /// The largest message, other than a row or copied data, that is accepted. PostgreSQL quotes the value that it
 /// refuses, and callers send large values.
@@ -23,9 +29,10 @@ const CONTROL_BYTES_MAX: usize = 16 << 20;
 const PROBE_BYTES_MAX: usize = 64 << 20;
 
 /// The half that carries answers.
-pub(crate) struct Down<'l, R, W> {
+pub(crate) struct Down<'l, W> {
+    pub(crate) desk: &'l Desk,
     pub(crate) link: &'l Link,
-    pub(crate) backend: R,
+    pub(crate) port: &'l Port,
     pub(crate) client: &'l mut W,
     /// What has come from the backend.
     pub(crate) input: BytesMut,
@@ -43,16 +50,29 @@ enum Fate {
     End(Box<Fault>),
 }
 
-impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Down<'_, R, W> {
-    pub(crate) async fn run(mut self) -> Ended {
+impl<W: AsyncWrite + Unpin> Down<'_, W> {
+    pub(crate) async fn run(&mut self) -> Ended {
         loop {
             if let Err(ended) = self.digest().await {
                 return ended;
             }
+            self.release(0);
+            if !self.port.is_bound() {
+                // A session without a backend holds no memory for one.
+                self.input = BytesMut::new();
+                tokio::select! {
+                    () = self.port.turned.notified() => {}
+                    () = self.link.local.notified() => {}
+                }
+                let rest = self.port.with(|backend| std::mem::take(&mut backend.input));
+                self.input = rest.unwrap_or_default();
+                continue;
+            }
             relax(&mut self.input);
+            let mut backend = self.port.reader();
             let read = tokio::select! {
                 biased;
-                read = gulp(&mut self.backend, &mut self.input) => read,
+                read = gulp(&mut backend, &mut self.input) => read,
                 () = self.link.local.notified() => continue,
             };
             match read {
@@ -60,6 +80,45 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Down<'_, R, W> {
                 Ok(_) => {}
                 Err(error) => return Ended::BackendGone(error.to_string()),
             }
+        }
+    }
+
+    /// Whether all that the backend has sent has been passed on.
+    pub(crate) fn is_done(&self) -> bool {
+        self.passing == 0 && self.input.is_empty()
+    }
+
+    /// Gives the backend back, when the transaction is over and nothing keeps it. So much of what it has said is
+    /// still to be passed on, and understood already.
+    fn release(&mut self, understood: usize) {
+        if self.passing > 0 || self.input.len() > understood {
+            return;
+        }
+        let mut state = self.link.state();
+        if !state.is_free() {
+            return;
+        }
+        let Some(mut lent) = self.port.take() else { return };
+        if let (Some(sharing), Some(backend)) = (&mut state.sharing, lent.backend()) {
+            std::mem::swap(&mut sharing.known, &mut backend.known);
+            if sharing.redressed {
+                backend.is_dressed(sharing.outfit.clone());
+            }
+            let left = sharing.leave();
+            if std::mem::take(&mut state.nameless) {
+                backend.undress();
+            }
+            drop(state);
+            self.desk.cancels.give_back(lent, left);
+        }
+    }
+
+    /// A setting has another value: the client is told, and so are the books.
+    fn reported(&self, body: &[u8]) {
+        let Ok((name, value)) = parameter(body) else { return };
+        self.port.with(|backend| backend.parameters.set(name, value));
+        if let Some(sharing) = &mut self.link.state().sharing {
+            sharing.told.set(name, value);
         }
     }
 
@@ -99,6 +158,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Down<'_, R, W> {
             }
             let body = rest.get(HEADER..whole).unwrap_or_default();
             let fate = self.link.state().settle(head.tag, body)?;
+            if head.tag == b'S' {
+                self.reported(body);
+            }
             self.link.turned.notify_waiters();
             match fate {
                 Fate::Pass => at += whole,
@@ -116,6 +178,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Down<'_, R, W> {
                 Fate::End(fault) => return Err(Ended::Over(*fault)),
             }
         }
+        // Others need not wait for this client.
+        self.release(at);
         self.write(from, at).await?;
         self.client.flush().await.map_err(|_| Ended::ClientGone)?;
         self.input.advance(at);
@@ -238,7 +302,9 @@ impl State {
             }
             (Expected::Query(running), b'C') => {
                 running.complete(affected(body).unwrap_or(0));
+                let setting = running.makes.setting.take();
                 self.owed.extend(running.turn());
+                self.completed(body, setting);
             }
             (Expected::Query(running), b'T' | b'I' | b'H' | b'c') => running.heard(),
             (Expected::Execute(running), b'C' | b'I' | b's') => {
@@ -247,7 +313,10 @@ impl State {
                     running.complete(affected(body).unwrap_or(0));
                 }
                 self.copying = false;
-                if let Some(Expected::Execute(running)) = self.queue.pop_front() {
+                if let Some(Expected::Execute(mut running)) = self.queue.pop_front() {
+                    if tag == b'C' {
+                        self.completed(body, running.makes.setting.take());
+                    }
                     self.confirm_made(&running.makes);
                     self.owed.extend(running.end());
                 }
@@ -274,6 +343,10 @@ impl State {
                 }
                 self.queue.pop_front();
             }
+            (Expected::Prepared(_), b'1') | (Expected::Closed(_), b'3') => {
+                self.queue.pop_front();
+                return Ok(Fate::Drop);
+            }
             (Expected::Close, b'3') | (Expected::Describe(_), b'T' | b'n') => drop(self.queue.pop_front()),
             (Expected::Describe(statement), b't') => {
                 let named = statement.as_deref().and_then(|name| self.statements.get_mut(name));
@@ -289,6 +362,7 @@ impl State {
     fn failed(&mut self, body: &[u8]) -> Result<Fate, Ended> {
         let error = server_error(body).map_err(|error| not_followed(&error))?;
         self.taking_in = false;
+        self.note_failure(&error.sqlstate, error.routine.as_deref(), self.origin_at_front());
         let mut fate = Fate::Pass;
         match self.queue.front_mut() {
             Some(Expected::Query(running)) => {
@@ -321,6 +395,21 @@ impl State {
             None => self.skipping = true,
         }
         Ok(fate)
+    }
+
+    /// A command is complete.
+    fn completed(&mut self, tag: &[u8], setting: Option<Made>) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.complete(tag.strip_suffix(&[0]).unwrap_or(tag), setting);
+        }
+    }
+
+    /// The prepared statement that what is answered now is about.
+    fn origin_at_front(&self) -> Option<Arc<Origin>> {
+        match self.queue.front()? {
+            Expected::Bind(portal) => self.portals.get(portal)?.origin.clone(),
+            _ => None,
+        }
     }
 
     fn ready(&mut self, body: &[u8]) -> Result<Fate, Ended> {

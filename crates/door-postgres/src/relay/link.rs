@@ -18,8 +18,10 @@ use doorward_pgclient::lost;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use super::sharing::{Made, Sharing};
 use crate::codes;
 use crate::names::Objects;
+use crate::pool::Origin;
 use crate::values::Bound;
 use crate::vet::Vetted;
 
@@ -52,6 +54,10 @@ pub(crate) enum Expected {
     Local(Bytes),
     /// A question of the gateway's own, until ReadyForQuery.
     Probe(Probe),
+    /// A statement that the gateway prepares for the session, on a connection that does not have it.
+    Prepared(Arc<Origin>),
+    /// A statement that the gateway closes, to make room.
+    Closed(Box<str>),
 }
 
 /// A question of the gateway's own to the session, and what has been answered.
@@ -66,6 +72,8 @@ pub(crate) struct Probe {
 pub(crate) struct Makes {
     pub(crate) statements: Vec<Box<str>>,
     pub(crate) portals: Vec<Box<str>>,
+    /// A setting that outlives the transaction, and the statement that makes it.
+    pub(crate) setting: Option<Made>,
 }
 
 /// A statement that runs.
@@ -199,13 +207,15 @@ pub(crate) struct Named {
     pub(crate) types: Arc<[u32]>,
     /// The values that a portal is bound to.
     pub(crate) bound: Option<Arc<Bound>>,
+    /// What it is at backends, where sessions share them.
+    pub(crate) origin: Option<Arc<Origin>>,
 }
 
 impl Named {
     /// What has just been made, in this batch.
     pub(crate) fn new(vetted: Arc<Vetted>, actions: Option<Actions>, batch: u64) -> Self {
         let types = Arc::default();
-        Self { vetted, actions, batch, confirmed: false, held: false, types, bound: None }
+        Self { vetted, actions, batch, confirmed: false, held: false, types, bound: None, origin: None }
     }
 }
 
@@ -224,6 +234,8 @@ pub(crate) struct State {
     pub(crate) streaming: bool,
     /// What names mean may have changed.
     pub(crate) stale: bool,
+    /// The session's name at the backend is gone, with its other settings.
+    pub(crate) nameless: bool,
     /// Something in this transaction may have changed what names mean: its end may change it back.
     pub(crate) touched: bool,
     /// Structure was changed in this transaction: only the session itself can see it.
@@ -238,6 +250,8 @@ pub(crate) struct State {
     pub(crate) in_step: bool,
     /// What must be durable before more is sent to the client.
     pub(crate) owed: Vec<Durable>,
+    /// What a session knows that shares its backends.
+    pub(crate) sharing: Option<Sharing>,
 }
 
 /// What the two halves share. The lock is never held across an await.
@@ -250,7 +264,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(sharing: Option<Sharing>) -> Self {
         let state = State {
             queue: VecDeque::new(),
             status: IDLE,
@@ -259,6 +273,7 @@ impl Link {
             taking_in: false,
             streaming: false,
             stale: true,
+            nameless: false,
             touched: false,
             restructured: false,
             restructured_at: None,
@@ -267,6 +282,7 @@ impl Link {
             probed: None,
             in_step: true,
             owed: Vec::new(),
+            sharing,
         };
         Self { state: Mutex::new(state), turned: Notify::new(), local: Notify::new() }
     }
@@ -343,6 +359,18 @@ impl State {
         }
     }
 
+    /// Whether the next answer can be the gateway's own: nothing is expected of a backend, and no transaction
+    /// is open.
+    pub(crate) fn is_local(&self) -> bool {
+        self.status == IDLE && self.queue.iter().all(|expected| matches!(expected, Expected::Local(_)))
+    }
+
+    /// Whether the backend can be given back: nothing is under way on it, and nothing keeps it.
+    pub(crate) fn is_free(&self) -> bool {
+        let shared = self.sharing.as_ref().is_some_and(|sharing| !sharing.keeps());
+        shared && self.queue.is_empty() && self.status == IDLE
+    }
+
     /// Whether the gateway's own knowledge of the objects is as new as the session's.
     pub(crate) fn may_take(&self, shared: &Objects) -> bool {
         !self.restructured && self.restructured_at.is_none_or(|at| shared.began > at)
@@ -367,13 +395,17 @@ impl State {
                     self.forget_made(&running.makes);
                     running.fail(&not_run());
                 }
+                Some(Expected::Prepared(origin)) => self.not_prepared(&origin),
+                Some(Expected::Closed(name)) => self.not_closed(name),
                 _ => {}
             }
         }
     }
 
     fn forget_statement(&mut self, name: &str) {
-        self.statements.remove(name);
+        if let Some(origin) = self.statements.remove(name).and_then(|named| named.origin) {
+            self.not_prepared(&origin);
+        }
     }
 
     fn forget_portal(&mut self, name: &str) {
@@ -410,6 +442,9 @@ impl State {
             self.portals.retain(|_, named| named.held);
             self.restructured = false;
             self.stale |= std::mem::take(&mut self.touched);
+        }
+        if let Some(sharing) = &mut self.sharing {
+            sharing.ready(status);
         }
     }
 }

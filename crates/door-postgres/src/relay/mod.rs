@@ -1,4 +1,5 @@
-//! The relay: one client session on one backend session, until one of them ends it.
+//! The relay: one client session on one backend session, until one of them ends it; or, where sessions share
+//! backends, on one after another, each for a transaction.
 //!
 //! Two halves run side by side in one task: [`up`] reads the client, has each statement walk the road, and
 //! forwards what may pass; [`down`] reads the backend and settles what it answers. So neither side can block
@@ -8,13 +9,14 @@ mod down;
 mod frontend;
 mod gulp;
 pub(crate) mod link;
+mod port;
+pub(crate) mod sharing;
 mod up;
 
 use std::time::Duration;
 
 use bytes::BytesMut;
 use doorward_core::{Fault, Standing};
-use doorward_pgclient::Stream;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -23,10 +25,13 @@ use crate::codes;
 use crate::desk::Desk;
 use crate::message::{Severity, error};
 use crate::peer::BoxStream;
+use crate::pool::{Left, Lent};
 use doorward_http::Phase;
 use down::Down;
 use frontend::Inbox;
-use link::Link;
+use link::{IDLE, Link};
+use port::Port;
+use sharing::Sharing;
 use up::Up;
 
 /// How often a session looks at the clock, though nothing comes.
@@ -49,41 +54,38 @@ pub(crate) enum Ended {
 pub(crate) struct Ends {
     pub(crate) client_reads: ReadHalf<BoxStream>,
     pub(crate) client_writes: WriteHalf<BoxStream>,
-    pub(crate) backend: Stream,
-    /// What the backend has sent already.
-    pub(crate) input: BytesMut,
+    /// The backend, unless it comes when it is needed.
+    pub(crate) backend: Option<Lent>,
+    /// What is known where sessions share backends.
+    pub(crate) sharing: Option<Sharing>,
 }
 
 /// Runs a session to its end.
 pub(crate) async fn run(desk: &Desk, ends: Ends, phase: watch::Receiver<Phase>) {
-    let link = Link::new();
-    let Ends { client_reads, mut client_writes, backend, input } = ends;
-    let (backend_reads, mut backend_writes) = tokio::io::split(backend);
-    let ended = {
-        let up = Up::new(desk, &link, Inbox::new(client_reads), &mut backend_writes);
-        let down = Down {
-            link: &link,
-            backend: backend_reads,
-            client: &mut client_writes,
-            input,
-            passing: 0,
-            owed: Vec::new(),
-        };
-        tokio::select! {
-            biased;
-            ended = down.run() => ended,
-            ended = up.run() => ended,
-            ended = watch_over(desk, &link, phase) => ended,
-        }
+    let Ends { client_reads, mut client_writes, backend, sharing } = ends;
+    let link = Link::new(sharing);
+    let port = Port::new(backend);
+    let input = port.with(|backend| std::mem::take(&mut backend.input)).unwrap_or_default();
+    let mut up = Up::new(desk, &link, Inbox::new(client_reads), &port);
+    let client = &mut client_writes;
+    let mut down = Down { desk, link: &link, port: &port, client, input, passing: 0, owed: Vec::new() };
+    let ended = tokio::select! {
+        biased;
+        ended = down.run() => ended,
+        ended = up.run() => ended,
+        ended = watch_over(desk, &link, phase) => ended,
     };
+    let done = down.is_done() && up.is_done();
     let in_step = link.state().in_step;
     let farewell = match ended {
         Ended::ClientGone => {
-            stop(desk, link.abandon(None), &mut backend_writes).await;
+            let busy = link.abandon(None);
+            part(desk, &link, port.take(), busy, done).await;
             None
         }
         Ended::Over(fault) => {
-            stop(desk, link.abandon(Some(&fault)), &mut backend_writes).await;
+            let busy = link.abandon(Some(&fault));
+            part(desk, &link, port.take(), busy, done).await;
             Some(fault)
         }
         Ended::BackendGone(cause) => {
@@ -104,18 +106,19 @@ pub(crate) async fn run(desk: &Desk, ends: Ends, phase: watch::Receiver<Phase>) 
     }
 }
 
-/// Ends the backend session: what runs on it is cancelled first.
-async fn stop(desk: &Desk, busy: bool, backend: &mut WriteHalf<Stream>) {
-    if busy {
-        desk.canceller.cancel().await;
+/// Parts with the backend at the session's end. What runs on it is cancelled, and the backend closed; one on
+/// which nothing runs is given back.
+async fn part(desk: &Desk, link: &Link, lent: Option<Lent>, busy: bool, done: bool) {
+    let Some(lent) = lent else { return };
+    if busy || !done {
+        if busy {
+            desk.cancels.cancel().await;
+        }
+        lent.close().await;
+        return;
     }
-    const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
-    // A backend that takes nothing any more sees the end of the connection all the same.
-    let _ = timeout(FAREWELL_SPAN_MAX, async {
-        backend.write_all(&TERMINATE).await?;
-        backend.flush().await
-    })
-    .await;
+    let in_transaction = link.state().status != IDLE;
+    desk.cancels.give_back(lent, Left::Used { in_transaction });
 }
 
 /// Watches over what may end a session from outside: the proof's end, the configuration, the gateway's stop.
@@ -133,7 +136,7 @@ async fn watch_over(desk: &Desk, link: &Link, mut phase: watch::Receiver<Phase>)
             return Ended::Over(fault.hint("Connect again in a moment."));
         }
         if is_late(link) {
-            desk.canceller.cancel().await;
+            desk.cancels.cancel().await;
         }
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}

@@ -11,6 +11,7 @@
 
 mod carry;
 mod decide;
+mod engage;
 mod refuse;
 mod text;
 
@@ -18,19 +19,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use doorward_core::Fault;
-use doorward_pgclient::{HEADER, Stream};
-use tokio::io::{AsyncRead, WriteHalf};
+use doorward_core::{Fault, Lease};
+use doorward_pgclient::HEADER;
+use tokio::io::AsyncRead;
 
 use super::Ended;
 use super::frontend::{self, Inbox, Message, NAME_BYTES_MAX, NAMES_BYTES_MAX, SQL_BYTES_MAX, protocol};
 use super::gulp::relax;
-use super::link::{EXPECTED_MAX, Expected, Link, Makes, NAMES_MAX, Named, Running};
+use super::link::{EXPECTED_MAX, Expected, IDLE, Link, Makes, NAMES_MAX, Named, Running};
+use super::port::Port;
 use crate::call::Verdict;
 use crate::codes;
 use crate::desk::Desk;
-use crate::message::put;
+use crate::message::{put, ready};
 use crate::names::Names;
+use crate::pool::Key;
 use crate::replication;
 use crate::values::FRONT_BYTES_MAX;
 use crate::vet::Vetted;
@@ -44,7 +47,7 @@ pub(crate) struct Up<'l, R> {
     desk: &'l Desk,
     link: &'l Link,
     inbox: Inbox<R>,
-    backend: &'l mut WriteHalf<Stream>,
+    port: &'l Port,
     out: BytesMut,
     /// Messages are ignored until Sync: one before them was refused.
     skip: bool,
@@ -53,23 +56,24 @@ pub(crate) struct Up<'l, R> {
     batch: u64,
     names: Arc<Names>,
     reread_at: Option<Instant>,
+    /// The last credential that was lent for a statement, and the connections that it opens.
+    lease: Lease,
+    key: Arc<Key>,
 }
 
 type Step = Result<(), Ended>;
 
 impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
-    pub(crate) fn new(
-        desk: &'l Desk,
-        link: &'l Link,
-        inbox: Inbox<R>,
-        backend: &'l mut WriteHalf<Stream>,
-    ) -> Self {
+    pub(crate) fn new(desk: &'l Desk, link: &'l Link, inbox: Inbox<R>, port: &'l Port) -> Self {
         let (out, names) = (BytesMut::new(), Arc::default());
+        let (lease, key) = (desk.lease.clone(), desk.key.clone());
         Self {
             desk,
             link,
             inbox,
-            backend,
+            port,
+            lease,
+            key,
             out,
             skip: false,
             batch_open: false,
@@ -79,7 +83,12 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         }
     }
 
-    pub(crate) async fn run(mut self) -> Ended {
+    /// Whether nothing is under way to the backend.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.batch_open && self.out.is_empty()
+    }
+
+    pub(crate) async fn run(&mut self) -> Ended {
         loop {
             if let Err(ended) = self.step().await {
                 return ended;
@@ -100,7 +109,9 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         // Replies are waited for when many are due: what is remembered of them has a bound.
         if self.link.state().queue.len() >= EXPECTED_MAX {
             // The backend keeps small replies to itself until it is asked for them.
-            put(&mut self.out, b'H', |_| {});
+            if self.port.is_bound() {
+                put(&mut self.out, b'H', |_| {});
+            }
             self.until(|state| state.queue.len() < EXPECTED_MAX).await?;
         }
         let copies = matches!(message.tag, b'd' | b'c' | b'f' | b'S' | b'H' | b'X');
@@ -170,11 +181,18 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         }
         match self.walk(text, known.map(|vetted| &**vetted), needs, frame.len()).await {
             Verdict::Go(pass) => {
-                let actions = pass.permit().actions().clone();
-                let makes = known.map(|vetted| self.take_effects(vetted, &actions)).unwrap_or_default();
-                let instead = known.and_then(|vetted| self.instead(vetted, Some(pass.id())));
+                let Some(vetted) = known else { return Ok(()) };
+                if self.deallocates_here(vetted) {
+                    return self.deallocate(vetted, *pass, true).await;
+                }
+                let pass = match self.admit(vetted, pass).await? {
+                    Ok(pass) => pass,
+                    Err(told) => return self.refuse_query(&told),
+                };
+                let makes = self.take_effects(vetted, pass.permit().actions());
+                let instead = self.instead(vetted, Some(pass.id()));
                 self.forward_query(&frame, instead.as_deref(), Running::new(*pass, makes));
-                Ok(())
+                self.await_forgetting(vetted).await
             }
             Verdict::No(told) => self.refuse_query(&told),
             Verdict::Over(fault) => Err(Ended::Over(fault)),
@@ -198,18 +216,20 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             }
             Err(fault) => ("", "", &[][..], Err(fault)),
         };
-        let needs = match &vetted {
+        let mut needs = match &vetted {
             Ok(vetted) => self.needs(vetted).await?,
             Err(fault) => Err(fault.clone()),
         };
         if let (Ok(vetted), Ok(actions)) = (&vetted, &needs)
             && self.permits(actions)
         {
-            let named =
-                Named { types: frontend::types(types), ..Named::new(vetted.clone(), None, self.batch) };
-            self.link.state().statements.insert(name.into(), named);
-            self.forward_parse(&frame, (name, types), vetted);
-            return Ok(());
+            match self.engage().await? {
+                Ok(()) => {
+                    self.prepare((name, types), vetted, &frame);
+                    return Ok(());
+                }
+                Err(fault) => needs = Err(fault),
+            }
         }
         let known = vetted.as_ref().ok();
         let verdict = self.walk(text, known.map(|vetted| &**vetted), needs, frame.len()).await;
@@ -265,14 +285,22 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         }
         let values = self.values(&named, front.as_deref());
         // What its names mean is looked up now, as the backend does.
-        let needs = self.needs(&named.vetted).await?;
+        let mut needs = self.needs(&named.vetted).await?;
+        if needs.as_ref().is_ok_and(|actions| self.permits(actions))
+            && let Err(fault) = self.engage().await?
+        {
+            needs = Err(fault);
+        }
         match needs {
             Ok(actions) if self.permits(&actions) => {
+                let origin = named.origin.clone();
                 let bound = Named { bound: values, ..Named::new(named.vetted, Some(actions), self.batch) };
+                let bound = Named { origin: origin.clone(), ..bound };
+                let skipped = self.bind_to(message, &portal, &statement, origin.as_ref());
                 self.link.state().portals.insert(portal.as_str().into(), bound);
                 self.link.expect(Expected::Bind(portal.into()));
                 self.batch_open = true;
-                self.stream(message).await
+                self.stream_from(message, skipped).await
             }
             needs => {
                 self.discard(message).await?;
@@ -307,8 +335,16 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         let part = Part { bound, ..Part::default() };
         match self.walk_as(vetted.text(), Some(&vetted), needs, frame.len(), part).await {
             Verdict::Go(pass) => {
-                let makes = self.take_effects(&vetted, pass.permit().actions());
-                self.forward(&frame, Expected::Execute(Running::new(*pass, makes)));
+                if self.deallocates_here(&vetted) {
+                    return self.deallocate(&vetted, *pass, false).await;
+                }
+                match self.admit(&vetted, pass).await? {
+                    Ok(pass) => {
+                        let makes = self.take_effects(&vetted, pass.permit().actions());
+                        self.forward(&frame, Expected::Execute(Running::new(*pass, makes)));
+                    }
+                    Err(told) => self.refuse_extended(&told),
+                }
                 Ok(())
             }
             verdict => self.refused(verdict),
@@ -344,18 +380,13 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
                 let fault = Fault::new(codes::NAME, format!("{what} \"{name}\" does not exist"));
                 return self.refuse_read("", &fault.backend_code(code), frame.len()).await;
             }
-            self.forward(&frame, Expected::Describe((!is_portal).then(|| name.into())));
+            if let Err(fault) = self.engage().await? {
+                return self.refuse_read("", &fault, frame.len()).await;
+            }
+            self.describe_as(is_portal, &name, &frame);
             return Ok(());
         }
-        {
-            let mut state = self.link.state();
-            if is_portal {
-                state.portals.remove(name.as_str())
-            } else {
-                state.statements.remove(name.as_str())
-            };
-        }
-        self.forward(&frame, Expected::Close);
+        self.close_as(is_portal, &name, &frame);
         Ok(())
     }
 
@@ -364,6 +395,13 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         self.skip = false;
         self.batch_open = false;
         self.batch += 1;
+        if !self.port.is_bound() {
+            self.link.state().skipping = false;
+            let mut own = BytesMut::new();
+            ready(&mut own, IDLE);
+            self.link.expect(Expected::Local(own.freeze()));
+            return Ok(());
+        }
         {
             let mut state = self.link.state();
             if !state.copying {
@@ -372,18 +410,21 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             }
         }
         self.out.extend_from_slice(&frame);
+        self.disengage();
         Ok(())
     }
 
     async fn flush(&mut self, message: Message) -> Step {
         let frame = self.small(message).await?;
-        self.out.extend_from_slice(&frame);
+        if self.port.is_bound() {
+            self.out.extend_from_slice(&frame);
+        }
         Ok(())
     }
 
     /// Data of a COPY. Outside of one the backend ignores it, so it need not be known here whether there is one.
     async fn copy(&mut self, message: Message) -> Step {
-        if self.ignored() {
+        if self.ignored() || !self.port.is_bound() {
             return self.discard(message).await;
         }
         {

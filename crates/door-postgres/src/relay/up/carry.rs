@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use doorward_pgclient::HEADER;
-use tokio::io::{AsyncRead, AsyncWriteExt};
+use tokio::io::AsyncRead;
 
 use super::{GATHERED_MAX, Step, Up};
 use crate::relay::Ended;
@@ -21,11 +21,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         if self.out.is_empty() {
             return Ok(());
         }
-        let sent = async {
-            self.backend.write_all(&self.out).await?;
-            self.backend.flush().await
-        };
-        if sent.await.is_err() {
+        if self.port.write_all(&self.out).await.is_err() {
             // The other half reads why, or that the backend is gone.
             std::future::pending::<()>().await;
         }
@@ -72,19 +68,25 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
 
     /// Passes a message on as it comes, whatever its size.
     pub(super) async fn stream(&mut self, message: Message) -> Step {
-        let mut left = HEADER + message.body;
-        loop {
+        self.stream_from(message, 0).await
+    }
+
+    /// The same for what is left of it.
+    pub(super) async fn stream_from(&mut self, message: Message, taken: usize) -> Step {
+        let mut left = (HEADER + message.body).saturating_sub(taken);
+        while left > 0 {
             let piece = self.inbox.take(left);
             left -= piece.len();
             self.out.extend_from_slice(&piece);
             if left == 0 {
-                return Ok(());
+                break;
             }
             if self.out.len() >= GATHERED_MAX {
                 self.send().await?;
             }
             self.want(1).await?;
         }
+        Ok(())
     }
 
     /// Drops a message as it comes.

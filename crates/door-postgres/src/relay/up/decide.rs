@@ -14,6 +14,7 @@ use crate::call::{StatementCall, Verdict};
 use crate::codes;
 use crate::message::{put, put_text};
 use crate::names::{self, Names, Objects};
+use crate::own;
 use crate::relay::Ended;
 use crate::relay::link::{Expected, FAILED, Link, Makes, NAMES_MAX, Named, Probe};
 use crate::vet::{Vetted, is_missing};
@@ -118,10 +119,16 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             let hint = "Send Sync after SET search_path, DISCARD, CREATE, DROP, EXECUTE or a function call.";
             return Ok(Err(Fault::new(codes::UNKNOWN_EFFECT, text).hint(hint)));
         }
+        if let Err(fault) = self.engage().await? {
+            return Ok(Err(fault));
+        }
         self.until(|state| state.queue.is_empty()).await?;
         if self.link.state().status == FAILED {
             let text = "current transaction is aborted, commands ignored until end of transaction block";
             return Ok(Err(Fault::new(codes::UNKNOWN_EFFECT, text).backend_code("25P02")));
+        }
+        if std::mem::take(&mut self.link.state().nameless) {
+            self.probe(&own::naming(self.desk)).await?;
         }
         // What others have committed is in the gateway's own catalogue; what this session has changed only the
         // session itself can see for certain.
@@ -149,7 +156,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     /// Reads the database's objects through the session, for a name that is not known. Whether it was done.
     pub(super) async fn reread(&mut self) -> Result<bool, Ended> {
         let recently = self.reread_at.is_some_and(|at| at.elapsed() < REREAD_PAUSE);
-        if self.batch_open || recently || self.link.state().stale {
+        if self.batch_open || recently || self.link.state().stale || self.engage().await?.is_err() {
             return Ok(false);
         }
         self.until(|state| state.queue.is_empty()).await?;
@@ -234,12 +241,14 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     /// Keeps what a statement does to the session, before it is forwarded. The names that it makes.
     pub(super) fn take_effects(&self, vetted: &Arc<Vetted>, actions: &Actions) -> Makes {
         let effects = vetted.effects(actions);
+        let setting = self.setting(vetted);
         let mut state = self.link.state();
         if effects.changes_names || (effects.ends_or_rolls_back && state.touched) {
             state.stale = true;
             state.touched = true;
         }
         state.restructured |= effects.changes_structure;
+        state.nameless |= effects.resets_all;
         if effects.deallocates_all {
             state.statements.clear();
         }
@@ -252,7 +261,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         for name in &effects.closes {
             state.portals.remove(name);
         }
-        let mut makes = Makes::default();
+        let mut makes = Makes { setting, ..Makes::default() };
         // What is over the bound is not remembered, and so not to be executed.
         let room = NAMES_MAX.saturating_sub(state.statements.len());
         for (name, vetted) in vetted.prepared().take(room) {

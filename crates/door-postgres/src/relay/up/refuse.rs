@@ -21,33 +21,34 @@ const NO_PORTAL: &str = "doorward refused";
 impl<R: AsyncRead + Unpin> Up<'_, R> {
     /// A simple query is refused: an error, and the transaction's state.
     pub(super) fn refuse_query(&mut self, told: &[u8]) -> Step {
-        let local = {
-            let state = self.link.state();
-            state.queue.is_empty() && state.status == IDLE && !self.batch_open
-        };
         let mut own = BytesMut::from(told);
-        if local {
+        if self.is_local() {
             ready(&mut own, IDLE);
             self.link.expect(Expected::Local(own.freeze()));
+            self.disengage();
             return Ok(());
         }
+        self.forget_unnamed();
         put(&mut self.out, b'Q', |out| put_text(out, REFUSED));
         self.link.expect(Expected::FailingQuery(own.freeze()));
         self.batch_open = false;
         self.batch += 1;
+        self.disengage();
         Ok(())
+    }
+
+    /// Whether the next answer can be given without the backend.
+    fn is_local(&self) -> bool {
+        !self.batch_open && self.link.state().is_local()
     }
 
     /// A message of the extended protocol is refused: an error, and nothing until Sync.
     pub(super) fn refuse_extended(&mut self, told: &[u8]) {
         self.skip = true;
         let own = BytesMut::from(told).freeze();
-        let local = {
-            let state = self.link.state();
-            state.queue.is_empty() && state.status == IDLE && !self.batch_open
-        };
-        if local {
+        if self.is_local() {
             self.link.expect(Expected::Local(own));
+            self.disengage();
             return;
         }
         put(&mut self.out, b'E', |out| {

@@ -16,7 +16,7 @@ use super::super::Ended;
 use super::super::link::{Expected, Named, Running, not_run};
 use super::{Step, Up};
 use crate::call::Verdict;
-use crate::message::{put, put_text};
+use crate::message::{Severity, error_bytes, put, put_text};
 use crate::own;
 use crate::values::{self, Bound, FRONT_BYTES_MAX};
 use crate::vet::Vetted;
@@ -57,6 +57,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     /// Forwards a simple query; `instead` is its text when it is not the client's.
     pub(super) fn forward_query(&mut self, frame: &[u8], instead: Option<&str>, running: Box<Running>) {
         self.link.expect(Expected::Query(running));
+        self.forget_unnamed();
         match instead {
             None => self.out.extend_from_slice(frame),
             Some(text) => put(&mut self.out, b'Q', |out| put_text(out, text)),
@@ -64,16 +65,22 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         // The query ends the batch that was open, if one was.
         self.batch_open = false;
         self.batch += 1;
+        self.disengage();
     }
 
-    /// Forwards Parse.
-    pub(super) fn forward_parse(&mut self, frame: &[u8], (name, types): (&str, &[u8]), vetted: &Vetted) {
+    /// Forwards Parse; `instead` is the statement's text when it is not the client's.
+    pub(super) fn forward_parse(
+        &mut self,
+        frame: &[u8],
+        (name, types): (&str, &[u8]),
+        instead: Option<&str>,
+    ) {
         let expected = Expected::Parse(name.into());
-        let Some(instead) = self.instead(vetted, None) else { return self.forward(frame, expected) };
+        let Some(instead) = instead else { return self.forward(frame, expected) };
         let mut other = BytesMut::new();
         put(&mut other, b'P', |out| {
             put_text(out, name);
-            put_text(out, &instead);
+            put_text(out, instead);
             out.extend_from_slice(types);
         });
         self.forward(&other, expected);
@@ -107,13 +114,19 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         }
         let access = passes.first().map(Pass::id);
         let mut passes = passes.into_iter();
-        let Some(first) = passes.next() else { return Ok(()) };
+        let Some(mut first) = passes.next() else { return Ok(()) };
+        if let Err(fault) = self.make_ready(vetted, all, &mut first).await? {
+            let told = error_bytes(Severity::Error, &fault, access);
+            first.fail(&fault);
+            passes.for_each(|pass| pass.fail(&not_run()));
+            return self.refuse_query(&told);
+        }
         let makes = self.take_effects(vetted, all);
         let mut running = Running::new(first, makes);
         running.later = passes.collect();
         let instead = self.instead(vetted, access);
         self.forward_query(frame, instead.as_deref(), running);
-        Ok(())
+        self.await_forgetting(vetted).await
     }
 
     /// Has one statement of several walk the road; as not run, when another one was refused.

@@ -1,0 +1,306 @@
+//! One connection to the database, logged in as a role, that sessions use one after another.
+//!
+//! Invariants: what one session has left in it is gone before another one gets it: it is asked to forget
+//! everything in a round trip of its own, and whoever does not answer that as expected is closed. What names
+//! a person (`application_name`) is set anew for each borrower who is somebody else.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BufMut, BytesMut};
+use doorward_core::{LeaseId, Login};
+use doorward_pgclient::{Canceller, HEADER, Relayed, Stream, head, parameter, ready, server_error};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+
+use super::Seat;
+use super::known::Known;
+use crate::message::{put, put_text};
+use crate::replication::Replication;
+
+/// The largest message that an answer to the gateway's own words may hold.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Bytes asked for at once.
+const READ_BYTES: usize = 4 << 10;
+/// How much an idle connection may have been told unasked before it is looked at; more is not normal.
+const UNASKED_BYTES_MAX: usize = 64 << 10;
+/// How long a goodbye may take.
+const GOODBYE_SPAN_MAX: Duration = Duration::from_secs(1);
+/// One that has stood idle for so long is asked whether it lives before it is lent.
+const UNASKED_SPAN_MAX: Duration = Duration::from_secs(30);
+/// Leaves a session as it was after the login.
+const FORGET: &str = "DISCARD ALL";
+
+/// What must be the same for two sessions to use one connection, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// The credential that it is logged in with.
+    pub(crate) lease: LeaseId,
+    /// Settings of the start-up packet.
+    pub(crate) settings: Box<[(String, String)]>,
+    /// What it replicates: such a connection is for one session.
+    pub(crate) replication: Option<Replication>,
+}
+
+/// What a session wants to find: its name, and the settings that it has made since it began.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Outfit {
+    /// What the backend's own logs and views show.
+    pub(crate) application_name: Box<str>,
+    /// Setting and statement, in the order in which they were made.
+    pub(crate) settings: Vec<(Box<str>, Box<str>)>,
+}
+
+impl Outfit {
+    /// The statements that make it, on a connection that wears another one, or none.
+    fn sql(&self, worn: Option<&Self>) -> String {
+        let mut sql = String::with_capacity(64);
+        if worn.is_some_and(|worn| !worn.settings.is_empty()) {
+            sql.push_str("RESET ALL;");
+        }
+        // What lastval tells is of the last borrower.
+        sql.push_str("DISCARD SEQUENCES;");
+        sql.push_str("SET application_name = '");
+        sql.push_str(&self.application_name.replace('\'', "''"));
+        sql.push('\'');
+        for (_, statement) in &self.settings {
+            // On a line of its own: a statement may end in a comment.
+            sql.push_str("\n;");
+            sql.push_str(statement);
+        }
+        sql
+    }
+}
+
+/// Why a connection is of no more use. For the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Malformed(#[from] doorward_pgclient::Malformed),
+    #[error("the server refused it: {0}")]
+    Refused(Box<doorward_pgclient::ServerError>),
+    #[error("the server said something out of place")]
+    OutOfPlace,
+    #[error("it took too long")]
+    TooLong,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) stream: Stream,
+    /// What has been read and is not looked at yet.
+    pub(crate) input: BytesMut,
+    /// The settings that the server reports, as they are now.
+    pub(crate) parameters: Parameters,
+    pub(crate) canceller: Canceller,
+    pub(crate) key: Arc<Key>,
+    /// The prepared statements that it has.
+    pub(crate) known: Known,
+    /// What it is logged in with.
+    pub(crate) login: Arc<Login>,
+    worn: Option<Arc<Outfit>>,
+    pub(crate) born: Instant,
+    pub(crate) idle_since: Instant,
+    seat: Seat,
+}
+
+/// Settings that a server reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parameters(Vec<(Box<str>, Box<str>)>);
+
+impl Parameters {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// Takes a new value in; whether it is another one.
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> bool {
+        match self.0.iter_mut().find(|(known, _)| **known == *name) {
+            Some((_, known)) if **known == *value => false,
+            Some((_, known)) => {
+                *known = value.into();
+                true
+            }
+            None => {
+                self.0.push((name.into(), value.into()));
+                true
+            }
+        }
+    }
+}
+
+impl Backend {
+    pub(super) fn new(relayed: Relayed, key: Arc<Key>, statements_max: usize, seat: Seat) -> Self {
+        let Relayed { stream, input, parameters, canceller, login } = relayed;
+        let now = Instant::now();
+        Self {
+            stream,
+            input,
+            parameters: Parameters(parameters),
+            canceller,
+            key,
+            known: Known::new(statements_max),
+            login,
+            worn: None,
+            born: now,
+            idle_since: now,
+            seat,
+        }
+    }
+
+    /// Whether it is not to be used again: there is a newer login.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.login.is_superseded()
+    }
+
+    /// Whether it wears this already.
+    pub(crate) fn wears(&self, outfit: &Arc<Outfit>) -> bool {
+        self.worn.as_ref().is_some_and(|worn| Arc::ptr_eq(worn, outfit) || worn == outfit)
+    }
+
+    /// What it wears is not known for certain any more.
+    pub(crate) fn undress(&mut self) {
+        self.worn = None;
+    }
+
+    /// What is worn has been changed by the session itself, which knows.
+    pub(crate) fn is_dressed(&mut self, outfit: Arc<Outfit>) {
+        self.worn = Some(outfit);
+    }
+
+    /// Makes it ready for a borrower: alive, and in the borrower's outfit.
+    pub(crate) async fn dress(&mut self, outfit: &Arc<Outfit>, span_max: Duration) -> Result<(), Unfit> {
+        if self.wears(outfit) && self.idle_since.elapsed() < UNASKED_SPAN_MAX {
+            return Ok(());
+        }
+        let sql = outfit.sql(self.worn.as_deref());
+        self.worn = None;
+        timeout(span_max, self.ask(&sql)).await.map_err(|_| Unfit::TooLong)??;
+        self.worn = Some(outfit.clone());
+        Ok(())
+    }
+
+    /// Makes it forget everything that a session has done in it.
+    pub(crate) async fn forget(&mut self, in_transaction: bool, span_max: Duration) -> Result<(), Unfit> {
+        let (worn, forgetting) = (self.worn.take(), async {
+            if in_transaction {
+                self.ask("ROLLBACK").await?;
+            }
+            self.ask(FORGET).await
+        });
+        drop(worn);
+        timeout(span_max, forgetting).await.map_err(|_| Unfit::TooLong)??;
+        self.known.clear();
+        Ok(())
+    }
+
+    /// Says something of the gateway's own, and takes the answer. Nothing else is under way.
+    async fn ask(&mut self, sql: &str) -> Result<(), Unfit> {
+        self.known.query();
+        let mut out = BytesMut::with_capacity(sql.len() + HEADER + 1);
+        put(&mut out, b'Q', |out| put_text(out, sql));
+        self.stream.write_all(&out).await?;
+        self.stream.flush().await?;
+        let mut refused = None;
+        loop {
+            while let Some((tag, body)) = self.message()? {
+                match tag {
+                    b'S' => self.reported(&body)?,
+                    b'E' => refused = Some(server_error(&body)?),
+                    b'Z' if ready(&body)? != b'I' => return Err(Unfit::OutOfPlace),
+                    b'Z' => return refused.map_or(Ok(()), |error| Err(Unfit::Refused(Box::new(error)))),
+                    b'C' | b'N' | b'A' => {}
+                    _ => return Err(Unfit::OutOfPlace),
+                }
+            }
+            self.input.reserve(READ_BYTES);
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+
+    /// The next whole message of what has been read.
+    fn message(&mut self) -> Result<Option<(u8, BytesMut)>, Unfit> {
+        let Some(head) = head(&self.input)? else { return Ok(None) };
+        if head.body > ANSWER_BYTES_MAX {
+            return Err(Unfit::OutOfPlace);
+        }
+        if self.input.len() < HEADER + head.body {
+            return Ok(None);
+        }
+        self.input.advance(HEADER);
+        Ok(Some((head.tag, self.input.split_to(head.body))))
+    }
+
+    fn reported(&mut self, body: &[u8]) -> Result<(), Unfit> {
+        let (name, value) = parameter(body)?;
+        self.parameters.set(name, value);
+        Ok(())
+    }
+
+    /// Whether it lives, as far as this side can tell without asking: nothing has come that ends it.
+    pub(crate) async fn is_alive(&mut self) -> bool {
+        loop {
+            let mut bytes = [0; 1024];
+            let mut read = ReadBuf::new(&mut bytes);
+            let polled = poll_fn(|cx| {
+                Poll::Ready(match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+                    Poll::Pending => None,
+                    Poll::Ready(done) => Some(done.is_ok()),
+                })
+            });
+            match polled.await {
+                None => return self.unasked().is_ok() && self.input.is_empty(),
+                Some(true) if !read.filled().is_empty() && self.input.len() < UNASKED_BYTES_MAX => {
+                    self.input.extend_from_slice(read.filled());
+                }
+                Some(_) => return false,
+            }
+        }
+    }
+
+    /// Takes what a server may say at any time.
+    fn unasked(&mut self) -> Result<(), Unfit> {
+        while let Some((tag, body)) = self.message()? {
+            match tag {
+                b'S' => self.reported(&body)?,
+                b'N' => {}
+                _ => return Err(Unfit::OutOfPlace),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives its memory back for as long as it stands idle.
+    pub(crate) fn rest(&mut self) {
+        self.idle_since = Instant::now();
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// Ends it. What is left is the right to make another one.
+    pub(super) async fn close(mut self) -> Seat {
+        let mut out = BytesMut::with_capacity(HEADER);
+        put(&mut out, b'X', |out| out.put_slice(&[]));
+        // A server that takes nothing any more sees the end of the connection all the same.
+        let _ = timeout(GOODBYE_SPAN_MAX, async {
+            self.stream.write_all(&out).await?;
+            self.stream.shutdown().await
+        })
+        .await;
+        self.seat
+    }
+
+    /// The same for one that is dead.
+    pub(super) fn into_seat(self) -> Seat {
+        self.seat
+    }
+}

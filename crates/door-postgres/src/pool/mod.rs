@@ -1,0 +1,503 @@
+//! The connections of one resource to its database, which sessions use one after another.
+//!
+//! One cap holds for all roles together. A connection is lent to whoever may use it as it is (same credential,
+//! same start-up parameters, see [`Key`]); if there is none and no room for another, the one that has stood
+//! idle longest goes; if all are in use, sessions wait, and principals take turns.
+//!
+//! Invariants: no connection without a lease, which takes a permit to make; a connection that is given back is
+//! made to forget what was done in it, unless it is known that nothing was, and closed when that fails; each
+//! connection holds a seat from before it is dialled until it is closed; nobody waits longer than `wait_max`.
+
+mod backend;
+mod fair;
+mod known;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use doorward_core::{Fault, Lease, Login};
+use doorward_pgclient::Connector;
+use doorward_pgclient::codes::BACKEND_UNAVAILABLE;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use crate::codes;
+use fair::Fair;
+
+pub(crate) use backend::{Backend, Key, Outfit, Parameters};
+pub(crate) use known::{Known, Origin, Origins};
+
+/// How long making a connection forget, or answer, may take before it is closed instead.
+const RESCUE_MAX: Duration = Duration::from_secs(5);
+/// How often idle connections are looked after.
+const TENDING_PAUSE: Duration = Duration::from_secs(2);
+/// The first and the longest pause between failing attempts to connect.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// What the backend shows of a connection that nobody uses.
+const APPLICATION_NAME: &str = "doorward";
+/// How many start-up answers are remembered, each for one key.
+const GREETINGS_MAX: usize = 256;
+
+/// The bounds of a pool.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// The most connections.
+    pub(crate) size: usize,
+    pub(crate) wait_max: Duration,
+    pub(crate) connect_span_max: Duration,
+    pub(crate) idle_max: Duration,
+    pub(crate) age_max: Duration,
+    /// The most prepared statements of a connection.
+    pub(crate) statements_max: usize,
+}
+
+/// What a pool is doing, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WirePoolStats {
+    /// The most connections.
+    pub size: usize,
+    /// Connections that stand ready.
+    pub idle: usize,
+    /// Connections that are in use, are being made or cleaned.
+    pub in_use: usize,
+    /// Sessions that wait for one.
+    pub waiting: usize,
+    /// Sessions that keep theirs, in transaction mode.
+    pub pinned: usize,
+    /// Sessions that are open.
+    pub sessions: usize,
+}
+
+/// Who wants a connection, and which.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) lease: &'a Lease,
+    pub(crate) key: &'a Arc<Key>,
+    pub(crate) outfit: &'a Arc<Outfit>,
+    /// The principal, for the order of those who wait.
+    pub(crate) who: &'a Arc<str>,
+}
+
+/// The connections of a resource. A clone is the same pool.
+#[derive(Clone, Debug)]
+pub(crate) struct Backends(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    connector: Connector,
+    bounds: Bounds,
+    inner: Mutex<Inner>,
+    /// Sessions that keep their connection.
+    pinned: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// Connections that exist or are being made.
+    open: usize,
+    /// The one that was used last stands last.
+    idle: Vec<Backend>,
+    waiting: Fair<Waiter>,
+    backoff: Backoff,
+    greetings: Vec<(Arc<Key>, Arc<Parameters>)>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    key: Arc<Key>,
+    to: oneshot::Sender<Grant>,
+}
+
+/// What a session gets.
+#[derive(Debug)]
+enum Grant {
+    /// A connection that may be used as it is.
+    Backend(Box<Backend>),
+    /// The right to make one.
+    Seat(Seat),
+}
+
+#[derive(Debug, Default)]
+struct Backoff {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+/// The right to hold one connection. Dropped, it is for the next one who waits.
+#[derive(Debug)]
+struct Seat(Option<Weak<Shared>>);
+
+impl Seat {
+    /// It is somebody else's already.
+    fn pass_on(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.take().and_then(|shared| shared.upgrade()) {
+            shared.vacate();
+        }
+    }
+}
+
+/// A connection in use. Dropped, it is closed.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    backend: Option<Backend>,
+    pool: Backends,
+}
+
+/// How a connection is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Nothing outlived the transaction.
+    Clean,
+    /// Something may have; and whether a transaction is open.
+    Used { in_transaction: bool },
+}
+
+impl Backends {
+    /// A pool that connects when it is first asked. Must be called on a runtime.
+    pub(crate) fn new(connector: Connector, bounds: Bounds) -> Self {
+        let inner = Inner {
+            open: 0,
+            idle: Vec::new(),
+            waiting: Fair::new(),
+            backoff: Backoff::default(),
+            greetings: Vec::new(),
+        };
+        let shared =
+            Arc::new(Shared { connector, bounds, inner: Mutex::new(inner), pinned: AtomicUsize::new(0) });
+        tokio::spawn(tend(Arc::downgrade(&shared)));
+        Self(shared)
+    }
+
+    /// Lends a connection in the borrower's outfit: an idle one, or a new one, or one that somebody gives back
+    /// in time.
+    pub(crate) async fn checkout(&self, wanted: &Wanted<'_>) -> Result<Lent, Fault> {
+        let seat = match self.claim(wanted).await? {
+            Grant::Seat(seat) => seat,
+            Grant::Backend(backend) => match self.ready(*backend, wanted).await {
+                Ok(lent) => return Ok(lent),
+                Err(seat) => seat,
+            },
+        };
+        self.dial(seat, wanted).await
+    }
+
+    async fn claim(&self, wanted: &Wanted<'_>) -> Result<Grant, Fault> {
+        let (ticket, mut grant) = match self.0.claim(wanted) {
+            Claimed::Now(grant) => return Ok(grant),
+            Claimed::InPlaceOf(oldest) => return Ok(Grant::Seat(oldest.close().await)),
+            Claimed::Later(ticket, grant) => (ticket, grant),
+        };
+        let line = InLine { shared: &self.0, who: wanted.who, ticket };
+        let granted = timeout(self.0.bounds.wait_max, &mut grant).await;
+        drop(line);
+        match granted {
+            Ok(Ok(grant)) => Ok(grant),
+            // It may have come in the last moment.
+            Ok(Err(_)) | Err(_) => grant.try_recv().map_err(|_| self.busy()),
+        }
+    }
+
+    fn busy(&self) -> Fault {
+        Fault::new(codes::BACKENDS_BUSY, "all connections to the database are in use")
+            .hint("Try again; the operator can raise the resource's `pool.size` or `pool.wait_max`.")
+            .retry_after(self.0.bounds.wait_max.max(Duration::from_secs(1)))
+    }
+
+    /// Makes an idle connection ready; what is left of one that is dead is its seat.
+    async fn ready(&self, mut backend: Backend, wanted: &Wanted<'_>) -> Result<Lent, Seat> {
+        if !backend.is_alive().await {
+            return Err(backend.into_seat());
+        }
+        match backend.dress(wanted.outfit, RESCUE_MAX).await {
+            Ok(()) => Ok(Lent { backend: Some(backend), pool: self.clone() }),
+            Err(unfit) => {
+                tracing::debug!(cause = %unfit, "an idle connection is of no more use");
+                Err(backend.into_seat())
+            }
+        }
+    }
+
+    async fn dial(&self, seat: Seat, wanted: &Wanted<'_>) -> Result<Lent, Fault> {
+        self.0.inner.lock().backoff.check()?;
+        let bounds = &self.0.bounds;
+        // A session of replication keeps its name: not all of them know SET.
+        let replication = wanted.key.replication;
+        let name = replication.map_or(APPLICATION_NAME, |_| &wanted.outfit.application_name);
+        let own = [("application_name", name), ("standard_conforming_strings", "on")];
+        let own = own.into_iter().chain(replication.map(|kind| ("replication", kind.as_str())));
+        let given = wanted.key.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let settings: Vec<(&str, &str)> = own.chain(given).collect();
+        let connected = self.0.connector.connect(wanted.lease, &settings, bounds.connect_span_max).await;
+        match &connected {
+            Ok(_) => self.0.inner.lock().backoff = Backoff::default(),
+            Err(fault) => {
+                tracing::warn!(cause = fault.cause_text(), "cannot connect to the database");
+                // A login that is refused says nothing of the others.
+                if fault.code() == BACKEND_UNAVAILABLE {
+                    self.0.inner.lock().backoff.failed();
+                }
+            }
+        }
+        let mut backend = Backend::new(connected?, wanted.key.clone(), bounds.statements_max, seat);
+        if replication.is_some() {
+            return Ok(Lent { backend: Some(backend), pool: self.clone() });
+        }
+        self.0.greet(wanted.key, &backend.parameters);
+        if let Err(unfit) = backend.dress(wanted.outfit, RESCUE_MAX).await {
+            return Err(Fault::new(BACKEND_UNAVAILABLE, "the database does not take the session's settings")
+                .hint("Connect again; leave out settings that the database does not have.")
+                .cause(unfit));
+        }
+        Ok(Lent { backend: Some(backend), pool: self.clone() })
+    }
+
+    /// What the server has reported to the last one who logged in like this.
+    pub(crate) fn greeting(&self, key: &Key) -> Option<Arc<Parameters>> {
+        let inner = self.0.inner.lock();
+        inner.greetings.iter().find(|(known, _)| **known == *key).map(|(_, parameters)| parameters.clone())
+    }
+
+    /// Keeps a connection for one session, while there are fewer than `max` that do so.
+    pub(crate) fn pin(&self, max: usize) -> Option<Pin> {
+        let pinned = &self.0.pinned;
+        let more = |count: usize| (count < max).then_some(count + 1);
+        pinned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Pin(self.0.clone()))
+    }
+
+    /// What the pool is doing; sessions are counted elsewhere.
+    pub(crate) fn stats(&self) -> WirePoolStats {
+        let inner = self.0.inner.lock();
+        WirePoolStats {
+            size: self.0.bounds.size,
+            idle: inner.idle.len(),
+            in_use: inner.open.saturating_sub(inner.idle.len()),
+            waiting: inner.waiting.len(),
+            pinned: self.0.pinned.load(Ordering::Relaxed),
+            sessions: 0,
+        }
+    }
+}
+
+/// The right to keep a connection beyond the transaction.
+#[derive(Debug)]
+pub(crate) struct Pin(Arc<Shared>);
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.pinned.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A place in the line, given up when it is dropped.
+struct InLine<'a> {
+    shared: &'a Shared,
+    who: &'a Arc<str>,
+    ticket: u64,
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        let left = self.shared.inner.lock().waiting.leave(self.who, self.ticket);
+        drop(left);
+    }
+}
+
+enum Claimed {
+    Now(Grant),
+    /// As soon as this one is closed.
+    InPlaceOf(Box<Backend>),
+    Later(u64, oneshot::Receiver<Grant>),
+}
+
+impl Shared {
+    /// What somebody gets.
+    fn claim(self: &Arc<Self>, wanted: &Wanted<'_>) -> Claimed {
+        let mut inner = self.inner.lock();
+        let fits = |backend: &Backend| *backend.key == **wanted.key && !backend.is_superseded();
+        let dressed = inner.idle.iter().rposition(|backend| fits(backend) && backend.wears(wanted.outfit));
+        if let Some(at) = dressed.or_else(|| inner.idle.iter().rposition(fits)) {
+            return Claimed::Now(Grant::Backend(Box::new(inner.idle.remove(at))));
+        }
+        if inner.open < self.bounds.size {
+            inner.open += 1;
+            return Claimed::Now(Grant::Seat(self.seat()));
+        }
+        if !inner.idle.is_empty() {
+            return Claimed::InPlaceOf(Box::new(inner.idle.remove(0)));
+        }
+        let (to, grant) = oneshot::channel();
+        let ticket = inner.waiting.join(wanted.who, Waiter { key: wanted.key.clone(), to });
+        Claimed::Later(ticket, grant)
+    }
+
+    fn seat(self: &Arc<Self>) -> Seat {
+        Seat(Some(Arc::downgrade(self)))
+    }
+
+    /// A seat is free: for the next one who waits.
+    fn vacate(self: &Arc<Self>) {
+        loop {
+            let mut inner = self.inner.lock();
+            let Some(waiter) = inner.waiting.next() else {
+                inner.open = inner.open.saturating_sub(1);
+                return;
+            };
+            drop(inner);
+            match waiter.to.send(Grant::Seat(self.seat())) {
+                // Who has gone gets nothing: the seat is the next one's.
+                Err(Grant::Seat(seat)) => seat.pass_on(),
+                Ok(()) | Err(Grant::Backend(_)) => return,
+            }
+        }
+    }
+
+    /// Takes a connection back that is as good as new: for the next one who waits, or to stand idle.
+    fn keep(self: &Arc<Self>, mut backend: Backend) {
+        backend.rest();
+        if backend.born.elapsed() > self.bounds.age_max || backend.is_superseded() {
+            tokio::spawn(backend.close());
+            return;
+        }
+        loop {
+            let mut inner = self.inner.lock();
+            let Some(waiter) = inner.waiting.next() else {
+                inner.idle.push(backend);
+                return;
+            };
+            drop(inner);
+            if waiter.key != backend.key {
+                // Should that one have gone, the seat finds the next.
+                tokio::spawn(async move { waiter.to.send(Grant::Seat(backend.close().await)).map_err(drop) });
+                return;
+            }
+            match waiter.to.send(Grant::Backend(Box::new(backend))) {
+                Err(Grant::Backend(back)) => backend = *back,
+                Ok(()) | Err(Grant::Seat(_)) => return,
+            }
+        }
+    }
+
+    fn greet(&self, key: &Arc<Key>, parameters: &Parameters) {
+        let mut inner = self.inner.lock();
+        inner.greetings.retain(|(known, _)| known != key);
+        if inner.greetings.len() >= GREETINGS_MAX {
+            inner.greetings.remove(0);
+        }
+        inner.greetings.push((key.clone(), Arc::new(parameters.clone())));
+    }
+
+    /// Idle connections whose time is over, and one after another those that the server has ended.
+    async fn tend(self: &Arc<Self>) {
+        let taken = {
+            let mut inner = self.inner.lock();
+            std::mem::take(&mut inner.idle)
+        };
+        for mut backend in taken {
+            let fresh = backend.idle_since.elapsed() <= self.bounds.idle_max
+                && backend.born.elapsed() <= self.bounds.age_max
+                && !backend.is_superseded();
+            if !fresh || !backend.is_alive().await {
+                tokio::spawn(backend.close());
+                continue;
+            }
+            self.put_back(backend);
+        }
+    }
+
+    /// Puts an idle connection back in its place, or hands it to who has begun to wait meanwhile.
+    fn put_back(self: &Arc<Self>, backend: Backend) {
+        let mut inner = self.inner.lock();
+        if inner.waiting.len() > 0 {
+            drop(inner);
+            self.keep(backend);
+            return;
+        }
+        let at = inner.idle.partition_point(|other| other.idle_since <= backend.idle_since);
+        inner.idle.insert(at, backend);
+    }
+}
+
+async fn tend(shared: Weak<Shared>) {
+    loop {
+        sleep(TENDING_PAUSE).await;
+        let Some(shared) = shared.upgrade() else { return };
+        shared.tend().await;
+    }
+}
+
+impl Backoff {
+    fn check(&self) -> Result<(), Fault> {
+        let Some(left) = self.until.and_then(|until| until.checked_duration_since(Instant::now())) else {
+            return Ok(());
+        };
+        Err(Fault::new(BACKEND_UNAVAILABLE, "the database cannot be reached")
+            .hint("Try again in a moment.")
+            .retry_after(left.max(Duration::from_secs(1))))
+    }
+
+    fn failed(&mut self) {
+        let pause = BACKOFF_MIN.saturating_mul(1 << self.failures.min(8)).min(BACKOFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(Instant::now() + pause);
+    }
+}
+
+impl Lent {
+    /// The connection.
+    pub(crate) fn backend(&mut self) -> Option<&mut Backend> {
+        self.backend.as_mut()
+    }
+
+    /// What the server has reported.
+    pub(crate) fn parameters(&self) -> Parameters {
+        self.backend.as_ref().map(|backend| backend.parameters.clone()).unwrap_or_default()
+    }
+
+    /// What it is logged in with.
+    pub(crate) fn login(&self) -> Option<&Login> {
+        self.backend.as_ref().map(|backend| &*backend.login)
+    }
+
+    /// The server's process behind it, and what cancels it.
+    pub(crate) fn canceller(&self) -> Option<&doorward_pgclient::Canceller> {
+        self.backend.as_ref().map(|backend| &backend.canceller)
+    }
+
+    /// Gives it back. Must be called on a runtime.
+    pub(crate) fn give_back(mut self, left: Left) {
+        let Some(mut backend) = self.backend.take() else { return };
+        let pool = self.pool.clone();
+        match left {
+            _ if backend.key.replication.is_some() => drop(tokio::spawn(backend.close())),
+            Left::Clean => pool.0.keep(backend),
+            Left::Used { in_transaction } => {
+                tokio::spawn(async move {
+                    match backend.forget(in_transaction, RESCUE_MAX).await {
+                        Ok(()) => pool.0.keep(backend),
+                        Err(unfit) => {
+                            tracing::debug!(cause = %unfit, "a connection does not forget, and is closed");
+                            drop(backend.close().await);
+                        }
+                    }
+                });
+            }
+        }
+    }
+
+    /// Ends it, instead of giving it back.
+    pub(crate) async fn close(mut self) {
+        if let Some(backend) = self.backend.take() {
+            drop(backend.close().await);
+        }
+    }
+}
