@@ -76,6 +76,15 @@ fn what_a_literal_would_lose_in_its_place_the_value_loses() {
 }
 
 #[test]
+fn the_places_of_a_long_text_are_not_known() {
+    let front = front(&[], &[Some(b"open")]);
+    let long = format!("select $1{}", ", 1".repeat(TEXT_BYTES_MAX / 3));
+    assert_eq!(kept(&long, &[], &front), "\n-- $1 = ?");
+    // Once secret, everywhere secret.
+    assert_eq!(kept("select $1 from t where word = $1", &[], &front), "\n-- $1 = ?");
+}
+
+#[test]
 fn what_is_large_is_bounded() {
     let long = vec![b'x'; 10_000];
     let front = front(&[], &[Some(&long), Some(b"behind")]);
