@@ -496,3 +496,21 @@ fn the_gateways_own_login_comes_from_vault_and_nothing_of_it_is_left() -> Result
     ensure!(bed.logins()?.is_empty(), "{before:?}, then {:?}", bed.logins()?);
     Ok(())
 }
+
+/// Over TLS the authority must be known; nothing is sent to a Vault that is not.
+#[test]
+fn a_vault_whose_certificate_is_not_believed_gets_nothing() -> Result<()> {
+    let bed = Bed::without_vault(Cluster::shared()?, "vt", VaultServer::start_tls()?)?;
+    bed.vault.serve_database(&bed.database)?;
+    bed.vault.database_role(&bed.role, &[&bed.role], "1h", "24h")?;
+    let approle = bed.vault.approle("1h", "24h")?;
+    let config = bed.config("{ vault: database/creds }", APPROLE, "");
+    let gateway = bed.gateway(&config, &approle)?;
+    let (out, err) = bed.psql(&gateway, "select 1;")?;
+    ensure!(out.is_empty() && err.contains("lease.source-away"), "{out}\n{err}");
+    ensure!(gateway.log().contains("invalid peer certificate"), "{}", gateway.log());
+    // The next configuration names the authority.
+    gateway.write("vault-ca.pem", fs::read(bed.vault.ca())?)?;
+    gateway.write("doorward.yaml", config.replace("  auth: {", "  ca: vault-ca.pem\n  auth: {"))?;
+    bed.answers(&gateway, "select current_user;", |out, _| out == bed.role)
+}

@@ -120,6 +120,12 @@ impl Login {
         (micros != NEVER).then(|| Timestamp::from_micros(micros))
     }
 
+    /// Whether the login itself has ended, for those too who are logged in: it was made for a role, and whoever made it
+    /// takes it away at its end. (A password or a certificate that ends only keeps others from logging in.)
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.membership.is_some() && self.expires_at().is_some_and(|end| end <= now)
+    }
+
     /// It was renewed, until then.
     pub fn extend(&self, end: Timestamp) {
         self.expires_at.store(end.micros(), Ordering::Relaxed);

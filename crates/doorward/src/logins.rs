@@ -200,3 +200,59 @@ fn no_vault(node: &Node) -> Problem {
     node.problem("its logins come from Vault, and there is no Vault")
         .hint("say where it is under `vault`, at the top of the file")
 }
+
+#[cfg(test)]
+mod tests {
+    use doorward_settings::Document;
+
+    use super::*;
+
+    const VAULT: &str = "vault: { url: \"https://vault.internal\", auth: { token: env:T } }\n";
+
+    /// What is wrong with a resource of this login and these roles, under these further sections.
+    fn said(login: &str, roles: &str, more: &str) -> String {
+        let yaml = format!(
+            "version: 1\n{more}resources:\n  shop: {{ url: postgres://127.0.0.1/shop, login: {login}, roles: {roles} }}\n"
+        );
+        let document = Document::parse("doorward.yaml", &yaml).unwrap();
+        Config::compile(&document, Arc::default())
+            .err()
+            .map(|problems| problems.to_string())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn vault_is_named_where_it_is_needed() {
+        let (password, in_vault) =
+            ("{ user: gw, password: env:PW }", "{ user: gw, password: \"vault:kv/shop#password\" }");
+        for (login, roles) in [
+            (in_vault, "{}"),
+            ("{ vault: database/creds/gw }", "{}"),
+            (password, "{ vault: database/creds }"),
+            (password, "{ analyst: { vault: database/creds/a } }"),
+            (password, "{ analyst: { password: \"vault:kv/a#b\" } }"),
+        ] {
+            let without = said(login, roles, "");
+            assert!(
+                without.contains("resources.shop: its logins come from Vault"),
+                "{login} {roles}: {without}"
+            );
+            assert_eq!(said(login, roles, VAULT), "", "{login} {roles}");
+        }
+        assert_eq!(said(password, "{ analyst: { password: env:PW } }", ""), "");
+    }
+
+    #[test]
+    fn a_secret_of_vault_stands_only_where_it_is_read() {
+        let login = "{ user: gw, password: env:PW }";
+        for more in [
+            "tls: { cert: file:a.crt, key: \"vault:kv/tls#key\" }\n",
+            "vault: { url: \"https://vault.internal\", auth: { token: \"vault:kv/a#b\" } }\n",
+        ] {
+            let said = said(login, "{}", more);
+            assert!(said.contains("a secret in Vault is read for the logins and roles"), "{more}: {said}");
+        }
+        let managed = "{ managed: { admin: { user: admin, password: \"vault:kv/a#b\" } } }";
+        assert!(said(login, managed, VAULT).contains("roles.managed.admin.password"));
+    }
+}

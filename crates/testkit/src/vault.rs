@@ -26,7 +26,8 @@ pub struct VaultServer {
     server: Guarded,
     port: u16,
     unseal_key: String,
-    _folder: TempDir,
+    secure: bool,
+    folder: TempDir,
 }
 
 impl VaultServer {
@@ -46,9 +47,24 @@ impl VaultServer {
     /// # Errors
     /// When it is not installed, or does not start.
     pub fn start_at(port: u16) -> Result<Self> {
+        Self::start_with(port, false)
+    }
+
+    /// Starts one that speaks TLS, on a free port.
+    ///
+    /// # Errors
+    /// When it is not installed, or does not start.
+    pub fn start_tls() -> Result<Self> {
+        Self::start_with(free_port()?, true)
+    }
+
+    fn start_with(port: u16, secure: bool) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("doorward-vault-").tempdir()?;
         let mut command = Command::new(program()?);
         command.args(["server", "-dev", "-dev-no-store-token"]);
+        if secure {
+            command.arg("-dev-tls").arg(format!("-dev-tls-cert-dir={}", folder.path().display()));
+        }
         command.arg(format!("-dev-root-token-id={}", Self::ROOT));
         command.arg(format!("-dev-listen-address=127.0.0.1:{port}"));
         command.current_dir(folder.path()).env("HOME", folder.path());
@@ -58,16 +74,23 @@ impl VaultServer {
         let mut unseal_key = None;
         wait_until(READY_WITHIN, || {
             unseal_key = key(&server.log());
-            let answers = || send(port, "GET", "sys/health", None).is_ok_and(|(status, _)| status == 200);
+            let answers = || {
+                send(&base(port, secure), "GET", "sys/health", None).is_ok_and(|(status, _)| status == 200)
+            };
             !server.alive() || (unseal_key.is_some() && answers())
         });
         let unseal_key = unseal_key.with_context(|| format!("OpenBao does not serve: {}", server.log()))?;
-        Ok(Self { server, port, unseal_key, _folder: folder })
+        Ok(Self { server, port, unseal_key, secure, folder })
     }
 
     /// Its address.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        base(self.port, self.secure)
+    }
+
+    /// The authority of its certificate, if it speaks TLS: a PEM file.
+    pub fn ca(&self) -> PathBuf {
+        self.folder.path().join("vault-ca.pem")
     }
 
     /// What it has printed so far.
@@ -80,7 +103,7 @@ impl VaultServer {
     /// # Errors
     /// When it refuses.
     pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
-        let (status, answer) = send(self.port, method, path, body)?;
+        let (status, answer) = send(&self.url(), method, path, body)?;
         ensure!((200..300).contains(&status), "{method} {path}: {status} {answer}");
         Ok(answer)
     }
@@ -197,14 +220,19 @@ fn program() -> Result<PathBuf> {
     found.context("there is no OpenBao in .cache/tools: run scripts/setup.sh test")
 }
 
-fn send(port: u16, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
+fn base(port: u16, secure: bool) -> String {
+    format!("{}://127.0.0.1:{port}", if secure { "https" } else { "http" })
+}
+
+fn send(base: &str, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
     let mut command = Command::new("curl");
-    command.args(["-sS", "--max-time", "30", "-X", method, "-w", "\n%{http_code}"]);
+    // Whether its certificate is believed is the gateway's affair, not this helper's.
+    command.args(["-sSk", "--max-time", "30", "-X", method, "-w", "\n%{http_code}"]);
     command.args(["-H", &format!("X-Vault-Token: {}", VaultServer::ROOT)]);
     if body.is_some() {
         command.args(["-d", "@-"]);
     }
-    command.arg(format!("http://127.0.0.1:{port}/v1/{path}"));
+    command.arg(format!("{base}/v1/{path}"));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut input = child.stdin.take().context("stdin")?;
     if let Some(body) = body {
