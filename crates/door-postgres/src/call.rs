@@ -195,6 +195,41 @@ impl Call for ConnectCall<'_> {
     }
 }
 
+/// Takes a new backend credential for a session whose last one is replaced or over. Its answer is the lease.
+pub(crate) struct RenewCall<'a> {
+    pub(crate) desk: &'a Desk,
+}
+
+impl Call for RenewCall<'_> {
+    type Answer = Result<Lease, Fault>;
+    type Reply = Lease;
+
+    fn caller(&self) -> Caller<'_> {
+        Caller::Session { session: &self.desk.session, mid_transaction: false }
+    }
+
+    fn role(&self) -> Option<&RoleName> {
+        Some(&self.desk.role)
+    }
+
+    async fn decode(&mut self, access: &mut Access, _: &Arc<Principal>) -> Result<Actions, Fault> {
+        access.note_operation("renew the credential", None);
+        Ok(Actions::one(Action::of_session(&self.desk.resource)))
+    }
+
+    async fn forward(&mut self, pass: &mut Pass) -> Result<Lease, Fault> {
+        Ok(pass.lease().clone())
+    }
+
+    fn shape(&mut self, lease: Lease, _: &mut Pass) -> Result<Shaped<Self::Answer>, Fault> {
+        Ok(Shaped::Whole(Ok(lease), Completion::default()))
+    }
+
+    fn refuse(&mut self, refusal: &Refusal<'_>) -> (Self::Answer, Completion) {
+        (Err(refusal.fault.clone()), Completion::default())
+    }
+}
+
 /// What is refused before anybody has said who they are.
 pub(crate) struct Stray {
     pub(crate) fault: Option<Fault>,

@@ -182,6 +182,11 @@ impl Backend {
         let sql = outfit.sql(self.worn.as_deref());
         self.worn = None;
         timeout(span_max, self.ask(&sql)).await.map_err(|_| Unfit::TooLong)??;
+        // Who borrows it begins with nothing unread.
+        self.unasked()?;
+        if !self.input.is_empty() {
+            return Err(Unfit::OutOfPlace);
+        }
         self.worn = Some(outfit.clone());
         Ok(())
     }

@@ -64,8 +64,6 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
                     () = self.port.turned.notified() => {}
                     () = self.link.local.notified() => {}
                 }
-                let rest = self.port.with(|backend| std::mem::take(&mut backend.input));
-                self.input = rest.unwrap_or_default();
                 continue;
             }
             relax(&mut self.input);

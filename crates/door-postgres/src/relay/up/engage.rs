@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use doorward_core::{Action, Actions, Completion, Fault, Pass};
+use doorward_core::{Action, Actions, Completion, Fault, Lease, Login, Pass};
 use doorward_pgclient::HEADER;
 use tokio::io::AsyncRead;
 
 use super::{Step, Up};
+use crate::call::RenewCall;
 use crate::codes;
 use crate::message::{Severity, error_bytes, parameter, put, put_text, ready};
 use crate::pool::{Key, Origin, Wanted};
@@ -30,6 +31,9 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         let Some(outfit) = self.link.state().sharing.as_ref().map(|sharing| sharing.outfit.clone()) else {
             return Err(Ended::BackendGone("there is no connection to the database".to_owned()));
         };
+        if let Err(fault) = self.renew().await {
+            return Ok(Err(fault));
+        }
         let wanted = Wanted { lease: &self.lease, key: &self.key, outfit: &outfit, who: &self.desk.who };
         let mut lent = match self.desk.wire.backends.checkout(&wanted).await {
             Ok(lent) => lent,
@@ -51,6 +55,30 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         }
         self.port.bind(lent);
         Ok(Ok(()))
+    }
+
+    /// Connections are opened with this credential from now on.
+    fn take_lease(&mut self, lease: &Lease) {
+        if lease.id() != self.lease.id() {
+            self.lease = lease.clone();
+            self.key = Arc::new(Key { lease: lease.id(), ..Key::clone(&self.key) });
+        }
+    }
+
+    /// Takes a new credential, if the one at hand has been replaced or is over: names are looked up before a
+    /// statement walks the road and brings one.
+    async fn renew(&mut self) -> Result<(), Fault> {
+        let gateway = &self.desk.gateway;
+        let over = |login: &Arc<Login>| {
+            login.is_superseded() || login.expires_at().is_some_and(|end| end <= gateway.now())
+        };
+        if !self.lease.login().is_some_and(over) {
+            return Ok(());
+        }
+        let access = gateway.open(self.desk.arrival.clone());
+        let lease = gateway.walk(access, RenewCall { desk: self.desk }).await.into_inner()?;
+        self.take_lease(&lease);
+        Ok(())
     }
 
     /// What is under way keeps the backend from now on, and nothing else does.
@@ -87,10 +115,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         pass: &mut Pass,
     ) -> Result<Result<(), Fault>, Ended> {
         let shares = self.link.state().sharing.is_some();
-        if shares && pass.lease().id() != self.lease.id() {
-            self.lease = pass.lease().clone();
-            self.key = Arc::new(Key { lease: self.lease.id(), ..Key::clone(&self.key) });
-        }
+        self.take_lease(pass.lease());
         if let Err(fault) = self.engage().await? {
             return Ok(Err(fault));
         }
