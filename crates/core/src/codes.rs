@@ -10,5 +10,5 @@ crate::codes! {
     /// The session's proof has expired and its grace is over.
     SESSION_EXPIRED = "authenticate.session-expired", Authenticate, Unauthenticated, Client, retry false, "The session has expired";
     /// Logins are minted for the Postgres door, and the gateway has none.
-    NO_LOGINS = "authenticate.no-logins", Authenticate, Unsupported, Gateway, retry false, "No logins are minted";
+    NO_LOGINS = "authenticate.no-logins", Authenticate, NotFound, Gateway, retry false, "No logins are minted";
 }

@@ -17,6 +17,7 @@ use doorward_core::{
     Authenticator, ClientCertificate, Credentials, Fault, LoginWish, MintedLogin, MintedProof, Secret,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::codes;
@@ -33,6 +34,8 @@ const PASSWORD_BYTES_MAX: usize = 65_535;
 const EXCHANGE_BYTES_MAX: usize = PASSWORD_BYTES_MAX + 1_024;
 /// Random bytes of a nonce.
 const NONCE_BYTES: usize = 18;
+/// Key derivations at once: each takes a core for some milliseconds.
+pub(crate) const DERIVATIONS_MAX: usize = 4;
 /// The codes of authentication requests.
 const CLEARTEXT: u32 = 3;
 const SASL: u32 = 10;
@@ -121,6 +124,8 @@ pub(crate) struct Exchanging<'a> {
     pub(crate) user: &'a str,
     /// The hash of the certificate that this connection has shown.
     pub(crate) end_point: Option<&'a [u8]>,
+    /// Turns at deriving keys.
+    pub(crate) derivations: &'a Semaphore,
     /// How long each message may take.
     pub(crate) span_max: Duration,
 }
@@ -193,10 +198,13 @@ impl Exchanging<'_> {
         };
         self.ask(SASL_CONTINUE, exchange.server_first.as_bytes()).await?;
         let Some(last) = self.answer(scram::MESSAGE_BYTES_MAX).await? else { return Ok(Err(no_exchange())) };
-        // Key derivation takes milliseconds of pure computation: not on the runtime's threads.
+        // Key derivation takes milliseconds of pure computation: not on the runtime's threads, and in turns, because
+        // whoever connects can ask for it.
+        let turn = timeout(self.span_max, self.derivations.acquire()).await?.map_err(io::Error::other)?;
         let (password, salt) = (login.password.clone(), login.salt);
         let derive = move || Verifier::derive(password.expose().as_bytes(), &salt, scram::ROUNDS);
         let verifier = tokio::task::spawn_blocking(derive).await.map_err(io::Error::other)?;
+        drop(turn);
         let proven = match exchange.finish(&verifier, &last) {
             Ok(said) => {
                 self.ask(SASL_FINAL, said.as_bytes()).await?;

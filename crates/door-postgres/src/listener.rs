@@ -18,11 +18,11 @@ use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::authenticate::{Asking, Exchanging, Shown};
+use crate::authenticate::{Asking, DERIVATIONS_MAX, Exchanging, Shown};
 use crate::call::{ConnectCall, Opened, Stray};
 use crate::correlate::Client;
 use crate::desk::Desk;
@@ -89,6 +89,7 @@ struct Shared {
     options: ArcSwap<WireOptions>,
     keys: Arc<Keys>,
     parser: Arc<Parser>,
+    derivations: Semaphore,
 }
 
 impl WireListener {
@@ -105,6 +106,7 @@ impl WireListener {
             options: ArcSwap::from_pointee(options),
             keys: Arc::default(),
             parser: Arc::new(Parser::new(Limits::default(), PARSER_CACHE_BYTES)),
+            derivations: Semaphore::new(DERIVATIONS_MAX),
         });
         let (options, guests) = (shared.clone(), shared.clone());
         let accepting = Accepting::start(
@@ -266,7 +268,15 @@ impl Guest<'_> {
             Ok(way) => {
                 let user = startup.parameter("user").unwrap_or_default();
                 let (span_max, end_point) = (self.options.limits.head_span_max, end_point.as_deref());
-                Exchanging { stream: &mut stream, user, end_point, span_max }.run(way).await?
+                Exchanging {
+                    stream: &mut stream,
+                    user,
+                    end_point,
+                    derivations: &self.shared.derivations,
+                    span_max,
+                }
+                .run(way)
+                .await?
             }
             Err(fault) => Err(fault),
         };

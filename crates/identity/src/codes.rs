@@ -58,7 +58,7 @@ doorward_core::codes! {
     /// The minted login's time is over.
     LOGIN_EXPIRED = "authenticate.login-expired", Authenticate, Unauthenticated, Client, retry false, "Login expired";
     /// A login cannot be minted for what the caller showed.
-    NOT_MINTABLE = "authenticate.not-mintable", Authenticate, Unsupported, Client, retry false, "No login can be minted for this";
+    NOT_MINTABLE = "authenticate.not-mintable", Authenticate, Denied, Client, retry false, "No login can be minted for this";
     /// What proved the session's identity is no longer accepted.
     NO_LONGER_ACCEPTED = "authenticate.no-longer-accepted", Authenticate, Unauthenticated, Client, retry false, "Identity no longer accepted";
 }
