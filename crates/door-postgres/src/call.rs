@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::codes;
 use crate::desk::Desk;
 use crate::message::{Severity, error_bytes};
-use crate::pool::{Key, Left, Lent, Outfit, Parameters, Wanted};
+use crate::pool::{Bearer, Key, Left, Lent, Outfit, Parameters, Wanted};
 use crate::replication::{self, Replication};
 use crate::resource::WireResource;
 use crate::settings;
@@ -144,14 +144,23 @@ impl Call for ConnectCall<'_> {
             return Err(unknown_resource(self.database));
         };
         let replication = self.replication.clone()?;
-        wire.check_role(role, replication.is_some()).await?;
+        let replicates = replication.is_some();
+        wire.check_role(role, replicates).await?;
         let seat = wire.seat().await?;
         let principal = pass.permit().principal();
         let who: Arc<str> = format!("{}\0{}", principal.issuer, principal.subject.reveal()).into();
         let name = settings::application_name(principal, self.client);
-        let outfit = Arc::new(Outfit { application_name: name.as_str().into(), settings: Vec::new() });
+        // Policies have no part in replication.
+        let bearer = wire.claims.clone().filter(|_| !replicates).map(|claims| Bearer {
+            claims,
+            principal: principal.clone(),
+            until: self.session.cut_at(&self.gateway.snapshot()),
+        });
+        let application_name = name.as_str().into();
+        let outfit = Arc::new(Outfit { application_name, settings: Vec::new(), bearer });
         let lease = pass.lease().clone();
-        let key = Key { lease: lease.id(), settings: given.as_slice().into(), replication };
+        let person = wire.claims.is_some().then(|| who.clone());
+        let key = Key { lease: lease.id(), settings: given.as_slice().into(), replication, person };
         let key = Arc::new(key);
         // The log is streamed for the length of a session.
         let shares = wire.shares() && replication.is_none();

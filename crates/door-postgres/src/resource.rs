@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use doorward_core::{Fault, OwnLogin, ResourceName, RoleName};
 use doorward_pgclient::codes::LOGIN_REFUSED;
-use doorward_pgclient::{CatalogConfig, Connector, Pool, PoolConfig, PoolMode, PoolSettings, Target, Watch};
+use doorward_pgclient::{
+    CatalogConfig, Connector, Pool, PoolConfig, PoolMode, PoolSettings, SessionClaims, Target, Watch,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -39,6 +41,8 @@ pub struct WireResource {
     dangerous_superuser: bool,
     /// Whether reading the catalogue needs a grant that names it.
     pub(crate) hides_catalog: bool,
+    /// Signs who sessions belong to.
+    pub(crate) claims: Option<Arc<SessionClaims>>,
 }
 
 impl WireResource {
@@ -85,7 +89,14 @@ impl WireResource {
             watch,
             dangerous_superuser,
             hides_catalog: false,
+            claims: None,
         })
+    }
+
+    /// Tells each session's database who it belongs to.
+    #[must_use]
+    pub fn with_claims(self, claims: Option<SessionClaims>) -> Self {
+        Self { claims: claims.map(Arc::new), ..self }
     }
 
     /// Lets reads of the catalogue come with any grant, or not.

@@ -1,6 +1,6 @@
 //! The configuration of a resource that the REST door serves.
 
-use doorward_pgclient::{CatalogConfig, LoginConfig, PoolConfig, RolesConfig};
+use doorward_pgclient::{CatalogConfig, ClaimsConfig, LoginConfig, PoolConfig, RolesConfig};
 use doorward_settings::{AuditConfig, ByteSize, HumanDuration};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -24,6 +24,8 @@ pub struct RestConfig {
     /// only with one that names it (`hide`).
     #[serde(default)]
     pub catalog: CatalogConfig,
+    /// Signs who the caller is for each session of the Postgres door, for row-level security by person.
+    pub claims: Option<ClaimsConfig>,
     /// The schemas that are served; the first one is the default, a caller chooses by `Accept-Profile`
     /// and `Content-Profile`.
     #[serde(default = "default_schemas")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use doorward_core::{AuditMode, BoxFuture, Code, OwnLogin, Resource, ResourceName};
 use doorward_http::HttpDoor;
-use doorward_pgclient::{LoginConfig, RolesConfig, Target};
+use doorward_pgclient::{LoginConfig, RolesConfig, SessionClaims, Target};
 use doorward_settings::{Node, Problem};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -139,6 +139,16 @@ mod rest {
         Ok(config)
     }
 
+    /// What signs who sessions belong to.
+    async fn claims(name: &ResourceName, config: &RestConfig) -> Result<Option<SessionClaims>, Problem> {
+        let Some(claims) = &config.claims else { return Ok(None) };
+        let reference = claims.key.clone();
+        let read = tokio::task::spawn_blocking(move || reference.read()).await;
+        let key = read.map_err(|error| claims.key.problem(error.to_string()))??;
+        let signer = SessionClaims::new(name, claims, &key);
+        signer.map(Some).map_err(|error| claims.key.problem(error.to_string()))
+    }
+
     async fn open(opening: Opening) -> Result<Opened, Problem> {
         let Opening { name, node, login } = opening;
         let config = config(&node)?;
@@ -150,7 +160,7 @@ mod rest {
                 let opened =
                     WireResource::open(name.clone(), target, &config.pool, login.clone(), dangerous).await;
                 let opened = opened.map_err(|error| node.problem(error.to_string()))?;
-                Some(Arc::new(opened.with_catalog(config.catalog)))
+                Some(Arc::new(opened.with_catalog(config.catalog).with_claims(claims(&name, &config).await?)))
             }
         };
         let opened = RestResource::open(name.clone(), &config, login).await;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use doorward_lease::{Keeper, Keepers, ManagedLogins};
+use doorward_lease::{Certificates, Keeper, Keepers, ManagedLogins};
 use doorward_pgclient::{RolesSource, Target};
-use doorward_settings::{Problems, Spanned};
+use doorward_settings::{Problem, Problems, Spanned};
 
 use crate::config::ResourceEntry;
 use crate::wiring::blocking;
@@ -26,6 +26,16 @@ pub(crate) async fn keeper(
             Ok(keepers.keeper(&identity, &entry.name, || {
                 Arc::new(ManagedLogins::start(target.clone(), config, password, dangerous_superuser))
             }))
+        }
+        RolesSource::Certificates(config) => {
+            let references = (config.ca.clone(), config.key.clone());
+            let (ca, key) =
+                blocking(move || Ok::<_, Problem>((references.0.read()?, references.1.read()?))).await??;
+            let certificates = Certificates::new(ca.expose(), &key, &config)
+                .map_err(|error| config.ca.problem(error.to_string()))?;
+            let (ca, key) = (ManagedLogins::password_id(&ca), ManagedLogins::password_id(&key));
+            let identity = format!("certificates {target} {} {ca} {key}", entry.node.fingerprint());
+            Ok(keepers.keeper(&identity, &entry.name, || Arc::new(certificates)))
         }
     }
 }

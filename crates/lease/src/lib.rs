@@ -9,6 +9,7 @@
 //! Invariants: a resource without a login lends nothing; what cannot be renewed in time is lent while it is
 //! good, and after that nothing is; nothing here prints a secret.
 
+mod authority;
 pub mod config;
 mod keeper;
 mod logins;
@@ -19,6 +20,9 @@ mod tender;
 mod tests;
 mod vault;
 
+pub use authority::{
+    AuthorityError, AuthorityFacts, Certificates, NewAuthority, authority_facts, new_authority,
+};
 pub use keeper::{Keeper, Keepers};
 pub use logins::Logins;
 pub use managed::ManagedLogins;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::BytesMut;
 use doorward_core::{Fault, Principal, ResourceName, Secret, Timestamp};
 use doorward_settings::SecretRef;
 use schemars::JsonSchema;
@@ -24,7 +25,7 @@ use tokio::time::timeout;
 use crate::ask::ask;
 use crate::codes;
 use crate::error::{Failure, unavailable};
-use crate::relay::Relayed;
+use crate::stream::Stream;
 
 /// The shortest key that is taken, in bytes.
 pub const KEY_BYTES_MIN: usize = 32;
@@ -171,44 +172,68 @@ pub fn install_sql(key: Option<&Secret>) -> Secret {
     Secret::from(INSTALL.replace(KEY_MARK, key))
 }
 
-impl Relayed {
-    /// Signs who the caller is for this session, and sets it there. Nothing else may be under way on the
-    /// connection. What was set is answered, for those who must set it again.
+/// What one connection says of who is on it.
+#[derive(Debug, Default)]
+pub struct Badge {
+    /// How the server knows the session, once it has been asked.
+    session: Option<Box<str>>,
+    /// What was set last.
+    token: Option<Secret>,
+}
+
+impl Badge {
+    /// Signs who the caller is for the connection's session, and sets it there. Nothing else may be under way.
     ///
     /// # Errors
     /// When the database does not have the functions, or does not believe the signature: such a session would
     /// see what belongs to nobody.
-    pub async fn set_claims(
+    pub async fn show(
         &mut self,
+        (stream, input): (&mut Stream, &mut BytesMut),
         claims: &SessionClaims,
         principal: &Principal,
         until: Option<Timestamp>,
         span_max: Duration,
-    ) -> Result<Secret, Fault> {
-        let (stream, input) = (&mut self.stream, &mut self.input);
-        let setting = async {
-            let session = ask(stream, input, SESSION, &[]).await.map_err(|failure| not_set(&failure))?;
-            let token = claims.sign(&session.unwrap_or_default(), principal, until)?;
-            let set = ask(stream, input, SET, &[token.expose()]).await;
-            set.map_err(|failure| not_set(&failure))?;
-            let proven = ask(stream, input, PROVEN, &[]).await.map_err(|failure| not_set(&failure))?;
-            match proven.as_deref() {
-                Some("true") => Ok(token),
-                _ => Err(Fault::new(
-                    codes::CLAIMS,
-                    "the database does not believe this session's signed claims",
-                )
-                .hint(
-                    "The database's administrator gives it the key that the gateway signs with: \
-                         `doorward claims sql RESOURCE --with-key`.",
-                )
-                .cause(format_args!("the gateway's key is {}", claims.kid()))),
+    ) -> Result<(), Fault> {
+        self.token = None;
+        let showing = async {
+            let mut say = async |sql, params: &[&str]| {
+                let said = ask(&mut *stream, &mut *input, sql, params).await;
+                said.map_err(|failure| not_set(&failure))
+            };
+            let known = self.session.take();
+            let session = match &known {
+                Some(session) => session.clone(),
+                None => say(SESSION, &[]).await?.unwrap_or_default().into(),
+            };
+            let token = claims.sign(&session, principal, until)?;
+            say(SET, &[token.expose()]).await?;
+            // Whether the two agree on the key is found out once.
+            if known.is_none() && say(PROVEN, &[]).await?.as_deref() != Some("true") {
+                return Err(not_believed(claims));
             }
+            Ok((session, token))
         };
-        timeout(span_max, setting)
-            .await
-            .map_err(|_| unavailable("setting the session's claims took too long"))?
+        let shown = timeout(span_max, showing).await;
+        let (session, token) =
+            shown.map_err(|_| unavailable("setting the session's claims took too long"))??;
+        (self.session, self.token) = (Some(session), Some(token));
+        Ok(())
     }
+
+    /// What [`SET`] is to be told, to set again what was set last.
+    pub fn token(&self) -> Option<&Secret> {
+        self.token.as_ref()
+    }
+}
+
+fn not_believed(claims: &SessionClaims) -> Fault {
+    Fault::new(codes::CLAIMS, "the database does not believe this session's signed claims")
+        .hint(
+            "The database's administrator gives it the key that the gateway signs with: \
+             `doorward claims sql RESOURCE --with-key`.",
+        )
+        .cause(format_args!("the gateway's key is {}", claims.kid()))
 }
 
 /// The fault of a session whose claims cannot be set.

@@ -45,7 +45,7 @@ mod stream;
 mod target;
 
 pub use catalog::{Catalog, CatalogStatus, CatalogWatch, Watch};
-pub use claims::{ClaimsConfig, SessionClaims};
+pub use claims::{Badge, ClaimsConfig, SessionClaims};
 pub use config::{CatalogConfig, PoolConfig, PoolMode};
 pub use error::{RunError, ServerError};
 pub use frames::{Field, HEADER, Head, Malformed, affected, head, parameter, read_all, ready, server_error};
@@ -54,6 +54,6 @@ pub use logins::{LoginConfig, RoleConfig, RolesConfig, VaultRole};
 pub use pool::{Pool, PoolSettings, PoolStats};
 pub use relay::{Canceller, Connector, Relayed, lost};
 pub use request::{Reply, Request, Row, SETTINGS_MAX};
-pub use sources::{AdminConfig, ManagedConfig, Per, RolesSource};
+pub use sources::{AdminConfig, CertificatesConfig, ManagedConfig, Per, RolesSource};
 pub use stream::Stream;
 pub use target::{Endpoint, SslMode, Target, TargetError};

@@ -11,17 +11,20 @@ use serde_json::{Map, Value};
 
 /// The key of each source under `roles`.
 const MANAGED: &str = "managed";
+const CERTIFICATES: &str = "certificates";
 
 /// What has logins for all roles that are not named.
 #[derive(Clone, Debug)]
 pub enum RolesSource {
     /// The gateway makes them in the database.
     Managed(ManagedConfig),
+    /// The gateway signs client certificates for them.
+    Certificates(CertificatesConfig),
 }
 
 impl RolesSource {
     /// The keys of sources; a role of such a name could not be told from the source, so there is none.
-    pub const KEYS: [&str; 1] = [MANAGED];
+    pub const KEYS: [&str; 2] = [MANAGED, CERTIFICATES];
 
     /// Reads the source under this key.
     pub(crate) fn read<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<Spanned<Self>, A::Error> {
@@ -33,13 +36,20 @@ impl RolesSource {
                     None => Ok(config.map(Self::Managed)),
                 }
             }
+            CERTIFICATES => {
+                let config: Spanned<CertificatesConfig> = map.next_value()?;
+                Ok(config.map(Self::Certificates))
+            }
             key => Err(A::Error::custom(format_args!("`{key}` is not a source of logins"))),
         }
     }
 
     /// Their schemas.
     pub(crate) fn properties(generator: &mut SchemaGenerator) -> Map<String, Value> {
-        Map::from_iter([(MANAGED.to_owned(), generator.subschema_for::<ManagedConfig>().into())])
+        Map::from_iter([
+            (MANAGED.to_owned(), generator.subschema_for::<ManagedConfig>().into()),
+            (CERTIFICATES.to_owned(), generator.subschema_for::<CertificatesConfig>().into()),
+        ])
     }
 }
 
@@ -76,7 +86,7 @@ pub struct ManagedConfig {
 pub struct AdminConfig {
     /// The database user.
     pub user: Box<str>,
-    /// Where its password is: `env:`, `file:` or `vault:MOUNT/PATH#FIELD`.
+    /// Where its password is: `env:NAME` or `file:PATH`.
     pub password: SecretRef,
 }
 
@@ -91,6 +101,28 @@ pub enum Per {
     Principal,
 }
 
+/// Client certificates, each for one role and good for minutes, signed by an authority of the gateway's own that the
+/// database believes (`doorward ca init`).
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificatesConfig {
+    /// The authority's certificate, PEM.
+    pub ca: SecretRef,
+    /// The authority's private key, PEM (PKCS #8).
+    pub key: SecretRef,
+    /// How long a certificate is good for (default 15m, at least 1m). Sessions outlive it; new ones get a new one.
+    pub ttl: Option<HumanDuration>,
+}
+
+impl CertificatesConfig {
+    /// How long a certificate is good for.
+    pub fn ttl(&self) -> Duration {
+        self.ttl.map_or(CERTIFICATE_TTL, HumanDuration::get).max(CERTIFICATE_TTL_MIN)
+    }
+}
+
+const CERTIFICATE_TTL: Duration = Duration::from_secs(900);
+const CERTIFICATE_TTL_MIN: Duration = Duration::from_secs(60);
 const TTL: Duration = Duration::from_secs(3600);
 const TTL_MIN: Duration = Duration::from_secs(10);
 const KEEP: Duration = Duration::from_secs(30 * 24 * 3600);

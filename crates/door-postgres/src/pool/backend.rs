@@ -11,8 +11,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, BytesMut};
-use doorward_core::{LeaseId, Login};
-use doorward_pgclient::{Canceller, HEADER, Relayed, Stream, head, parameter, ready, server_error};
+use doorward_core::{Fault, LeaseId, Login, Principal, Timestamp};
+use doorward_pgclient::{
+    Badge, Canceller, HEADER, Relayed, SessionClaims, Stream, head, parameter, ready, server_error,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
@@ -43,6 +45,9 @@ pub(crate) struct Key {
     pub(crate) settings: Box<[(String, String)]>,
     /// What it replicates: such a connection is for one session.
     pub(crate) replication: Option<Replication>,
+    /// Whose it is, where sessions have signed claims: these are signed for the connection, and what was signed for
+    /// one person must be of no use to the next.
+    pub(crate) person: Option<Arc<str>>,
 }
 
 /// What a session wants to find: its name, and the settings that it has made since it began.
@@ -52,7 +57,29 @@ pub(crate) struct Outfit {
     pub(crate) application_name: Box<str>,
     /// Setting and statement, in the order in which they were made.
     pub(crate) settings: Vec<(Box<str>, Box<str>)>,
+    /// Who the session belongs to, where the database is told so in a way that it can believe.
+    pub(crate) bearer: Option<Bearer>,
 }
+
+/// Who a session's signed claims are of.
+#[derive(Clone, Debug)]
+pub(crate) struct Bearer {
+    pub(crate) claims: Arc<SessionClaims>,
+    pub(crate) principal: Arc<Principal>,
+    /// When they end.
+    pub(crate) until: Option<Timestamp>,
+}
+
+impl PartialEq for Bearer {
+    /// The same proof of the same person: what one session has set, another of theirs may find.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.claims, &other.claims)
+            && Arc::ptr_eq(&self.principal, &other.principal)
+            && self.until == other.until
+    }
+}
+
+impl Eq for Bearer {}
 
 impl Outfit {
     /// The statements that make it, on a connection that wears another one, or none.
@@ -88,6 +115,8 @@ pub(crate) enum Unfit {
     OutOfPlace,
     #[error("it took too long")]
     TooLong,
+    #[error("{0}")]
+    Claims(Fault),
 }
 
 /// A connection.
@@ -105,6 +134,8 @@ pub(crate) struct Backend {
     /// What it is logged in with.
     pub(crate) login: Arc<Login>,
     worn: Option<Arc<Outfit>>,
+    /// Who is on it, as the database believes.
+    pub(crate) badge: Badge,
     pub(crate) born: Instant,
     pub(crate) idle_since: Instant,
     seat: Seat,
@@ -148,6 +179,7 @@ impl Backend {
             known: Known::new(statements_max),
             login,
             worn: None,
+            badge: Badge::default(),
             born: now,
             idle_since: now,
             seat,
@@ -182,6 +214,12 @@ impl Backend {
         let sql = outfit.sql(self.worn.as_deref());
         self.worn = None;
         timeout(span_max, self.ask(&sql)).await.map_err(|_| Unfit::TooLong)??;
+        if let Some(Bearer { claims, principal, until }) = &outfit.bearer {
+            // After the settings, so that none of them stands in the way.
+            let ends = (&mut self.stream, &mut self.input);
+            let shown = self.badge.show(ends, claims, principal, *until, span_max).await;
+            shown.map_err(Unfit::Claims)?;
+        }
         // Who borrows it begins with nothing unread.
         self.unasked()?;
         if !self.input.is_empty() {

@@ -26,7 +26,8 @@ use tokio::time::{sleep, timeout};
 use crate::codes;
 use fair::Fair;
 
-pub(crate) use backend::{Backend, Key, Outfit, Parameters};
+use backend::Unfit;
+pub(crate) use backend::{Backend, Bearer, Key, Outfit, Parameters};
 pub(crate) use known::{Known, Origin, Origins};
 
 /// How long making a connection forget, or answer, may take before it is closed instead.
@@ -253,6 +254,9 @@ impl Backends {
         }
         self.0.greet(wanted.key, &backend.parameters);
         if let Err(unfit) = backend.dress(wanted.outfit, RESCUE_MAX).await {
+            if let Unfit::Claims(fault) = unfit {
+                return Err(fault);
+            }
             return Err(Fault::new(BACKEND_UNAVAILABLE, "the database does not take the session's settings")
                 .hint("Connect again; leave out settings that the database does not have.")
                 .cause(unfit));

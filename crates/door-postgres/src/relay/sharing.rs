@@ -130,7 +130,8 @@ impl Sharing {
 
     fn wear(&mut self, settings: Vec<(Box<str>, Box<str>)>) {
         let application_name = self.outfit.application_name.clone();
-        self.outfit = Arc::new(Outfit { application_name, settings });
+        let bearer = self.outfit.bearer.clone();
+        self.outfit = Arc::new(Outfit { application_name, settings, bearer });
         self.redressed = true;
     }
 
@@ -181,7 +182,7 @@ mod tests {
     use super::*;
 
     fn sharing() -> Sharing {
-        let outfit = Outfit { application_name: "doorward: ann".into(), settings: Vec::new() };
+        let outfit = Outfit { application_name: "doorward: ann".into(), settings: Vec::new(), bearer: None };
         Sharing::new(Arc::default(), Arc::new(outfit), Parameters::default())
     }
 

@@ -12,7 +12,9 @@ mod audit_person;
 mod audit_prove;
 mod audit_stats;
 mod audit_verify;
+mod ca;
 mod check;
+mod claims;
 mod connect;
 mod doctor;
 mod explain;
@@ -87,6 +89,12 @@ enum Command {
     /// Looks after the store in PostgreSQL, as its administrator.
     #[command(subcommand)]
     Store(store::Command),
+    /// The authority of short-lived client certificates, with which roles log in to databases.
+    #[command(subcommand)]
+    Ca(ca::Command),
+    /// What a database needs to check the signed claims of its sessions.
+    #[command(subcommand)]
+    Claims(claims::Command),
     /// Cosigns checkpoints of gateways' logs, as a witness on another machine.
     Witness(witness::Args),
     /// Makes an API key: prints it once, and the line to store.
@@ -122,6 +130,8 @@ impl Cli {
             Command::Spool(command) => spool::run(&source, &command),
             Command::Doctor(args) => doctor::run(&source, &args),
             Command::Store(command) => store::run(&source, &command),
+            Command::Ca(command) => ca::run(&command),
+            Command::Claims(command) => claims::run(&source, &command),
             Command::Witness(args) => witness::run(&args),
             Command::ApiKey(args) => api_key::run(&args),
             Command::Login(args) => login::run(&args),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BufMut;
 use doorward_core::{Actions, Case, Decision, Fault};
+use doorward_pgclient::claims;
 use tokio::io::AsyncRead;
 
 use super::Up;
@@ -129,6 +130,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         }
         if std::mem::take(&mut self.link.state().nameless) {
             self.probe(&own::naming(self.desk)).await?;
+            self.claim_again().await?;
         }
         // What others have committed is in the gateway's own catalogue; what this session has changed only the
         // session itself can see for certain.
@@ -180,13 +182,28 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         Ok(row.and_then(|row| Objects::read(&row, began).ok()).map(Arc::new))
     }
 
+    /// Sets the session's signed claims again, which are gone. Nothing else is under way. What cannot be set is not
+    /// there: policies see nobody then.
+    async fn claim_again(&mut self) -> Result<(), Ended> {
+        let token = self.port.with(|backend| backend.badge.token().cloned()).flatten();
+        if let Some(token) = token {
+            self.probe_with(claims::SET, Some(token.expose())).await?;
+        }
+        Ok(())
+    }
+
     /// Asks the session itself; the one value of the one row. Nothing else is under way.
     pub(super) async fn probe(&mut self, sql: &str) -> Result<Option<Vec<u8>>, Ended> {
+        self.probe_with(sql, None).await
+    }
+
+    /// The same with a value, which does not stand in the statement's text.
+    async fn probe_with(&mut self, sql: &str, value: Option<&str>) -> Result<Option<Vec<u8>>, Ended> {
         if self.desk.replication.is_some() {
             // Simple queries are all that such a session knows.
             put(&mut self.out, b'Q', |out| put_text(out, sql));
         } else {
-            self.put_probe(sql);
+            self.put_probe(sql, value);
         }
         self.link.expect(Expected::Probe(Probe::default()));
         self.send().await?;
@@ -197,7 +214,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         Ok(probe.row.get(6..).map(<[u8]>::to_vec))
     }
 
-    fn put_probe(&mut self, sql: &str) {
+    fn put_probe(&mut self, sql: &str, value: Option<&str>) {
         let out = &mut self.out;
         put(out, b'P', |out| {
             put_text(out, PROBE);
@@ -207,7 +224,13 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         put(out, b'B', |out| {
             put_text(out, PROBE);
             put_text(out, PROBE);
-            out.extend_from_slice(&[0; 6]);
+            out.put_u16(0);
+            out.put_u16(u16::from(value.is_some()));
+            if let Some(value) = value {
+                out.put_u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
+                out.extend_from_slice(value.as_bytes());
+            }
+            out.put_u16(0);
         });
         put(out, b'E', |out| {
             put_text(out, PROBE);
