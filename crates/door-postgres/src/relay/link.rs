@@ -8,11 +8,12 @@
 //!   whose making is not confirmed is waited for before it is used in another batch;
 //! - `stale` says that what names mean may have changed, and nothing is resolved until it has been asked.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use doorward_core::hash::FixedMap;
 use doorward_core::{Actions, Completion, Durable, Fault, Pass, Stage};
 use doorward_pgclient::lost;
 use parking_lot::{Mutex, MutexGuard};
@@ -242,8 +243,8 @@ pub(crate) struct State {
     pub(crate) restructured: bool,
     /// When the session last knew better than the gateway what objects there are.
     pub(crate) restructured_at: Option<Instant>,
-    pub(crate) statements: HashMap<Box<str>, Named>,
-    pub(crate) portals: HashMap<Box<str>, Named>,
+    pub(crate) statements: FixedMap<Box<str>, Named>,
+    pub(crate) portals: FixedMap<Box<str>, Named>,
     /// What the last question was answered.
     pub(crate) probed: Option<Probe>,
     /// Whether the client has got whole messages only.
@@ -277,8 +278,8 @@ impl Link {
             touched: false,
             restructured: false,
             restructured_at: None,
-            statements: HashMap::new(),
-            portals: HashMap::new(),
+            statements: FixedMap::default(),
+            portals: FixedMap::default(),
             probed: None,
             in_step: true,
             owed: Vec::new(),
