@@ -14,8 +14,9 @@ use crate::process::pin;
 
 pub const PROXY_CORE: usize = 0;
 pub const OTHER_CORE: usize = 1;
-/// Connections to the server: of session mode, where each client has one.
+/// Connections to the server: of session mode, where each client has one, and of transaction mode.
 const SESSIONS: usize = 110;
+const SHARED: usize = 16;
 const CONNECTIONS_MAX: u32 = 450;
 /// Clients that may be connected at one time.
 const CLIENTS_MAX: usize = 6_000;
@@ -89,18 +90,32 @@ impl Bed {
         fill(&cluster)?;
         let issuer = Issuer::start_with(&[Alg::Es256])?;
         let token = issuer.token("bench").claim("groups", vec!["readers"]).expires_in(36_000).sign()?;
-        let resource = |name: &str, audit: &str| {
+        let session = format!("sessions: {SESSIONS}");
+        let transaction = format!("mode: transaction, size: {SHARED}, sessions: {CLIENTS_MAX}");
+        let resource = |name: &str, pool: &str, audit: &str| {
             format!(
                 "  {name}:
     url: postgres://127.0.0.1:{}/postgres
     login: {{ user: authenticator, password: \"env:BENCH_PASSWORD\" }}
     roles: {{ {ROLE}: {{ password: \"env:BENCH_PASSWORD\" }} }}
-    pool: {{ size: 2, sessions: {SESSIONS} }}
+    pool: {{ {pool} }}
     audit: {audit}
 ",
                 cluster.port()
             )
         };
+        let grant = |name: &str| {
+            let allow = format!("[read {name}/public/*, write {name}/public/sink]");
+            format!(
+                "  {name}: {{ to: group:readers, allow: {allow}, as: {ROLE}, limit: 1000000/s burst 1000000 }}\n"
+            )
+        };
+        let resources = [
+            ("shop", &session, "required"),
+            ("loose", &session, "best-effort"),
+            ("shared", &transaction, "required"),
+            ("looser", &transaction, "best-effort"),
+        ];
         let config = format!(
             "version: 1
 environment: bench
@@ -108,13 +123,11 @@ listen: {{ http: 127.0.0.1:0, admin: 127.0.0.1:0, postgres: 127.0.0.1:0 }}
 http: {{ connections: {CLIENTS_MAX}, connections_per_ip: {CLIENTS_MAX} }}
 issuers: {{ idp: {{ url: \"{}\", audience: doorward }} }}
 resources:
-{}{}grants:
-  readers: {{ to: group:readers, allow: [read shop/public/*, write shop/public/sink], as: {ROLE}, limit: 1000000/s burst 1000000 }}
-  others: {{ to: group:readers, allow: [read loose/public/*, write loose/public/sink], as: {ROLE}, limit: 1000000/s burst 1000000 }}
-",
+{}grants:
+{}",
             issuer.url(),
-            resource("shop", "required"),
-            resource("loose", "best-effort"),
+            resources.iter().map(|(name, pool, audit)| resource(name, pool, audit)).collect::<String>(),
+            resources.iter().map(|(name, ..)| grant(name)).collect::<String>(),
         );
         let setup = Setup::new(&config)?.env("BENCH_PASSWORD", PASSWORD).env("TOKIO_WORKER_THREADS", "1");
         let setup = if ships { setup } else { setup.arg("--leave-records-in-spool") };
@@ -165,11 +178,14 @@ resources:
                     gateway("session, best-effort", "loose", false),
                     gateway("session, required", "shop", true),
                 ],
-                _ => Vec::new(),
+                _ => vec![
+                    gateway("transaction, best-effort", "looser", false),
+                    gateway("transaction, required", "shared", true),
+                ],
             };
             Compared { mode, peer, routes }
         });
-        bouncers.filter(|pool| !pool.routes.is_empty()).collect()
+        bouncers.collect()
     }
 }
 
@@ -208,6 +224,7 @@ fn start_bouncer(
     let users = folder.join("users.txt");
     std::fs::write(&users, format!("\"{ROLE}\" \"{PASSWORD}\"\n"))?;
     let file = folder.join(format!("{mode}.ini"));
+    let size = if mode == "session" { SESSIONS } else { SHARED };
     let text = format!(
         "[databases]
 postgres = host=127.0.0.1 port={} dbname=postgres user={ROLE} password={PASSWORD}
@@ -218,7 +235,7 @@ unix_socket_dir =
 auth_type = plain
 auth_file = {}
 pool_mode = {mode}
-default_pool_size = {SESSIONS}
+default_pool_size = {size}
 max_client_conn = {CLIENTS_MAX}
 ignore_startup_parameters = extra_float_digits
 log_connections = 0
