@@ -158,21 +158,7 @@ fn wire_pool_pgbench_in_all_its_protocols() -> Result<()> {
         for protocol in ["simple", "extended", "prepared"] {
             // A thread for each: pgbench waits for Parse, and meanwhile its thread's other clients do nothing.
             let output = Command::new("pgbench")
-                .args([
-                    "-n",
-                    "-c",
-                    "8",
-                    "-j",
-                    "8",
-                    "-t",
-                    "5",
-                    "-M",
-                    protocol,
-                    "-h",
-                    "127.0.0.1",
-                    "-U",
-                    "any",
-                ])
+                .args(["-n", "-c", "8", "-j", "8", "-t", "5", "-M", protocol, "-h", "127.0.0.1", "-U", "any"])
                 .args(["-p", &address.port().to_string(), "-f"])
                 .arg(&script)
                 .arg("shop")
