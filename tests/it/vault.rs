@@ -273,8 +273,14 @@ fn logins_are_renewed_then_replaced_and_the_old_ones_live_as_long_as_their_sessi
     bed.answers(&gateway, "select session_user;", |out, _| out.starts_with("v-") && out != login)?;
     let log = gateway.log();
     ensure!(log.contains("credential renewed"), "{log}");
-    drop(first);
-    // In the end the old one is gone, revoked or over.
+    // The session that stands on the old one lives as long as that does.
+    let ended = wait_until(SOON, || !first.ask("select 'lives';").is_ok_and(|row| row == "lives"));
+    let said = String::from_utf8_lossy(&first.end()?.stderr).into_owned();
+    ensure!(
+        ended && said.contains("57P01") && said.contains("login at the database has ended"),
+        "{said}\n{}",
+        gateway.log()
+    );
     let gone = wait_until(SOON, || bed.logins().is_ok_and(|logins| !logins.contains(&login)));
     ensure!(gone, "{:?}\n{}", bed.logins()?, gateway.log());
     Ok(())

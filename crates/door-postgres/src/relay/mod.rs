@@ -135,6 +135,10 @@ async fn watch_over(desk: &Desk, link: &Link, mut phase: watch::Receiver<Phase>)
             let fault = Fault::new(codes::SESSION_ENDED, "the gateway is stopping");
             return Ended::Over(fault.hint("Connect again in a moment."));
         }
+        if has_no_login(desk, link, at_rest) {
+            let fault = Fault::new(codes::SESSION_ENDED, "the session's login at the database has ended");
+            return Ended::Over(fault.hint("Connect again: a new session gets a new one."));
+        }
         if is_late(link) {
             desk.cancels.cancel().await;
         }
@@ -149,6 +153,17 @@ async fn watch_over(desk: &Desk, link: &Link, mut phase: watch::Receiver<Phase>)
             () = link.turned.notified(), if now == Phase::Draining => {}
         }
     }
+}
+
+/// Whether the login on which the session stands has ended: one that was made for its role, and could not be renewed
+/// any more. An open transaction has the grace that it has after the proof's end. A session that shares connections
+/// gets one that stands on another login.
+fn has_no_login(desk: &Desk, link: &Link, at_rest: bool) -> bool {
+    let shares = link.state().sharing.is_some();
+    let Some(login) = desk.lease.login().filter(|_| !shares) else { return false };
+    let grace = if at_rest { Duration::ZERO } else { desk.gateway.snapshot().deadlines.session_grace };
+    let now = desk.gateway.now();
+    login.is_over(now) && login.expires_at().is_some_and(|end| end.plus(grace) <= now)
 }
 
 /// Whether the statement at the front has run for longer than its grant allows; it is told once.
