@@ -15,6 +15,9 @@ pub const TARGETS: &[Target] = &[
     ("http", http),
     ("redact", redact),
     ("sql", sql),
+    ("wire_startup", wire_startup),
+    ("wire_client", wire_client),
+    ("wire_server", wire_server),
     ("ingest_records", ingest_records),
     ("ingest_otlp", ingest_otlp),
     ("ingest_syslog", ingest_syslog),
@@ -107,6 +110,21 @@ pub fn redact(bytes: &[u8]) {
 /// A text of SQL, down to what its statements need: from memory it is what it was when it was read.
 pub fn sql(bytes: &[u8]) {
     doorward_sql::fuzz_text(bytes);
+}
+
+/// The first packets of a client of the Postgres door, down to the settings that are passed on.
+pub fn wire_startup(bytes: &[u8]) {
+    doorward_door_postgres::fuzz_startup(bytes);
+}
+
+/// A client's messages in a session of the Postgres door.
+pub fn wire_client(bytes: &[u8]) {
+    doorward_door_postgres::fuzz_client(bytes);
+}
+
+/// What a database, or whoever stands in its place, answers in a session of the Postgres door.
+pub fn wire_server(bytes: &[u8]) {
+    doorward_door_postgres::fuzz_server(bytes);
 }
 
 /// Sends bytes through the gate's framing in pieces: how many pass, and what stops the others.

@@ -2,7 +2,7 @@
 //! what psql never does.
 
 mod claims;
-mod client;
+pub(crate) mod client;
 mod held;
 mod managed;
 mod pools;

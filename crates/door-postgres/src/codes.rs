@@ -37,4 +37,6 @@ doorward_core::codes! {
     SESSION_ENDED = "forward.wire-session-ended", Forward, Unavailable, Gateway, retry true, "The session was ended";
     /// Code in the database has put the session into a state that the gateway cannot follow.
     UNFOLLOWED = "forward.wire-unfollowed", Forward, Denied, Client, retry false, "The session cannot be followed";
+    /// The database, or what stands in its place, does not keep to the protocol.
+    OUT_OF_PLACE = "forward.wire-out-of-place", Forward, Backend, Backend, retry false, "The database does not follow the protocol";
 }

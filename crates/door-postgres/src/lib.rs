@@ -44,6 +44,7 @@ mod wire;
 pub use listener::{WireListener, WireOptions, WireTls};
 pub use oauth::OAuthOffer;
 pub use pool::WirePoolStats;
+pub use relay::{fuzz_client, fuzz_server, fuzz_startup};
 pub use resource::WireResource;
 
 /// The door's name, as records and metrics know it.

@@ -102,6 +102,7 @@ pub(crate) fn sqlstate(fault: &Fault) -> String {
         (doorward_core::codes::SESSION_EXPIRED.name, "57P01"),
         (doorward_core::codes::UNKNOWN_RESOURCE.name, "3D000"),
         (crate::codes::PROTOCOL.name, "08P01"),
+        (crate::codes::OUT_OF_PLACE.name, "08P01"),
         (crate::codes::TLS_REQUIRED.name, "28000"),
         (crate::codes::SASL.name, "28000"),
         (crate::codes::TOKEN_REQUIRED.name, "28000"),

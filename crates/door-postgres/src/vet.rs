@@ -175,6 +175,14 @@ impl Vetted {
         })
     }
 
+    /// The cursors that it reads on: their needs are those of the statements that they were made of.
+    pub(crate) fn fetches(&self) -> impl Iterator<Item = &str> {
+        self.shapes().filter_map(|shape| match &shape.kind {
+            Kind::Fetch(name) => Some(&**name),
+            _ => None,
+        })
+    }
+
     /// Whether the backend looks its names up when it is executed, and not when it is bound.
     pub(crate) fn resolves_late(&self) -> bool {
         let planned = |kind: &Kind| {
@@ -183,20 +191,42 @@ impl Vetted {
         !self.shapes().all(|shape| planned(&shape.kind))
     }
 
+    /// Whether it is a text of several statements.
+    pub(crate) fn is_of_several(&self) -> bool {
+        self.script.statements.len() > 1
+    }
+
+    /// Whether it closes a cursor of this name.
+    pub(crate) fn closes(&self, cursor: &str) -> bool {
+        self.shapes().any(|shape| match &shape.kind {
+            Kind::Close(name) => name.as_deref().is_none_or(|name| name == cursor),
+            Kind::Discard(Discard::All) => true,
+            _ => false,
+        })
+    }
+
     /// The statements that it prepares, each by itself.
     pub(crate) fn prepared(&self) -> impl Iterator<Item = (Box<str>, Arc<Self>)> {
         self.script.statements.iter().filter_map(|statement| match &statement.kind {
-            Kind::Prepare(name) => Some((name.clone(), self.part(statement))),
+            Kind::Prepare(name) => Some((name.clone(), self.inner(statement))),
             _ => None,
         })
     }
 
-    /// The cursors that it declares, and whether each outlives its transaction.
-    pub(crate) fn declared(&self) -> impl Iterator<Item = (Box<str>, bool)> {
-        self.shapes().filter_map(|shape| match &shape.kind {
-            Kind::Declare(name) => Some((name.clone(), shape.session.holds_cursor)),
+    /// The cursors that it declares, each by itself, and whether it outlives its transaction.
+    pub(crate) fn declared(&self) -> impl Iterator<Item = (Box<str>, Arc<Self>, bool)> {
+        self.script.statements.iter().filter_map(|statement| match &statement.kind {
+            Kind::Declare(name) => {
+                Some((name.clone(), self.inner(statement), statement.session.holds_cursor))
+            }
             _ => None,
         })
+    }
+
+    /// What PREPARE or DECLARE is about: to execute that is not to make it again. It is planned, as a query is.
+    fn inner(&self, outer: &Statement) -> Arc<Self> {
+        let shape = Arc::new(Shape { kind: Kind::Select, ..(*outer.shape).clone() });
+        self.part(&Statement { shape, ..outer.clone() })
     }
 
     /// What it does to the session; `actions` are what it needs.
@@ -473,6 +503,21 @@ fn actions(desk: &Desk, needs: &[Need]) -> Result<Actions, Fault> {
     if actions.is_empty() {
         actions.push(Action::of_session(resource));
     }
+    gathered(actions)
+}
+
+/// What a text needs that reads on from cursors: first what those were made of, then its own needs.
+pub(crate) fn with_cursors(cursors: &[Actions], own: &Actions) -> Result<Actions, Fault> {
+    let mut all: Vec<Action> = Vec::new();
+    for action in cursors.iter().chain([own]).flat_map(Actions::as_slice) {
+        if !all.contains(action) {
+            all.push(action.clone());
+        }
+    }
+    gathered(all)
+}
+
+fn gathered(actions: Vec<Action>) -> Result<Actions, Fault> {
     Actions::new(actions).ok_or_else(|| {
         let text = format!("a text of statements may touch at most {} objects", Actions::MAX);
         Fault::new(codes::UNKNOWN_EFFECT, text).hint("Send the statements one by one.")

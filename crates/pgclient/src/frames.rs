@@ -46,10 +46,11 @@ pub fn head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
     let Some((header, _)) = bytes.split_first_chunk::<HEADER>() else { return Ok(None) };
     let [tag, a, b, c, d] = *header;
     let length = u32::from_be_bytes([a, b, c, d]);
-    let body = length.checked_sub(4).and_then(|body| usize::try_from(body).ok());
-    match body {
-        Some(body) if i32::try_from(body).is_ok() => Ok(Some(Head { tag, body })),
-        _ => Err(Malformed("length of a frame")),
+    // A length is an Int32: what looks larger is negative, for the other side too.
+    let length = i32::try_from(length).ok().and_then(|length| usize::try_from(length).ok());
+    match length.and_then(|length| length.checked_sub(4)) {
+        Some(body) => Ok(Some(Head { tag, body })),
+        None => Err(Malformed("length of a frame")),
     }
 }
 

@@ -253,6 +253,16 @@ impl Cluster {
         shared.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
     }
 
+    /// The same of a newer major version.
+    ///
+    /// # Errors
+    /// When it is not installed or does not start.
+    pub fn shared_newer() -> Result<&'static Self> {
+        static SHARED: OnceLock<Result<Cluster, String>> = OnceLock::new();
+        let shared = SHARED.get_or_init(|| Self::newer().map_err(|error| format!("{error:#}")));
+        shared.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+    }
+
     /// Makes and starts a cluster.
     ///
     /// # Errors

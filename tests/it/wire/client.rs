@@ -1,10 +1,10 @@
 //! A client that speaks the protocol by hand.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// How long an answer may take on a busy machine.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
@@ -67,7 +67,7 @@ impl Wire {
     /// Logs in.
     pub(crate) fn connect(address: SocketAddr, user: &str, database: &str, token: &str) -> Result<Self> {
         let parameters = [("user", user), ("database", database), ("application_name", "by hand")];
-        Self::start(address, &parameters, token)
+        Self::connect_with_all(address, token, &parameters)
     }
 
     /// The same, with more parameters.
@@ -77,15 +77,27 @@ impl Wire {
         token: &str,
         more: &[(&str, &str)],
     ) -> Result<Self> {
-        Self::start(address, &[&[("user", "any"), ("database", database)], more].concat(), token)
+        let own = [("user", "any"), ("database", database)];
+        Self::connect_with_all(address, token, &[&own[..], more].concat())
     }
 
-    fn start(address: SocketAddr, parameters: &[(&str, &str)], token: &str) -> Result<Self> {
+    fn connect_with_all(address: SocketAddr, token: &str, parameters: &[(&str, &str)]) -> Result<Self> {
+        Self::start(address, token, parameters)?.map_err(|refused| anyhow!("{}", refused.field(b'M')))
+    }
+
+    /// Logs in with these parameters of the start-up packet; or says with which error it was refused.
+    pub(crate) fn start(
+        address: SocketAddr,
+        token: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<Result<Self, Said>> {
         let mut wire = Self { stream: TcpStream::connect(address)?, address, key: Vec::new() };
         wire.stream.set_read_timeout(Some(ANSWER_MAX))?;
-        let body: String = parameters.iter().map(|(name, value)| format!("{name}\0{value}\0")).collect();
-        let body = body + "\0";
-        let packet = [&(3_u32 << 16).to_be_bytes()[..], body.as_bytes()].concat();
+        let mut packet = (3_u32 << 16).to_be_bytes().to_vec();
+        for (name, value) in parameters {
+            packet.extend([name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat());
+        }
+        packet.push(0);
         wire.send(&[&u32::try_from(packet.len() + 4)?.to_be_bytes()[..], &packet].concat())?;
         let asked = wire.next()?;
         ensure!(asked.tag == 'R' && asked.body == [0, 0, 0, 3], "a password is asked for: {asked:?}");
@@ -93,15 +105,20 @@ impl Wire {
         for said in wire.until_ready()? {
             match said.tag {
                 'K' => wire.key = said.body,
-                'E' => bail!("{}", said.field(b'M')),
+                'E' => return Ok(Err(said)),
                 _ => {}
             }
         }
-        Ok(wire)
+        Ok(Ok(wire))
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
         Ok(self.stream.write_all(bytes)?)
+    }
+
+    /// Ends one direction, or both.
+    pub(crate) fn shut(&self, how: Shutdown) -> Result<()> {
+        Ok(self.stream.shutdown(how)?)
     }
 
     /// The next message.

@@ -210,3 +210,32 @@ fn wire_sessions_end_when_the_gateway_stops() -> Result<()> {
     ensure!(said.tag == 'E' && said.field(b'C') == "57P01", "{said:?}");
     Ok(())
 }
+
+#[test]
+fn wire_a_cursor_is_decided_when_it_is_read_on() -> Result<()> {
+    let shop = Shop::start(Cluster::shared()?)?;
+    let mut wire = shop.connect(&["small"])?;
+    // The grant's cap on rows holds for what is fetched, and the record says what was read.
+    ensure!(wire.ask(&query("declare c cursor with hold for select * from orders order by id"))?.0 == "CZI");
+    ensure!(wire.ask(&query("fetch 3 from c"))?.0 == "TDDDCZI");
+    let read = |row: &serde_json::Value| row["rows"] == 3 && row["object"] == "public/orders";
+    ensure!(shop.records(1, read)?[0]["verb"] == "read");
+    // A name that is taken stays what it was.
+    let (_, code) = wire.ask(&query("declare c cursor with hold for select 1"))?;
+    ensure!(code == "42P03", "{code}");
+    ensure!(wire.ask(&query("close c; declare c cursor with hold for select 2"))?.1.is_empty());
+    ensure!(wire.ask(&query("close c"))?.0 == "CZI");
+    // As psqlODBC sends it, and one that came to be before its text failed: the cap holds for both.
+    let odbc = "begin;declare \"SQL_CUR1\" cursor with hold for select * from orders;fetch 4 in \"SQL_CUR1\"";
+    ensure!(wire.ask(&query(odbc))?.0 == "CCTDDDDCZT");
+    ensure!(wire.ask(&query("commit"))?.0 == "CZI");
+    let failing = "begin; declare d cursor with hold for select * from orders; commit; select 1 / 0";
+    ensure!(wire.ask(&query(failing))?.1 == "22012");
+    let (tags, code) = wire.ask(&query("fetch 6 from d"))?;
+    ensure!(!tags.contains('Z') && code == "53400", "{tags} {code}");
+    let mut wire = shop.connect(&["small"])?;
+    // One that a function opened is the server's to know.
+    let (_, code) = wire.ask(&query("fetch all from \"<unnamed portal 1>\""))?;
+    ensure!(code == "34000", "{code}");
+    Ok(())
+}

@@ -43,7 +43,7 @@ pub(crate) struct Down<'l, W> {
 }
 
 /// What becomes of a message.
-enum Fate {
+pub(super) enum Fate {
     Pass,
     Drop,
     Replace(Bytes),
@@ -120,26 +120,42 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
         }
     }
 
-    /// Passes on what has come, as far as it is whole.
+    /// Passes on what has come, as far as it is whole; also what came before something that ends the session, so that
+    /// the client can be told why.
     async fn digest(&mut self) -> Result<(), Ended> {
         let (mut from, mut at) = (0, 0);
+        let digested = self.settle_all(&mut from, &mut at).await;
+        if matches!(digested, Err(Ended::ClientGone)) {
+            return digested;
+        }
+        // Others need not wait for this client.
+        self.release(at);
+        self.write(from, at).await?;
+        self.client.flush().await.map_err(|_| Ended::ClientGone)?;
+        self.input.advance(at);
+        self.link.state().in_step = self.passing == 0;
+        digested
+    }
+
+    /// Settles what has come. What is before `at` may be passed on; what is before `from` has been.
+    async fn settle_all(&mut self, from: &mut usize, at: &mut usize) -> Result<(), Ended> {
         loop {
             // The gateway's own answers stand between the backend's.
             while let Some(own) = self.own_answer() {
-                self.write(from, at).await?;
-                from = at;
+                self.write(*from, *at).await?;
+                *from = *at;
                 self.write_own(&own).await?;
             }
             if self.passing > 0 {
-                let step = self.passing.min(self.input.len() - at);
+                let step = self.passing.min(self.input.len() - *at);
                 self.passing -= step;
-                at += step;
+                *at += step;
                 if self.passing > 0 {
                     break;
                 }
                 continue;
             }
-            let rest = self.input.get(at..).unwrap_or_default();
+            let rest = self.input.get(*at..).unwrap_or_default();
             let Some(head) = head(rest).map_err(|error| not_followed(&error))? else { break };
             let whole = HEADER + head.body;
             if matches!(head.tag, b'D' | b'd') && !self.probing() {
@@ -161,27 +177,21 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
             }
             self.link.turned.notify_waiters();
             match fate {
-                Fate::Pass => at += whole,
+                Fate::Pass => *at += whole,
                 Fate::Drop => {
-                    self.write(from, at).await?;
-                    at += whole;
-                    from = at;
+                    self.write(*from, *at).await?;
+                    *at += whole;
+                    *from = *at;
                 }
                 Fate::Replace(own) => {
-                    self.write(from, at).await?;
+                    self.write(*from, *at).await?;
                     self.write_own(&own).await?;
-                    at += whole;
-                    from = at;
+                    *at += whole;
+                    *from = *at;
                 }
                 Fate::End(fault) => return Err(Ended::Over(*fault)),
             }
         }
-        // Others need not wait for this client.
-        self.release(at);
-        self.write(from, at).await?;
-        self.client.flush().await.map_err(|_| Ended::ClientGone)?;
-        self.input.advance(at);
-        self.link.state().in_step = self.passing == 0;
         Ok(())
     }
 
@@ -260,12 +270,12 @@ fn unrecorded() -> Ended {
 }
 
 fn not_followed(what: &dyn std::fmt::Display) -> Ended {
-    Ended::Over(Fault::new(codes::UNFOLLOWED, "the database said something out of place").cause(what))
+    Ended::Over(Fault::new(codes::OUT_OF_PLACE, "the database said something out of place").cause(what))
 }
 
 impl State {
     /// Settles what a message of the backend answers.
-    fn settle(&mut self, tag: u8, body: &[u8]) -> Result<Fate, Ended> {
+    pub(super) fn settle(&mut self, tag: u8, body: &[u8]) -> Result<Fate, Ended> {
         // What may come at any time.
         match tag {
             b'N' => {
@@ -275,7 +285,14 @@ impl State {
                 return Ok(Fate::Pass);
             }
             b'A' => return Ok(Fate::Pass),
-            b'S' => return Ok(parameter_changed(body)),
+            b'S' => {
+                // PostgreSQL 18 and newer tell of it, also where code in the database has changed it.
+                if matches!(parameter(body), Ok(("search_path", _))) {
+                    self.stale = true;
+                    self.touched = true;
+                }
+                return Ok(parameter_changed(body));
+            }
             b'E' => return self.failed(body),
             b'Z' => return self.ready(body),
             _ => {}

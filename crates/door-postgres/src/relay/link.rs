@@ -4,8 +4,8 @@
 //! Invariants:
 //! - each message that is forwarded and that the backend answers stands in the queue, in order, before its
 //!   bytes are sent; so a reply belongs to the entry at the front;
-//! - a name is known only while the backend may know it too: one whose making failed is forgotten, and one
-//!   whose making is not confirmed is waited for before it is used in another batch;
+//! - a prepared statement is known only while the backend may know it too, and a cursor as long as it may: one whose
+//!   making is not confirmed is waited for before it is used in another batch;
 //! - `stale` says that what names mean may have changed, and nothing is resolved until it has been asked.
 
 use std::collections::VecDeque;
@@ -413,9 +413,10 @@ impl State {
         self.portals.remove(name);
     }
 
+    /// A text that makes names has failed. What it prepared is not executed any more. A cursor may have come to be before
+    /// the failure, and stay: what reading it needs is remembered, until the transaction's end closes it.
     pub(crate) fn forget_made(&mut self, makes: &Makes) {
         makes.statements.iter().for_each(|name| drop(self.statements.remove(name)));
-        makes.portals.iter().for_each(|name| drop(self.portals.remove(name)));
     }
 
     pub(crate) fn confirm_made(&mut self, makes: &Makes) {

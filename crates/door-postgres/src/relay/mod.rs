@@ -7,11 +7,14 @@
 
 mod down;
 mod frontend;
+mod fuzz;
 mod gulp;
 pub(crate) mod link;
 mod port;
 pub(crate) mod sharing;
 mod up;
+
+pub use fuzz::{fuzz_client, fuzz_server, fuzz_startup};
 
 use std::time::Duration;
 

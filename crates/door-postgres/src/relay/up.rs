@@ -12,6 +12,7 @@
 mod carry;
 mod decide;
 mod engage;
+mod made;
 mod refuse;
 mod text;
 
@@ -26,7 +27,7 @@ use tokio::io::AsyncRead;
 use super::Ended;
 use super::frontend::{self, Inbox, Message, NAME_BYTES_MAX, NAMES_BYTES_MAX, SQL_BYTES_MAX, protocol};
 use super::gulp::relax;
-use super::link::{EXPECTED_MAX, Expected, IDLE, Link, Makes, NAMES_MAX, Named, Running};
+use super::link::{EXPECTED_MAX, Expected, IDLE, Link, Makes, Named, Running};
 use super::port::Port;
 use crate::call::Verdict;
 use crate::codes;
@@ -234,34 +235,6 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         let known = vetted.as_ref().ok();
         let verdict = self.walk(text, known.map(|vetted| &**vetted), needs, frame.len()).await;
         self.refused(verdict)
-    }
-
-    /// A name that is taken stays what it was, as in PostgreSQL; and there is a bound to their number.
-    fn may_be_named(&self, name: &str) -> Result<(), Fault> {
-        let state = self.link.state();
-        if !name.is_empty() && state.statements.contains_key(name) {
-            let text = format!("prepared statement \"{name}\" already exists");
-            return Err(Fault::new(codes::NAME, text).backend_code("42P05"));
-        }
-        if state.statements.len() >= NAMES_MAX {
-            return Err(Fault::new(codes::MESSAGE_TOO_LARGE, "the session has too many prepared statements")
-                .hint("Close or DEALLOCATE those that are not used any more."));
-        }
-        Ok(())
-    }
-
-    /// The same for a portal.
-    fn may_be_portal(&self, name: &str) -> Result<(), Fault> {
-        let state = self.link.state();
-        if !name.is_empty() && state.portals.contains_key(name) {
-            let text = format!("cursor \"{name}\" already exists");
-            return Err(Fault::new(codes::NAME, text).backend_code("42P03"));
-        }
-        if state.portals.len() >= NAMES_MAX {
-            return Err(Fault::new(codes::MESSAGE_TOO_LARGE, "the session has too many portals")
-                .hint("Close those that are not used any more."));
-        }
-        Ok(())
     }
 
     async fn bind(&mut self, message: Message) -> Step {

@@ -17,13 +17,13 @@ use crate::message::{put, put_text};
 use crate::names::{self, Names, Objects};
 use crate::own;
 use crate::relay::Ended;
-use crate::relay::link::{Expected, FAILED, Link, Makes, NAMES_MAX, Named, Probe};
-use crate::vet::{Vetted, is_missing};
+use crate::relay::link::{Expected, FAILED, Link, Makes, Named, Probe};
+use crate::vet::{Vetted, is_missing, with_cursors};
 
 /// A session may have the database's objects read for it this often, because of a name that is not known.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
 /// What the gateway's own questions are prepared as.
-const PROBE: &str = "doorward probe";
+pub(super) const PROBE: &str = "doorward probe";
 
 impl<R: AsyncRead + Unpin> Up<'_, R> {
     /// Has a statement walk the road.
@@ -91,6 +91,15 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         for name in vetted.executes() {
             self.named(name, false).await?;
         }
+        for name in vetted.fetches() {
+            self.named(name, true).await?;
+        }
+        for (name, _, _) in vetted.declared() {
+            self.named(&name, true).await?;
+        }
+        if let Err(fault) = self.may_make(vetted) {
+            return Ok(Err(fault));
+        }
         let needs = self.look_up(vetted);
         match &needs {
             // It may be newer than what is known; only the session can tell for certain.
@@ -101,7 +110,13 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
 
     pub(super) fn look_up(&self, vetted: &Vetted) -> Result<Actions, Fault> {
         let prepared = |name: &str| self.link.state().statements.get(name).map(|named| named.vetted.clone());
-        vetted.needs(self.desk, &self.names, &prepared)
+        let own = vetted.needs(self.desk, &self.names, &prepared)?;
+        // Reading on from a cursor is reading what it was made of, under the grants of today.
+        let cursors: Vec<Actions> = {
+            let state = self.link.state();
+            vetted.fetches().filter_map(|name| state.portals.get(name)?.actions.clone()).collect()
+        };
+        if cursors.is_empty() { Ok(own) } else { with_cursors(&cursors, &own) }
     }
 
     /// Sees to it that what names mean is current; asks the backend session when it may have changed.
@@ -285,16 +300,16 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             state.portals.remove(name);
         }
         let mut makes = Makes { setting, ..Makes::default() };
-        // What is over the bound is not remembered, and so not to be executed.
-        let room = NAMES_MAX.saturating_sub(state.statements.len());
-        for (name, vetted) in vetted.prepared().take(room) {
+        for (name, vetted) in vetted.prepared() {
             makes.statements.push(name.clone());
             state.statements.insert(name, Named::new(vetted, None, self.batch));
         }
-        let room = NAMES_MAX.saturating_sub(state.portals.len());
-        for (name, held) in vetted.declared().take(room) {
+        for (name, vetted, held) in vetted.declared() {
             makes.portals.push(name.clone());
-            let named = Named::new(vetted.clone(), Some(actions.clone()), self.batch);
+            // One of the name may be there all the same, and this one fail: what is read on is either.
+            let before = state.portals.get(&name).and_then(|named| named.actions.clone());
+            let either = before.and_then(|before| with_cursors(&[before], actions).ok());
+            let named = Named::new(vetted, Some(either.unwrap_or_else(|| actions.clone())), self.batch);
             state.portals.insert(name, Named { held, ..named });
         }
         makes

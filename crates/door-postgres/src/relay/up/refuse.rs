@@ -13,10 +13,11 @@ use crate::relay::Ended;
 use crate::relay::frontend::{Message, SQL_BYTES_MAX};
 use crate::relay::link::{Expected, IDLE};
 
-/// What is sent in the place of a refused query: it cannot be parsed, in any state of the transaction.
+/// What is sent in the place of what was refused: it cannot be parsed, in any state of the transaction and whatever
+/// the client has made.
 const REFUSED: &str = "refused by doorward";
-/// A portal that does not exist, for the place of a refused message of the extended protocol.
-const NO_PORTAL: &str = "doorward refused";
+/// What that would be prepared as: a name, so that the statement without one stays.
+const REFUSED_NAME: &str = "doorward refused";
 
 impl<R: AsyncRead + Unpin> Up<'_, R> {
     /// A simple query is refused: an error, and the transaction's state.
@@ -51,9 +52,10 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             self.disengage();
             return;
         }
-        put(&mut self.out, b'E', |out| {
-            put_text(out, NO_PORTAL);
-            out.put_u32(0);
+        put(&mut self.out, b'P', |out| {
+            put_text(out, REFUSED_NAME);
+            put_text(out, REFUSED);
+            out.put_u16(0);
         });
         self.link.expect(Expected::Failing(own));
         self.batch_open = true;

@@ -5,6 +5,7 @@
 //! own piece of the text, and has a record of its own; the first one's access is the parent of the others'. All of
 //! them pass, or nothing is forwarded: then those beside the one that was refused are recorded as not run.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -19,7 +20,7 @@ use crate::call::Verdict;
 use crate::message::{Severity, error_bytes, put, put_text};
 use crate::own;
 use crate::values::{self, Bound, FRONT_BYTES_MAX};
-use crate::vet::Vetted;
+use crate::vet::{Vetted, with_cursors};
 
 /// The most statements of a text that walk the road at once: their intents are one write to the disk.
 const AT_ONCE_MAX: usize = 64;
@@ -145,7 +146,19 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     fn needs_each(&self, vetted: &Vetted, all: &Actions) -> Vec<Actions> {
         let prepared = |name: &str| self.link.state().statements.get(name).map(|named| named.vetted.clone());
         let each = vetted.needs_each(self.desk, &self.names, &prepared);
-        each.unwrap_or_else(|_| vetted.parts().map(|_| all.clone()).collect())
+        let Ok(each) = each else { return vetted.parts().map(|_| all.clone()).collect() };
+        let mut declared: HashMap<Box<str>, Actions> = HashMap::new();
+        let with_cursors = |(part, own): (Arc<Vetted>, Actions)| {
+            let cursors: Vec<Actions> = {
+                let state = self.link.state();
+                let known = |name| declared.get(name).or_else(|| state.portals.get(name)?.actions.as_ref());
+                part.fetches().filter_map(known).cloned().collect()
+            };
+            let actions = with_cursors(&cursors, &own).unwrap_or_else(|_| all.clone());
+            declared.extend(part.declared().map(|(name, _, _)| (name, actions.clone())));
+            actions
+        };
+        vetted.parts().zip(each).map(with_cursors).collect()
     }
 
     /// The text to send in place of this one, if there is one; and the client is known by the name that it takes.
