@@ -1,6 +1,6 @@
 -- What tools send by themselves when they connect, look at a schema and read a table. Statements end with two
--- semicolons; each tool has a session of its own. The texts are those of the tools' public documentation and sources,
--- with this test's names in them.
+-- semicolons; each tool has a session of its own. They were written from what is known of each tool, with this test's
+-- names in them, and were not captured from a running one.
 
 -- tool: DBeaver
 SET extra_float_digits = 3;;
