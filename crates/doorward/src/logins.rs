@@ -50,8 +50,10 @@ impl<'a> Sources<'a> {
         let backend = (entry.door.logins)(&entry.node)?;
         let name = || entry.name.clone();
         let own = match backend.own {
-            // There is nothing to log in to.
-            None => OwnLogin::Fixed(Arc::new(Login::new("", Secret::from("")))),
+            None => {
+                logins.hold_nothing(name());
+                OwnLogin::Fixed(Arc::new(Login::new("", Secret::from(""))))
+            }
             Some(LoginConfig::Password { user, password }) => match self.in_vault(entry, &user, &password)? {
                 Some(keeper) => logins.keep(name(), keeper),
                 None => logins.hold(name(), &user, read(password).await?),

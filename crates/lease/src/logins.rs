@@ -27,6 +27,8 @@ struct Backend {
 
 #[derive(Debug)]
 enum Held {
+    /// There is no backend to log in to; records name the lease all the same.
+    Nothing(LeaseId),
     /// One login for as long as the configuration stands, and the id under which records name it. A new
     /// configuration lends under new ids, so that a rotated secret shows in the timeline.
     Fixed(LeaseId, Arc<Login>),
@@ -35,6 +37,11 @@ enum Held {
 }
 
 impl Logins {
+    /// Takes in a resource that has no backend.
+    pub fn hold_nothing(&mut self, resource: ResourceName) {
+        self.backend(resource).own = Some(Held::Nothing(LeaseId::fresh()));
+    }
+
     /// Takes in a resource's login. The returned handle is for the resource's connection pool.
     pub fn hold(&mut self, resource: ResourceName, user: &str, password: Secret) -> OwnLogin {
         let login = Arc::new(Login::new(user, password));
@@ -70,7 +77,7 @@ impl Logins {
         let held = backend.own.iter().chain(backend.roles.values());
         let kept = held.filter_map(|held| match held {
             Held::Kept(keeper) => Some(keeper),
-            Held::Fixed(..) => None,
+            Held::Fixed(..) | Held::Nothing(_) => None,
         });
         kept.chain(&backend.other_roles).find_map(|keeper| keeper.trouble())
     }
@@ -80,7 +87,7 @@ impl Logins {
         let backend = self.by_resource.get(resource)?;
         let keeper = match backend.roles.get(role) {
             Some(Held::Kept(keeper)) => keeper,
-            Some(Held::Fixed(..)) => return None,
+            Some(Held::Fixed(..) | Held::Nothing(_)) => return None,
             None => backend.other_roles.as_ref()?,
         };
         if keeper.is_per_principal() {
@@ -118,6 +125,7 @@ impl Logins {
 impl Held {
     async fn lend(&self, permit: &Permit, role: Option<&RoleName>) -> Result<Lease, Fault> {
         match self {
+            Self::Nothing(id) => Ok(Lease::new(permit, *id, None)),
             Self::Fixed(id, login) => Ok(Lease::new(permit, *id, Some(login.clone()))),
             Self::Kept(keeper) => kept(keeper, permit, role).await,
         }
