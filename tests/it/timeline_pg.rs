@@ -94,8 +94,11 @@ store:
 
     async fn load(&self, client: StrictClient, stop: &AtomicBool) {
         while !stop.load(Ordering::SeqCst) {
-            // An error means that the gateway is gone, which a test may want.
-            let Ok(answer) = client.get("/shop/orders?limit=1&select=id").await else { return };
+            // The gateway may be gone, which a test may want, or the disk may take its time.
+            let Ok(answer) = client.get("/shop/orders?limit=1&select=id").await else {
+                pause(Duration::from_millis(20));
+                continue;
+            };
             if answer.status == 200
                 && let (Ok(id), Ok(mut seen)) = (id_of(&answer), self.seen.lock())
             {

@@ -315,8 +315,10 @@ fn a_vault_that_is_away_or_sealed_or_refuses_is_said_to_be_so() -> Result<()> {
     // A wrong secret id, under a configuration that names the right role.
     gateway.write("doorward.yaml", config.replace("env:ROLE_ID", "file:role-id"))?;
     gateway.write("role-id", &role_id)?;
-    bed.answers(&gateway, "select 1;", |_, err| err.contains("lease.source-refused"))?;
-    ensure!(gateway.log().contains("invalid role or secret ID"), "{}", gateway.log());
+    // The first attempt may have come before the Vault knew of AppRole at all, and is refused for that.
+    bed.answers(&gateway, "select 1;", |_, err| {
+        err.contains("lease.source-refused") && gateway.log().contains("invalid role or secret ID")
+    })?;
     // The right one is read at the next attempt.
     gateway.write("secret-id", &secret_id)?;
     bed.answers(&gateway, "select current_user;", |out, _| out == bed.role)?;

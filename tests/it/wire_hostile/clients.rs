@@ -78,7 +78,7 @@ fn hostile_lengths_in_a_session() -> Result<()> {
         wire.send(&[&[tag][..], &0x7fff_ffff_u32.to_be_bytes(), b"select"].concat())?;
         drop(wire);
     }
-    ensure!(siege.sessions("siege_reader", "0"), "their sessions end");
+    ensure!(siege.comes_to_rest(), "their sessions end");
     siege.serves()
 }
 
@@ -150,7 +150,7 @@ fn hostile_ends_in_the_middle_of_a_copy() -> Result<()> {
         wire.send(&message(b'd', b"half of it\nand a"))?;
         // The rest never comes; one keeps its ear open.
         wire.shut(if half_open { Shutdown::Write } else { Shutdown::Both })?;
-        ensure!(siege.sessions("siege_writer", "0"), "the session ends (half open: {half_open})");
+        ensure!(siege.comes_to_rest(), "the session ends (half open: {half_open})");
     }
     let rows = siege.database.sql("select count(*) from orders where customer like 'half%'")?;
     ensure!(rows.trim() == "0", "nothing of it stays: {rows}");
@@ -243,7 +243,7 @@ fn hostile_floods_of_sessions_stop_at_their_bound() -> Result<()> {
     for wire in &mut open {
         ensure!(wire.ask(&query("select 1"))?.0 == "TDCZI", "those that are open go on");
     }
-    ensure!(siege.sessions("siege_reader", "3"), "no more than that reach the database");
+    ensure!(siege.has_connections("siege_reader", "3"), "no more than that reach the database");
     open.pop();
     ensure!(wait_until(SOON, || siege.serves().is_ok()), "a seat that is free is taken");
     Ok(())

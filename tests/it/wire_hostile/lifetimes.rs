@@ -57,7 +57,7 @@ fn hostile_times_expiry_ends_a_session_at_the_end_of_its_transaction() -> Result
     reconfigure(&siege, "session_grace: 600s", "session_grace: 1s")?;
     let said = late.next()?;
     ensure!(said.tag == 'E' && said.field(b'C') == "57P01", "{said:?}");
-    ensure!(siege.sessions("siege_writer", "0"), "their backend sessions end");
+    ensure!(siege.comes_to_rest(), "their backend sessions end");
     let rows = siege.database.sql("select count(*) from orders where customer = 'in time'")?;
     ensure!(rows.trim() == "1", "{rows}");
     ensure!(connect().is_err(), "nobody comes in with it any more");

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::{Running, Setup};
+use doorward_testkit::http::StrictClient;
 use doorward_testkit::issuer::Issuer;
 use doorward_testkit::postgres::{Cluster, Database};
 use doorward_testkit::wait_until;
 use serde_json::Value;
 
-use crate::bed::{PASSWORD, SOON, base, roles_turn};
+use crate::bed::{PASSWORD, SOON, base, block_on, roles_turn};
 use crate::wire::client::{Wire, query};
 
 /// The password of the roles. Tests search everything that the gateway writes for it.
@@ -77,7 +78,7 @@ impl Siege {
             "roles: { siege_reader: { password: \"env:ROLES\" }, siege_writer: { password: \"env:ROLES\" } }";
         let config = base(&issuer, &database)
             .replace("admin: 127.0.0.1:0", "admin: 127.0.0.1:0, postgres: 127.0.0.1:0")
-            .replace("pool: { size: 8 }", &format!("pool: {{ size: 4, sessions: 20 }}\n    {roles}"));
+            .replace("pool: { size: 8 }", &format!("pool: {{ size: 20, sessions: 20 }}\n    {roles}"));
         let gateway = setup(format!("{config}{grants}"), cluster.port())?
             .env("SHOP_PASSWORD", PASSWORD)
             .env("ROLES", ROLE_PASSWORD)
@@ -109,12 +110,28 @@ impl Siege {
         wait_until(SOON, || self.database.sql(&sql).is_ok_and(|found| found.trim() == count))
     }
 
-    /// How many sessions of this role the database has.
-    fn sessions(&self, role: &str, count: &str) -> bool {
+    /// Whether the role comes to have so many connections to the database.
+    fn has_connections(&self, role: &str, count: &str) -> bool {
         let sql = format!(
             "select count(*) from pg_stat_activity where usename = '{role}' and datname = current_database()"
         );
         wait_until(SOON, || self.database.sql(&sql).is_ok_and(|found| found.trim() == count))
+    }
+
+    /// Whether the gateway comes to have no session, and the database nothing that one has left under way: idle
+    /// connections stay, for others.
+    fn comes_to_rest(&self) -> bool {
+        const UNDER_WAY: &str = "select count(*) from pg_stat_activity where usename like 'siege%'
+            and datname = current_database() and state <> 'idle'";
+        const NO_SESSION: &str = "doorward_pool_sessions{resource=\"shop\",state=\"open\"} 0";
+        let asked = || {
+            let admin = StrictClient::new(self.gateway.admin_url()?);
+            Ok::<_, anyhow::Error>(block_on(admin.get("/metrics"))??.text())
+        };
+        let no_session = || asked().is_ok_and(|text| text.lines().any(|line| line == NO_SESSION));
+        wait_until(SOON, || {
+            no_session() && self.database.sql(UNDER_WAY).is_ok_and(|found| found.trim() == "0")
+        })
     }
 
     /// The door's records, once there are as many that `is` finds.
