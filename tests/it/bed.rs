@@ -113,6 +113,15 @@ impl Bed {
     }
 }
 
+/// Runs a test on a newer PostgreSQL, which is started for it and stopped again.
+pub(crate) fn on_newer(test: impl FnOnce(&'static Cluster) -> Result<()>) -> Result<()> {
+    // Beds borrow their cluster for good, because most of them share one.
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::newer()?));
+    let done = test(cluster);
+    cluster.stop()?;
+    done
+}
+
 /// Roles belong to the cluster, and two changes of one role at a time fail: tests take turns.
 pub(crate) fn roles_turn() -> MutexGuard<'static, ()> {
     static TURNS: Mutex<()> = Mutex::new(());

@@ -11,7 +11,7 @@ use doorward_testkit::postgres::{Cluster, Database};
 use doorward_testkit::workspace_root;
 use serde_json::Value;
 
-use crate::bed::{PASSWORD, record_of, roles_turn};
+use crate::bed::{PASSWORD, on_newer, record_of, roles_turn};
 
 /// The demo's database and gateway: the example's policy, with the addresses of this test laid over it.
 struct Air {
@@ -80,10 +80,7 @@ fn postgrest_js_on_debians_postgresql() -> Result<()> {
 
 #[test]
 fn postgrest_js_on_a_newer_postgresql() -> Result<()> {
-    let cluster = Box::leak(Box::new(Cluster::newer()?));
-    let done = postgrest_js(cluster);
-    cluster.stop()?;
-    done
+    on_newer(postgrest_js)
 }
 
 /// curl's answer: its status, its lower-cased head, its body.

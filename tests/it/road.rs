@@ -12,7 +12,7 @@ use doorward_testkit::wait_until;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, GRANTS, SHOP, SOON, base, block_on, later, record_of};
+use crate::bed::{Bed, GRANTS, SHOP, SOON, base, block_on, later, on_newer, record_of};
 
 /// The record of one call, once it is in the store.
 fn record(bed: &Bed, id: &str) -> Result<Value> {
@@ -95,10 +95,7 @@ fn the_main_job_on_debians_postgresql() -> Result<()> {
 
 #[test]
 fn the_main_job_on_a_newer_postgresql() -> Result<()> {
-    let cluster = Box::leak(Box::new(Cluster::newer()?));
-    let done = main_job(cluster);
-    cluster.stop()?;
-    done
+    on_newer(main_job)
 }
 
 #[test]

@@ -20,7 +20,7 @@ use doorward_testkit::postgres::{Cluster, Database};
 use doorward_testkit::{wait_until, workspace_root};
 use serde_json::Value;
 
-use crate::bed::{PASSWORD, SOON, base, roles_turn};
+use crate::bed::{PASSWORD, SOON, base, on_newer, roles_turn};
 use client::Wire;
 
 /// Passwords of the roles. Tests search everything that the gateway writes for them.
@@ -189,6 +189,29 @@ impl Shop {
     }
 }
 
+/// What psql prints for a script, without headings, alignment and tags; and its errors.
+fn quiet_psql(
+    port: u16,
+    user: &str,
+    database: &str,
+    password: &str,
+    script: &str,
+) -> Result<(String, String)> {
+    let mut child = Command::new("psql")
+        .args(["-X", "-A", "-t", "-q", "-h", "127.0.0.1", "-U", user, "-d", database])
+        .args(["-p", &port.to_string()])
+        .env("PGPASSWORD", password)
+        .env("PGCONNECT_TIMEOUT", "60")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().context("stdin")?.write_all(script.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok((text(&output.stdout), text(&output.stderr)))
+}
+
 fn psql_works(cluster: &'static Cluster) -> Result<()> {
     let shop = Shop::start(cluster)?;
     let (out, err) =
@@ -236,10 +259,7 @@ fn wire_psql_on_debians_postgresql() -> Result<()> {
 
 #[test]
 fn wire_psql_on_a_newer_postgresql() -> Result<()> {
-    let cluster = Box::leak(Box::new(Cluster::newer()?));
-    let done = psql_works(cluster);
-    cluster.stop()?;
-    done
+    on_newer(psql_works)
 }
 
 #[test]

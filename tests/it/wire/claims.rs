@@ -63,12 +63,12 @@ impl Notes {
     fn psql(&self, who: &str, script: &str) -> Result<(String, String)> {
         let token = self.issuer.token(who).claim("groups", ["staff"]).claim("team", "red").sign()?;
         let address = self.gateway.address("postgres")?;
-        run_psql(address.port(), "any", "shop", &token, script)
+        quiet_psql(address.port(), "any", "shop", &token, script)
     }
 
     /// Past the gateway: as somebody who has stolen the role's password.
     fn direct(&self, script: &str) -> Result<(String, String)> {
-        run_psql(self.database.cluster().port(), &self.role, self.database.name(), ROLE_PASSWORD, script)
+        quiet_psql(self.database.cluster().port(), &self.role, self.database.name(), ROLE_PASSWORD, script)
     }
 
     fn sees(&self, who: &str, script: &str, expected: &str) -> Result<()> {
@@ -76,34 +76,6 @@ impl Notes {
         ensure!(out == expected, "{who}: {script}\nsees {out}{err}\n{}", self.gateway.log());
         Ok(())
     }
-}
-
-fn run_psql(port: u16, user: &str, database: &str, password: &str, script: &str) -> Result<(String, String)> {
-    let mut child = Command::new("psql")
-        .args([
-            "-X",
-            "-A",
-            "-t",
-            "-q",
-            "-h",
-            "127.0.0.1",
-            "-U",
-            user,
-            "-d",
-            database,
-            "-p",
-            &port.to_string(),
-        ])
-        .env("PGPASSWORD", password)
-        .env("PGCONNECT_TIMEOUT", "60")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    child.stdin.take().context("stdin")?.write_all(script.as_bytes())?;
-    let output = child.wait_with_output()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok((text(&output.stdout), text(&output.stderr)))
 }
 
 const COUNT: &str = "select count(*) from notes;\n";
@@ -224,10 +196,7 @@ fn wire_signed_claims_on_debians_postgresql() -> Result<()> {
 
 #[test]
 fn wire_signed_claims_on_a_newer_postgresql() -> Result<()> {
-    let cluster = Box::leak(Box::new(Cluster::newer()?));
-    let done = claims_hold(cluster);
-    cluster.stop()?;
-    done
+    on_newer(claims_hold)
 }
 
 #[test]

@@ -47,19 +47,7 @@ impl Managed {
 
     fn psql(&self, who: &str, script: &str) -> Result<(String, String)> {
         let token = self.issuer.token(who).claim("groups", ["staff"]).sign()?;
-        let mut child = Command::new("psql")
-            .args(["-X", "-A", "-t", "-q", "-h", "127.0.0.1", "-U", "any", "-d", "shop"])
-            .args(["-p", &self.gateway.address("postgres")?.port().to_string()])
-            .env("PGPASSWORD", token)
-            .env("PGCONNECT_TIMEOUT", "60")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        child.stdin.take().context("stdin")?.write_all(script.as_bytes())?;
-        let output = child.wait_with_output()?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok((text(&output.stdout), text(&output.stderr)))
+        quiet_psql(self.gateway.address("postgres")?.port(), "any", "shop", &token, script)
     }
 
     /// Logins that gateways have made in this database.
@@ -113,8 +101,5 @@ fn wire_managed_logins_on_debians_postgresql() -> Result<()> {
 
 #[test]
 fn wire_managed_logins_on_a_newer_postgresql() -> Result<()> {
-    let cluster = Box::leak(Box::new(Cluster::newer()?));
-    let done = a_role(cluster).and_then(|()| a_person(cluster));
-    cluster.stop()?;
-    done
+    on_newer(|cluster| a_role(cluster).and_then(|()| a_person(cluster)))
 }

@@ -10,7 +10,7 @@ use doorward_testkit::{http::StrictClient, wait_until};
 
 use super::Shop;
 use super::client::{Wire, bind, execute, message, parse, query, sync};
-use crate::bed::{SOON, block_on};
+use crate::bed::{SOON, block_on, on_newer};
 
 /// One connection, for all to fight over.
 const ONE: &str = "size: 1, pinned: 1, mode: transaction, wait_max: 60s";
@@ -45,10 +45,7 @@ impl Shop {
 /// On both versions: the older one by itself, the newer one in one test, because it is started for it.
 fn on_both(test: impl Fn(&'static Cluster) -> Result<()>) -> Result<()> {
     test(Cluster::shared()?)?;
-    let newer = Box::leak(Box::new(Cluster::newer()?));
-    let done = test(newer);
-    newer.stop()?;
-    done
+    on_newer(test)
 }
 
 #[test]
