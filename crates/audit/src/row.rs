@@ -149,14 +149,7 @@ pub(crate) fn maybe_int(number: Option<impl TryInto<i64>>) -> Value<'static> {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> Value<'static> {
-    Value::Text(Cow::Owned(hex_text(bytes)))
-}
-
-pub(crate) fn hex_text(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
-    let digits = bytes.iter().flat_map(|&byte| [digit(byte >> 4), digit(byte & 15)]).collect();
-    String::from_utf8(digits).unwrap_or_default()
+    Value::Text(Cow::Owned(doorward_core::hex(bytes)))
 }
 
 /// Cuts a text to `max` bytes and says so in its end. A zero byte, which PostgreSQL's texts cannot hold, becomes

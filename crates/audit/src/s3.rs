@@ -9,7 +9,7 @@
 use aws_lc_rs::{digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use doorward_core::{Secret, Timestamp, calendar};
+use doorward_core::{Secret, Timestamp, calendar, hex};
 use doorward_settings::{Problem, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -403,12 +403,6 @@ fn code_of(body: &[u8]) -> String {
     let plain =
         |code: &&str| code.len() <= CODE_BYTES_MAX && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
     code.filter(plain).unwrap_or("without a code").to_owned()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0'));
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod calendar;
 pub mod codes;
 mod fault;
 pub mod hash;
+mod hex;
 mod import;
 mod login;
 mod minted;
@@ -32,6 +33,7 @@ mod time;
 pub use access::{Access, Answered, Completion, Pass};
 pub use action::{Action, Actions, Object, SESSION_OBJECTS, Verb, encode_segment};
 pub use fault::{Code, Fault, Kind, Side};
+pub use hex::hex;
 pub use import::{
     Claimed, ClaimedCaller, ClaimedFault, ClaimedText, IMPORT_ISSUER_PREFIX, Import, ImportTally,
     ImportedRecord, Importer, RECORDS,

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use doorward_core::{AuthMethod, IssuerName, Personal, Principal, Secret, Timestamp};
+use doorward_core::{AuthMethod, IssuerName, Personal, Principal, Secret, Timestamp, hex};
 use serde_json::{Map, Value};
 
 use crate::config::KindName;
@@ -206,10 +206,6 @@ fn random_hex<const N: usize>() -> Result<String, ApiKeyError> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ApiKeyError::Random)?;
     Ok(hex(&bytes))
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// 64 lower-case hexadecimal digits.

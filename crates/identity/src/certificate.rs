@@ -7,13 +7,12 @@
 use std::sync::Arc;
 
 use doorward_core::{
-    AuthMethod, ClientCertificate, IssuerName, Personal, Principal, PrincipalKind, Timestamp,
+    AuthMethod, ClientCertificate, IssuerName, Personal, Principal, PrincipalKind, Timestamp, hex,
 };
 use doorward_settings::{Problems, Spanned};
 use serde_json::{Map, Value};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::api_key::hex;
 use crate::config::{CertificateEntry, CertificatesConfig, KindName};
 use crate::dn;
 use crate::keys::sha256;

@@ -3,11 +3,10 @@
 //! Most specific first, `CN=loader,OU=etl,O=Corp`; parts of one relative name joined with `+`; values
 //! that are not text, and types without a short name, as `OID=#HEX`.
 
+use doorward_core::hex;
 use x509_parser::asn1_rs::Tag;
 use x509_parser::der_parser::asn1_rs::ToDer;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
-
-use crate::api_key::hex;
 
 /// RFC 4514, 3: the types that have a short name.
 const SHORT_NAMES: &[(&str, &str)] = &[

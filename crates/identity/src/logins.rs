@@ -20,7 +20,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use doorward_core::{
     AuthMethod, LoginWish, MintedLogin, NewLogin, Principal, ResourceName, RoleName, Secret, Timestamp,
 };
-use doorward_settings::Problem;
+use doorward_settings::{KEY_BYTES, Problem, parse_key};
 use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
@@ -40,7 +40,6 @@ pub(crate) const TTL_MAX: Duration = Duration::from_secs(12 * 3_600);
 pub(crate) const OLD_KEYS_MAX: usize = 16;
 /// What a seal may hold, expanded: no token has more claims than itself.
 const SEALED_BYTES_MAX: u64 = 64 * 1024;
-const KEY_BYTES: usize = 32;
 const KEY_ID_CHARS: usize = 6;
 
 /// The keys, and for how long a login counts.
@@ -176,19 +175,13 @@ fn parts(user: &str) -> Option<(&str, &str)> {
 impl LoginKey {
     /// Reads the secret's text: 32 random bytes, as base64 or as 64 hex digits.
     fn parse(text: &str) -> Result<Self, &'static str> {
-        const WRONG: &str = "a login key is 32 random bytes, as base64 or as 64 hex digits";
-        let bytes = match text.len() {
-            64 => unhex(text).ok_or(WRONG)?,
-            _ => STANDARD.decode(text).map_err(|_| WRONG)?,
-        };
-        if bytes.len() != KEY_BYTES {
-            return Err(WRONG);
-        }
-        let master = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
+        let bytes = parse_key(text)?;
+        let master = hmac::Key::new(hmac::HMAC_SHA256, &bytes[..]);
         let part = |name: &str| hmac::sign(&master, format!("doorward login {name}").as_bytes());
         let mac = |name: &str| hmac::Key::new(hmac::HMAC_SHA256, part(name).as_ref());
         let id = URL_SAFE_NO_PAD.encode(part("key id"));
-        let seal = UnboundKey::new(&AES_256_GCM, part("seal").as_ref()).map_err(|_| WRONG)?;
+        let seal = UnboundKey::new(&AES_256_GCM, part("seal").as_ref())
+            .map_err(|_| "the login key cannot be used")?;
         Ok(Self {
             id: id.chars().take(KEY_ID_CHARS).collect(),
             seal: LessSafeKey::new(seal),
@@ -224,9 +217,4 @@ impl LoginKey {
         DeflateDecoder::new(&*packed).take(SEALED_BYTES_MAX).read_to_end(&mut text).ok()?;
         Some(text)
     }
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let pair = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
-    (0..text.len()).step_by(2).map(pair).collect()
 }

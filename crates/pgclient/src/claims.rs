@@ -15,7 +15,7 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
-use doorward_core::{Fault, Principal, ResourceName, Secret, Timestamp};
+use doorward_core::{Fault, Principal, ResourceName, Secret, Timestamp, hex};
 use doorward_settings::SecretRef;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -251,10 +251,6 @@ impl std::fmt::Debug for SessionClaims {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SessionClaims").field("kid", &self.kid).finish_non_exhaustive()
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

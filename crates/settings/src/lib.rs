@@ -16,6 +16,7 @@
 mod audit;
 mod de;
 mod document;
+mod key;
 mod later;
 mod node;
 mod one_or_many;
@@ -28,6 +29,7 @@ mod vault_path;
 
 pub use audit::AuditConfig;
 pub use document::Document;
+pub use key::{KEY_BYTES, KeyBytes, parse_key};
 pub use later::later;
 pub use node::{Entry, Node, Position};
 pub use one_or_many::OneOrMany;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use doorward_core::{
     AccessId, AccessRecord, Action, Actions, Clock, ConfigDigest, Object, Outcome, Recorder, ResourceName,
-    SystemClock, Verb,
+    SystemClock, Verb, hex,
 };
 use doorward_tlog::checkpoint::Checkpoint;
 use doorward_tlog::note::Vkey;
@@ -23,7 +23,6 @@ use tokio::runtime::Handle;
 use super::config::PeersConfig;
 use super::witness::{Answer, Witness, WitnessError};
 use crate::config::AuditConfig;
-use crate::row::hex_text;
 use crate::spool::files::Directory;
 
 /// The folder in the spool's directory.
@@ -108,7 +107,7 @@ impl Peers {
             object: Object::from_segments(path),
         };
         let cosigned = json!({
-            "origin": checkpoint.origin, "size": checkpoint.size, "root": hex_text(&checkpoint.root),
+            "origin": checkpoint.origin, "size": checkpoint.size, "root": hex(&checkpoint.root),
             "time_us": checkpoint.time_us,
         });
         let ext = Map::from_iter([("cosigned".to_owned(), cosigned)]);

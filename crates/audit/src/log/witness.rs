@@ -7,6 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use doorward_core::hex;
 use doorward_tlog::checkpoint::Checkpoint;
 use doorward_tlog::note::{Kind, NOTE_MAX, Note, NoteError, Signer, Vkey};
 use doorward_tlog::tree::{consistent, empty_root, leaf_hash};
@@ -14,7 +15,6 @@ use doorward_tlog::witness::AddCheckpoint;
 use parking_lot::Mutex;
 
 use super::place::put_file;
-use crate::row::hex_text;
 use crate::spool::files::make_private;
 
 /// The most logs that a witness keeps in mind: one for each start of each gateway.
@@ -149,7 +149,7 @@ impl Witness {
         checkpoint: &Checkpoint,
         known: &mut usize,
     ) -> io::Result<Option<Answer>> {
-        let path = self.dir.join(hex_text(&leaf_hash(checkpoint.origin.as_bytes())));
+        let path = self.dir.join(hex(&leaf_hash(checkpoint.origin.as_bytes())));
         let seen = last(&path)?;
         let (seen_size, seen_root) = seen.as_ref().map_or((0, empty_root()), |seen| (seen.size, seen.root));
         if request.old_size != seen_size {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use doorward_core::{AccessRecord, Observer, Outcome, Secret, Timestamp};
+use doorward_core::{AccessRecord, Observer, Outcome, Secret, Timestamp, hex};
 use doorward_settings::Problem;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -262,15 +262,6 @@ fn stage_id(root: &[u8; 8], stage: u8) -> String {
     let mut id = hex(&first);
     id.push_str(&hex(&[last ^ (stage + 1)]));
     id
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::fmt;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use doorward_settings::parse_key;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -211,28 +212,6 @@ fn part(key: &KeyBytes, purpose: &[u8]) -> KeyBytes {
         *to = *from;
     }
     out
-}
-
-/// Reads a key from a secret's text: 32 random bytes, as base64 or as 64 hex digits.
-pub(crate) fn parse_key(text: &str) -> Result<KeyBytes, &'static str> {
-    const EXPECTED: &str =
-        "32 random bytes are expected, as base64 or as 64 hex digits: `openssl rand -base64 32` makes some";
-    let bytes = Zeroizing::new(decode(text.trim()).ok_or(EXPECTED)?);
-    let key: KeyBytes = Zeroizing::new(bytes.as_slice().try_into().map_err(|_| EXPECTED)?);
-    // Nobody draws such a key; somebody wrote it in as a placeholder.
-    if key.iter().all(|byte| Some(byte) == key.first()) {
-        return Err(EXPECTED);
-    }
-    Ok(key)
-}
-
-fn decode(text: &str) -> Option<Vec<u8>> {
-    if text.len() == 2 * KEY_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
-        return (0..text.len()).step_by(2).map(byte).collect();
-    }
-    let unpadded = text.trim_end_matches('=').replace('+', "-").replace('/', "_");
-    URL_SAFE_NO_PAD.decode(unpadded).ok()
 }
 
 #[cfg(test)]

@@ -8,10 +8,9 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{cmac, rand};
+pub(crate) use doorward_settings::{KEY_BYTES, KeyBytes};
 use zeroize::Zeroizing;
 
-/// Bytes of a key.
-pub(crate) const KEY_BYTES: usize = 32;
 /// Bytes of each half of a nonce.
 pub(crate) const HALF_BYTES: usize = 12;
 /// Bytes by which what is sealed is longer.
@@ -19,8 +18,6 @@ pub(crate) const TAG_BYTES: usize = 16;
 /// Bytes of a whole nonce.
 const NONCE_BYTES: usize = 2 * HALF_BYTES;
 
-/// A key's bytes, wiped when they are dropped.
-pub(crate) type KeyBytes = Zeroizing<[u8; KEY_BYTES]>;
 /// One half of a nonce.
 pub(crate) type Half = [u8; HALF_BYTES];
 

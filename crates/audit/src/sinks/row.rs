@@ -1,12 +1,12 @@
 //! Rows of the timeline as JSON objects, as sinks get them.
 
-use doorward_core::Timestamp;
+use doorward_core::{Timestamp, hex};
 use serde_json::{Map, Value as Json};
 
 use super::config::PersonalValues;
 use crate::columns::{Source, Type};
 use crate::leaf::{Field, Hasher, RowOf, rows as row_count};
-use crate::row::{Value, hex_text};
+use crate::row::Value;
 use crate::time::rfc3339;
 use crate::wire::Access;
 
@@ -35,7 +35,7 @@ pub(crate) fn rows<'a>(
                 object.insert(column.name.to_owned(), json);
             }
         }
-        object.insert("leaf_hash".to_owned(), Json::String(hex_text(&leaf)));
+        object.insert("leaf_hash".to_owned(), Json::String(hex(&leaf)));
         object
     })
 }
@@ -52,6 +52,6 @@ fn json(ty: Type, field: Field<'_>, sealed: bool) -> Option<Json> {
         },
         (_, Field::Text(text)) => Json::from(text),
         (_, Field::Uuid(id)) => Json::String(id.to_string()),
-        (_, Field::Hash(hash)) => Json::String(hex_text(hash)),
+        (_, Field::Hash(hash)) => Json::String(hex(hash)),
     })
 }

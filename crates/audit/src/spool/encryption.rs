@@ -26,10 +26,10 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::{digest, hkdf, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use doorward_settings::parse_key;
 
 use crate::AuditError;
 use crate::config::SpoolEncryption;
-use crate::personal::keys::parse_key;
 use crate::personal::xaes::{Broken, HALF_BYTES, KEY_BYTES, KeyBytes, TAG_BYTES, random};
 use crate::wire::{self, Frame, KIND_AND_SEQ, PREFIX, RANDOM_BYTES};
 

@@ -5,6 +5,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use doorward_core::hex;
 use serde_json::{Map, Value};
 
 use super::{LogRecord, Shared, Unreadable, VALUE_DEPTH_MAX};
@@ -195,9 +196,4 @@ fn log_record(message: &[u8]) -> Result<LogRecord, Unreadable> {
         }
     }
     Ok(record)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

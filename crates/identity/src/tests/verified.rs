@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::support::*;
-use crate::api_key::hex;
 use crate::keys::sha256;
 use crate::verified::{VERIFIED_BYTES_MAX, VerifiedTokens};
 use crate::{KeySources, Plan};
 use doorward_core::Timestamp;
+use doorward_core::hex;
 
 #[tokio::test]
 async fn a_cached_token_ends_when_it_expires() {

@@ -21,14 +21,14 @@ mod wire;
 use std::sync::Arc;
 
 use aws_lc_rs::{hmac, rand};
-use doorward_core::{BoxFuture, LeaseId, Login, Membership, Principal, RoleName, Secret};
+use doorward_core::{BoxFuture, LeaseId, Login, Membership, Principal, RoleName, Secret, hex};
 use doorward_pgclient::{ManagedConfig, Per, Target};
 use tokio::sync::Semaphore;
 
 use crate::source::{CredentialSource, Handle, Issued, Renewed, SourceError, Wanted};
 
 use database::{Admin, Facts, Over, Place};
-use name::{Comment, Person, hex};
+use name::{Comment, Person};
 
 /// How many things are done in one database at a time: each takes a connection of the administrative login.
 const BUSY_MAX: usize = 4;

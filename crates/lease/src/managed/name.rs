@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use doorward_core::{Principal, ResourceName, RoleName};
+use doorward_core::{Principal, ResourceName, RoleName, hex};
 
 use super::wire::WireComment;
 
@@ -103,10 +103,6 @@ impl Comment {
         self.gateways.retain(|name, until| name != gateway && *until > now);
         self.gateways.is_empty()
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@
 
 use std::fmt::Write as _;
 
+use doorward_core::hex;
 use doorward_pgclient::Row;
 use doorward_pgclient::blocking::{Client, ClientError, Options, Param};
 use uuid::Uuid;
 
 use super::super::keys::{KeyId, Lookup};
 use super::{Imported, KeyStore, KeyStoreError, Known, NewSubject, ROWS_MAX, SubjectRow};
-use crate::row::hex_text;
 use crate::store::config::Server;
 
 /// Keeps two gateways from making the tables at once.
@@ -121,7 +121,7 @@ impl KeyStore for PostgresKeys {
     }
 
     fn find(&mut self, identities: &[Lookup]) -> Result<Vec<Option<SubjectRow>>, KeyStoreError> {
-        let wanted = array(identities.iter().map(|identity| hex_text(&identity.0)));
+        let wanted = array(identities.iter().map(|identity| hex(&identity.0)));
         let condition = "first AND identity = ANY (SELECT decode(unnest($1::text[]), 'hex'))";
         let rows = self.rows(condition, &[Param::Text(&wanted)])?;
         let row = |identity: &Lookup| rows.iter().find(|row| row.identity == *identity).cloned();
@@ -146,7 +146,7 @@ impl KeyStore for PostgresKeys {
     }
 
     fn rename(&mut self, id: Uuid, names: &[Lookup], person: &[u8]) -> Result<(), KeyStoreError> {
-        let (id, names) = (id.to_string(), array(names.iter().map(|name| hex_text(&name.0))));
+        let (id, names) = (id.to_string(), array(names.iter().map(|name| hex(&name.0))));
         self.client.transaction(|client| {
             client.execute(
                 "UPDATE doorward_keys.subject SET person = $2 WHERE subject_id = $1::uuid",
@@ -243,12 +243,12 @@ fn insert(client: &mut Client, rows: &[NewSubject], first: bool) -> Result<(), K
     // In one order, so that two gateways never wait for each other.
     let mut rows: Vec<&NewSubject> = rows.iter().collect();
     rows.sort_by_key(|new| new.row.identity.0);
-    let hex = |bytes: fn(&SubjectRow) -> &[u8]| array(rows.iter().map(|new| hex_text(bytes(&new.row))));
+    let column = |bytes: fn(&SubjectRow) -> &[u8]| array(rows.iter().map(|new| hex(bytes(&new.row))));
     let ids = array(rows.iter().map(|new| new.row.id.to_string()));
     let days = array(rows.iter().map(|new| new.row.day.map_or("NULL".to_owned(), |day| day.to_string())));
     let created = array(rows.iter().map(|new| new.row.created_us.to_string()));
     let (identities, keys, persons) =
-        (hex(|row| &row.identity.0), hex(|row| &row.key), hex(|row| &row.person));
+        (column(|row| &row.identity.0), column(|row| &row.key), column(|row| &row.person));
     client.execute(
         "INSERT INTO doorward_keys.subject (subject_id, identity, first, day, key, person, created_us)
          SELECT id, decode(identity, 'hex'), $7, day, decode(key, 'hex'), decode(person, 'hex'), created
@@ -267,7 +267,7 @@ fn insert(client: &mut Client, rows: &[NewSubject], first: bool) -> Result<(), K
     )?;
     let names = rows.iter().flat_map(|new| new.names.iter().map(|name| (name, new.row.id)));
     let (lookups, ids): (Vec<String>, Vec<String>) =
-        names.map(|(name, id)| (hex_text(&name.0), id.to_string())).unzip();
+        names.map(|(name, id)| (hex(&name.0), id.to_string())).unzip();
     client.execute(
         "INSERT INTO doorward_keys.name SELECT decode(lookup, 'hex'), id
          FROM unnest($1::text[], $2::uuid[]) AS new (lookup, id)
