@@ -4,6 +4,7 @@
 mod claims;
 pub(crate) mod client;
 mod held;
+mod hosts;
 mod managed;
 mod pools;
 mod records;

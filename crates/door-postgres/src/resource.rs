@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use doorward_core::{Fault, OwnLogin, ResourceName, RoleName};
 use doorward_pgclient::codes::LOGIN_REFUSED;
 use doorward_pgclient::{
-    CatalogConfig, Connector, Pool, PoolConfig, PoolMode, PoolSettings, SessionClaims, Target, Watch,
+    CatalogConfig, Connector, PoolConfig, PoolMode, PoolSettings, SessionClaims, Target, Watch,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -61,9 +61,10 @@ impl WireResource {
         let settings = pool.settings();
         let own = PoolSettings { size: 1, ..settings };
         let opened = tokio::task::spawn_blocking(move || {
-            Ok::<_, std::io::Error>((Connector::new(target.clone())?, Pool::new(target, login, own)?))
+            let connector = Connector::new(target)?;
+            Ok::<_, std::io::Error>((connector.pool(login, own), connector))
         });
-        let (connector, pool_of_one) = opened.await.map_err(std::io::Error::other)??;
+        let (pool_of_one, connector) = opened.await.map_err(std::io::Error::other)??;
         let read = |text: &str, _: u64, began: Instant| {
             Objects::read(text.as_bytes(), began).map_err(|error| error.to_string())
         };

@@ -10,7 +10,8 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields)]
 pub struct RestConfig {
     /// Where the database is: `postgres://HOST[:PORT]/DATABASE`, without user and password. Over a
-    /// network it is reached by TLS; `?sslmode=` and `?sslrootcert=` say how it is verified.
+    /// network it is reached by TLS; `?sslmode=` and `?sslrootcert=` say how it is verified. Several hosts, separated by
+    /// commas, are a primary and its replicas, in any order: which is which, they are asked.
     pub url: String,
     /// The login that becomes the grants' roles. It should be NOINHERIT, own nothing, and be a member of
     /// those roles and of nothing else.

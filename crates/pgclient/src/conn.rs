@@ -24,6 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::encoded::Encoded;
 use crate::error::{Failure, ServerError};
 use crate::frames::{self, ERROR_KEPT, FRAME_MAX, Field, HEADER, Head, Malformed};
+use crate::hosts::Server;
 use crate::request::{Reply, Request, SETTINGS_MAX};
 use crate::statements::{CACHED_SQL_MAX, Statements};
 use crate::stream::Stream;
@@ -85,8 +86,9 @@ pub(crate) struct Conn {
     frames: u32,
     /// Whether the last answer that ended came beyond its reset.
     begun: bool,
-    /// The login that it stands on.
+    /// The login that it stands on, and the server that it is to.
     login: Option<Arc<Login>>,
+    server: Option<Server>,
     /// Whether a notification came that asks for a new catalogue.
     pub(crate) notified: bool,
 }
@@ -112,19 +114,31 @@ impl Conn {
             frames: 0,
             begun: true,
             login: None,
+            server: None,
             notified: false,
         }
     }
 
-    /// The same, as a connection that this login was used for.
-    pub(crate) fn standing_on(mut self, login: Arc<Login>) -> Self {
-        self.login = Some(login);
+    /// The same, as a connection to this server that this login was used for.
+    pub(crate) fn standing_on(mut self, login: Arc<Login>, server: Server) -> Self {
+        (self.login, self.server) = (Some(login), Some(server));
         self
     }
 
-    /// Whether it stands on a login that there is a newer one of.
+    /// Whether there is a newer login than the one that it stands on, or the primary is elsewhere.
     pub(crate) fn is_superseded(&self) -> bool {
         self.login.as_ref().is_some_and(|login| login.is_superseded())
+            || self.server.as_ref().is_some_and(Server::is_no_primary)
+    }
+
+    /// Whether its server is a replica.
+    pub(crate) fn is_to_replica(&self) -> bool {
+        self.server.as_ref().is_some_and(Server::is_replica)
+    }
+
+    /// The place of its server.
+    pub(crate) fn host(&self) -> usize {
+        self.server.as_ref().map_or(0, Server::at)
     }
 
     /// Whether it may be lent again.
@@ -581,7 +595,7 @@ impl Conn {
                 self.busy = false;
                 true
             }
-            Failure::Protocol(_) | Failure::Login(_) | Failure::Membership(_) => true,
+            Failure::Protocol(_) | Failure::Login(_) | Failure::Membership(_) | Failure::NoPrimary(_) => true,
             // Outside of an exchange nothing may fail.
             Failure::Server(_) => self.owed > 0 && !self.busy,
             Failure::TooLarge(_) | Failure::RequestTooLarge(_) | Failure::Unsendable(_) => false,

@@ -151,9 +151,26 @@ pub(crate) enum Failure {
     /// The login was made for a role, and can become more than that role.
     #[error("{0}")]
     Membership(String),
+    /// None of several servers is the primary: what each of them said.
+    #[error("no primary: {0}")]
+    NoPrimary(String),
 }
 
 impl Failure {
+    /// A server that has not answered in time.
+    pub(crate) fn late() -> Self {
+        Self::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "connecting took too long"))
+    }
+
+    /// Whether the server cannot be reached, or takes nobody now.
+    pub(crate) fn is_away(&self) -> bool {
+        match self {
+            Self::Io(_) => true,
+            Self::Fatal(error) | Self::Server(error) => error.is_shutdown(),
+            _ => false,
+        }
+    }
+
     /// Whether it is the login's fault: the server does not know it, or not this proof of it (SQLSTATE class 28), or it
     /// was made for a role and does not fit it.
     pub(crate) fn is_refused_login(&self, login: &Login) -> bool {
@@ -183,6 +200,13 @@ impl Failure {
                     .hint("Whoever makes such logins grants each of them the one role, and nothing else.")
                     .cause(cause)
             }
+            Self::NoPrimary(said) => Fault::new(
+                codes::BACKEND_UNAVAILABLE,
+                "the database has no server that takes changes now",
+            )
+            .hint("Try again in a moment; the gateway's operator sees in the record what each server said.")
+            .retry_after(RETRY_AFTER)
+            .cause(said),
             other => unavailable(other),
         }
     }

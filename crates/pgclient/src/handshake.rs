@@ -1,19 +1,22 @@
-//! Start-up and login (SCRAM-SHA-256; RFC 5802, RFC 7677).
+//! Start-up and login (SCRAM-SHA-256; RFC 5802, RFC 7677); of several servers at the one that is wanted.
 //!
 //! Constraints: the password crosses the wire only inside SCRAM, or as it is when the server's
 //! certificate has been verified. MD5 is refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use doorward_core::Login;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use crate::conn::{CancelKey, Conn};
 use crate::error::Failure;
 use crate::frames::{self, Authentication, FRAME_MAX, HEADER, Malformed};
+use crate::hosts::{Part, Server, Wanted};
 use crate::membership;
 use crate::stream::{Dialer, Stream};
 use crate::target::SslMode;
@@ -26,6 +29,11 @@ const APPLICATION_NAME: &str = "doorward";
 const PARAMETERS_MAX: usize = 128;
 /// A query of CancelRequest is 16 bytes; the server answers nothing and closes.
 const CANCEL_ANSWER_MAX: usize = 1_024;
+/// The setting in which a server reports whether it is a replica (PostgreSQL 14 and later), and the question before that.
+const IN_HOT_STANDBY: &str = "in_hot_standby";
+const IN_RECOVERY: &str = "SELECT pg_catalog.pg_is_in_recovery()::pg_catalog.text";
+/// How long a goodbye to a server that is not the wanted one may take.
+const GOODBYE_SPAN_MAX: Duration = Duration::from_secs(1);
 
 /// A session that has been logged in on: its bytes, what has been read beyond the login, and its key.
 pub(crate) struct LoggedIn {
@@ -34,26 +42,133 @@ pub(crate) struct LoggedIn {
     pub(crate) cancel_key: CancelKey,
     /// What the server reported of the session's settings.
     pub(crate) parameters: Vec<(Box<str>, Box<str>)>,
+    pub(crate) server: Server,
 }
 
-/// Connects and logs in. The caller bounds the time.
+/// Connects and logs in, within this time.
 pub(crate) async fn connect(
     dialer: &Dialer,
+    wanted: Wanted,
     login: &Arc<Login>,
     statements_max: usize,
+    span_max: Duration,
 ) -> Result<Conn, Failure> {
     let name = [("application_name", APPLICATION_NAME)];
-    let LoggedIn { stream, input, cancel_key, .. } = log_in(dialer, login, &name).await?;
-    Ok(Conn::new(stream, input, cancel_key, statements_max).standing_on(login.clone()))
+    let logged_in = log_in(dialer, wanted, login, &name, span_max).await?;
+    let LoggedIn { stream, input, cancel_key, server, .. } = logged_in;
+    Ok(Conn::new(stream, input, cancel_key, statements_max).standing_on(login.clone(), server))
 }
 
-/// Connects and logs in with these settings of the session. The caller bounds the time.
+/// Connects and logs in with these settings of the session, within this time.
 pub(crate) async fn log_in(
     dialer: &Dialer,
+    wanted: Wanted,
     login: &Login,
     settings: &[(&str, &str)],
+    span_max: Duration,
 ) -> Result<LoggedIn, Failure> {
-    let stream = dialer.dial(login.certificate()).await?;
+    let looking = async {
+        if dialer.hosts().are_several() {
+            let share = dialer.hosts().share_of(span_max);
+            return look_for_primary(dialer, wanted, login, settings, share).await;
+        }
+        let logged_in = log_in_at(dialer, 0, login, settings).await;
+        logged_in.map(|(found, _)| found).inspect_err(|failure| {
+            // Its source is asked for another one, which may be better made.
+            if failure.is_refused_login(login) {
+                login.refuse();
+            }
+        })
+    };
+    timeout(span_max, looking).await.unwrap_or_else(|_| Err(Failure::late()))
+}
+
+/// Tries one server after the other, until one says that it is the primary.
+async fn look_for_primary(
+    dialer: &Dialer,
+    wanted: Wanted,
+    login: &Login,
+    settings: &[(&str, &str)],
+    share: Duration,
+) -> Result<LoggedIn, Failure> {
+    let hosts = dialer.hosts();
+    let (mut said, mut refused, mut replica) = (Vec::new(), None, None);
+    for at in hosts.order() {
+        let attempt = timeout(share, log_in_at(dialer, at, login, settings)).await;
+        match attempt.unwrap_or_else(|_| Err(Failure::late())) {
+            Ok((found, Part::Primary)) => return Ok(found),
+            Ok((found, Part::Replica)) => {
+                said.push(format!("{} is a replica", hosts.name(at)));
+                match replica.is_none() && wanted == Wanted::PrimaryFirst {
+                    true => replica = Some(found),
+                    false => say_goodbye(found.stream).await,
+                }
+            }
+            Err(failure) => {
+                said.push(format!("{}: {failure}", hosts.name(at)));
+                // A replica may not have heard of a new login yet.
+                if !failure.is_away() && hosts.part(at) != Some(Part::Replica) {
+                    refused = refused.or(Some(failure));
+                }
+            }
+        }
+    }
+    if let Some(replica) = replica {
+        return Ok(replica);
+    }
+    if refused.as_ref().is_some_and(|failure| failure.is_refused_login(login)) {
+        login.refuse();
+    }
+    Err(refused.unwrap_or_else(|| Failure::NoPrimary(said.join("; "))))
+}
+
+/// Connects to one server and logs in. What it is, is known from then on.
+async fn log_in_at(
+    dialer: &Dialer,
+    at: usize,
+    login: &Login,
+    settings: &[(&str, &str)],
+) -> Result<(LoggedIn, Part), Failure> {
+    let hosts = dialer.hosts();
+    // Whoever gives up waiting leaves it marked as away.
+    let mut trying = Trying { dialer, at, done: false };
+    let logged_in = hand_over(dialer, at, login, settings).await;
+    trying.done = logged_in.as_ref().err().is_none_or(|failure| !failure.is_away());
+    drop(trying);
+    let (mut hand, cancel_key) = logged_in?;
+    let part = match hosts.are_several() {
+        true => hand.part().await?,
+        // There is no choice, so nobody asks.
+        false => Part::Primary,
+    };
+    hosts.saw(at, part);
+    let server = Server::new(hosts, at);
+    let Hand { stream, input, parameters, .. } = hand;
+    Ok((LoggedIn { stream, input, cancel_key, parameters, server }, part))
+}
+
+/// A server that is being tried. Dropped before it has answered, it is away.
+struct Trying<'a> {
+    dialer: &'a Dialer,
+    at: usize,
+    done: bool,
+}
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.dialer.hosts().failed(self.at);
+        }
+    }
+}
+
+async fn hand_over(
+    dialer: &Dialer,
+    at: usize,
+    login: &Login,
+    settings: &[(&str, &str)],
+) -> Result<(Hand, CancelKey), Failure> {
+    let stream = dialer.dial(at, login.certificate()).await?;
     let (input, output) = (BytesMut::with_capacity(4096), BytesMut::new());
     let mut hand = Hand { stream, input, output, parameters: Vec::new() };
     let own = [("user", &*login.user), ("database", &*dialer.target().database), ("client_encoding", "UTF8")];
@@ -62,28 +177,24 @@ pub(crate) async fn log_in(
     let role = role.map(|membership| ("role", membership.of.as_str()));
     frontend::startup_message(own.into_iter().chain(role).chain(settings.iter().copied()), &mut hand.output)?;
     hand.send().await?;
-    let ready = async {
-        hand.authenticate(dialer, login).await?;
-        let cancel_key = hand.become_ready().await?;
-        if let Some(membership) = login.membership() {
-            let facts = hand.ask(membership::FACTS).await?;
-            membership::judge(&facts, membership)?;
-        }
-        Ok(cancel_key)
-    };
-    let cancel_key = ready.await.inspect_err(|failure: &Failure| {
-        // Its source is asked for another one, which may be better made.
-        if failure.is_refused_login(login) {
-            login.refuse();
-        }
-    })?;
-    Ok(LoggedIn { stream: hand.stream, input: hand.input, cancel_key, parameters: hand.parameters })
+    hand.authenticate(dialer, login).await?;
+    let cancel_key = hand.become_ready().await?;
+    if let Some(membership) = login.membership() {
+        let facts = hand.ask(membership::FACTS).await?;
+        membership::judge(&facts, membership)?;
+    }
+    Ok((hand, cancel_key))
+}
+
+async fn say_goodbye(mut stream: Stream) {
+    // A server that takes nothing any more sees the end of the connection all the same.
+    let _ = timeout(GOODBYE_SPAN_MAX, stream.write_all(b"X\0\0\0\x04")).await;
 }
 
 /// Asks the server to cancel what runs on a connection; returns when the server has done so.
-pub(crate) async fn cancel(dialer: &Dialer, key: CancelKey) -> Result<(), Failure> {
-    // A cancel request proves itself by its key.
-    let mut stream = dialer.dial(None).await?;
+pub(crate) async fn cancel(dialer: &Dialer, at: usize, key: CancelKey) -> Result<(), Failure> {
+    // A cancel request proves itself by its key, to the server that issued it.
+    let mut stream = dialer.dial(at, None).await?;
     let mut output = BytesMut::new();
     frontend::cancel_request(key.process, key.secret, &mut output);
     stream.write_all(&output).await?;
@@ -198,6 +309,16 @@ impl Hand {
             (b'R', Authentication::Ok) => Ok(()),
             _ => Err(Malformed("no end of authentication").into()),
         }
+    }
+
+    /// What the server is.
+    async fn part(&mut self) -> Result<Part, Failure> {
+        let reported = self.parameters.iter().find(|(name, _)| &**name == IN_HOT_STANDBY);
+        let replica = match reported {
+            Some((_, value)) => &**value == "on",
+            None => self.ask(IN_RECOVERY).await? == "true",
+        };
+        Ok(if replica { Part::Replica } else { Part::Primary })
     }
 
     /// Asks for the one value of one row, before the connection belongs to anybody.

@@ -25,6 +25,7 @@ use crate::conn::{Ask, Conn};
 use crate::encoded::{self, ENCODED_MAX, Encoded};
 use crate::error::{Failure, RETRY_AFTER, RunError, unavailable};
 use crate::handshake;
+use crate::hosts::Wanted;
 use crate::request::{Reply, Request, SETTINGS_MAX};
 use crate::share::{Queue, SHARE_FROM};
 use crate::stream::Dialer;
@@ -99,6 +100,7 @@ pub struct Pool(Arc<Inner>);
 
 pub(crate) struct Inner {
     dialer: Dialer,
+    wanted: Wanted,
     login: OwnLogin,
     pub(crate) settings: PoolSettings,
     pub(crate) seats: Arc<Semaphore>,
@@ -120,16 +122,22 @@ impl Pool {
     /// A pool that connects when it is first asked. Blocks on the files of trusted certificates, so it
     /// is made at load only.
     pub fn new(target: Target, login: impl Into<OwnLogin>, settings: PoolSettings) -> std::io::Result<Self> {
-        Ok(Self(Arc::new(Inner {
-            dialer: Dialer::new(target)?,
-            login: login.into(),
+        Ok(Self::of(Dialer::new(target)?, Wanted::Primary, login.into(), settings))
+    }
+
+    /// A pool of connections that are dialled like this.
+    pub(crate) fn of(dialer: Dialer, wanted: Wanted, login: OwnLogin, settings: PoolSettings) -> Self {
+        Self(Arc::new(Inner {
+            dialer,
+            wanted,
+            login,
             settings,
             seats: Arc::new(Semaphore::new(settings.size)),
             queue: Mutex::default(),
             idle: Mutex::new(Vec::with_capacity(settings.size)),
             waiting: AtomicUsize::new(0),
             backoff: Mutex::default(),
-        })))
+        }))
     }
 
     /// Runs one statement as one transaction, under the pass's role, in one round trip.
@@ -258,12 +266,10 @@ impl Inner {
     async fn connect(&self) -> Result<Conn, Fault> {
         self.backoff.lock().check()?;
         let login = self.login.current().await?;
-        let connecting = handshake::connect(&self.dialer, &login, self.settings.statements_max);
-        let result = match timeout(self.settings.connect_timeout, connecting).await {
-            Ok(Ok(conn)) => Ok(conn),
-            Ok(Err(failure)) => Err(failure.connect_fault()),
-            Err(_) => Err(unavailable("connecting took too long")),
-        };
+        let PoolSettings { statements_max, connect_timeout, .. } = self.settings;
+        let connected =
+            handshake::connect(&self.dialer, self.wanted, &login, statements_max, connect_timeout).await;
+        let result = connected.map_err(|failure| failure.connect_fault());
         let mut backoff = self.backoff.lock();
         match &result {
             Ok(_) => *backoff = Backoff::default(),
@@ -291,9 +297,9 @@ impl Inner {
 
     /// Cancels what runs on a connection and brings it back in step; closes it if that takes too long.
     async fn rescue(self: Arc<Self>, mut conn: Conn, _seat: OwnedSemaphorePermit) {
-        let key = conn.cancel_key;
+        let (host, key) = (conn.host(), conn.cancel_key);
         let rescued = timeout(RESCUE_MAX, async {
-            handshake::cancel(&self.dialer, key).await?;
+            handshake::cancel(&self.dialer, host, key).await?;
             if !conn.can_drain() {
                 return Ok(());
             }

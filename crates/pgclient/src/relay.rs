@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use doorward_core::{Fault, Lease, Login};
+use doorward_core::{Fault, Lease, Login, OwnLogin};
 use tokio::time::timeout;
 
 use crate::codes;
 use crate::conn::CancelKey;
-use crate::error::unavailable;
 use crate::handshake;
+use crate::hosts::{Server, Wanted};
+use crate::pool::{Pool, PoolSettings};
 use crate::stream::{Dialer, Stream};
 use crate::target::Target;
 
@@ -38,12 +39,15 @@ pub struct Relayed {
     pub canceller: Canceller,
     /// The login that it stands on: kept for as long as the connection is, so that it is not revoked.
     pub login: Arc<Login>,
+    /// The server that it is to.
+    pub server: Server,
 }
 
 /// Cancels what runs on one connection.
 #[derive(Clone)]
 pub struct Canceller {
     dialer: Dialer,
+    host: usize,
     key: CancelKey,
 }
 
@@ -53,7 +57,13 @@ impl Connector {
         Dialer::new(target).map(Self)
     }
 
-    /// Connects and logs in as the lease says, with these settings of the session.
+    /// A pool of the gateway's own, which knows what this knows of the servers. While there is no primary, it
+    /// connects to a replica: it is for reading the catalogue.
+    pub fn pool(&self, login: OwnLogin, settings: PoolSettings) -> Pool {
+        Pool::of(self.0.clone(), Wanted::PrimaryFirst, login, settings)
+    }
+
+    /// Connects to the primary and logs in as the lease says, with these settings of the session.
     pub async fn connect(
         &self,
         lease: &Lease,
@@ -63,17 +73,11 @@ impl Connector {
         let login = lease.login().cloned().ok_or_else(|| {
             Fault::new(codes::REQUEST_INVALID, "there is no login for the connection to the database")
         })?;
-        let connected = timeout(span_max, handshake::log_in(&self.0, &login, settings)).await;
-        let connected = connected.map_err(|_| unavailable("connecting took too long"))?;
+        let connected = handshake::log_in(&self.0, Wanted::Primary, &login, settings, span_max).await;
         let connected = connected.map_err(|failure| failure.connect_fault())?;
-        let canceller = Canceller { dialer: self.0.clone(), key: connected.cancel_key };
-        Ok(Relayed {
-            stream: connected.stream,
-            input: connected.input,
-            parameters: connected.parameters,
-            canceller,
-            login,
-        })
+        let handshake::LoggedIn { stream, input, cancel_key, parameters, server } = connected;
+        let canceller = Canceller { dialer: self.0.clone(), host: server.at(), key: cancel_key };
+        Ok(Relayed { stream, input, parameters, canceller, login, server })
     }
 }
 
@@ -86,7 +90,7 @@ impl Canceller {
     /// Asks the server to cancel; returns when it has done so, or cannot be reached.
     pub async fn cancel(&self) {
         // A cancel request is never answered: whether it was of use shows on the connection itself.
-        let _ = timeout(CANCEL_SPAN_MAX, handshake::cancel(&self.dialer, self.key)).await;
+        let _ = timeout(CANCEL_SPAN_MAX, handshake::cancel(&self.dialer, self.host, self.key)).await;
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::hosts::Hosts;
 use crate::target::{Endpoint, SslMode, Target};
 
 /// SSLRequest: its length and the code 80877103.
@@ -38,6 +39,7 @@ pub enum Stream {
 pub(crate) struct Dialer {
     target: Target,
     tls: Option<Arc<ClientConfig>>,
+    hosts: Arc<Hosts>,
 }
 
 impl Dialer {
@@ -47,15 +49,22 @@ impl Dialer {
             SslMode::Disable => None,
             mode => Some(Arc::new(client_config(&target, mode)?)),
         };
-        Ok(Self { target, tls })
+        let hosts = Arc::new(Hosts::of(&target));
+        Ok(Self { target, tls, hosts })
     }
 
     pub(crate) fn target(&self) -> &Target {
         &self.target
     }
 
-    /// Connects. Whoever must show a certificate does so to a server that speaks TLS only.
-    pub(crate) async fn dial(&self, identity: Option<&ClientIdentity>) -> io::Result<Stream> {
+    /// What is known of the servers.
+    pub(crate) fn hosts(&self) -> &Arc<Hosts> {
+        &self.hosts
+    }
+
+    /// Connects to the server that stands at this place. Whoever must show a certificate does so to a server that
+    /// speaks TLS only.
+    pub(crate) async fn dial(&self, host: usize, identity: Option<&ClientIdentity>) -> io::Result<Stream> {
         let tls = match (&self.tls, identity) {
             (None, Some(_)) => {
                 return Err(io::Error::other("a client certificate is shown through TLS only (sslmode)"));
@@ -63,7 +72,8 @@ impl Dialer {
             (tls, None) => tls.clone(),
             (Some(tls), Some(identity)) => Some(Arc::new(identified(tls, identity)?)),
         };
-        match &self.target.endpoint {
+        let endpoint = self.target.endpoints().nth(host).ok_or(io::ErrorKind::NotFound)?;
+        match endpoint {
             Endpoint::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
             Endpoint::Tcp(host, port) => {
                 let tcp = TcpStream::connect((&**host, *port)).await?;

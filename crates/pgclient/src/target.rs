@@ -1,10 +1,14 @@
-//! Where a database is: `postgres://HOST[:PORT]/DATABASE[?sslmode=…&sslrootcert=…&host=/SOCKET/DIR]`.
+//! Where a database is: `postgres://HOST[:PORT][,HOST[:PORT]…]/DATABASE[?sslmode=…&sslrootcert=…&host=/SOCKET/DIR]`.
+//! Several hosts are a primary and its replicas, in any order, as libpq reads them; which is which, the servers say.
 //!
 //! Invariants: a URL holds no user and no password; a connection that leaves the machine is encrypted
 //! and its server verified, unless the operator says otherwise in so many words.
 
 use std::fmt;
 use std::path::PathBuf;
+
+/// The most servers of one database.
+pub const HOSTS_MAX: usize = 16;
 
 /// How the connection is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub enum Endpoint {
 pub struct Target {
     /// Where it listens.
     pub endpoint: Endpoint,
+    /// Further servers of the same database: its primary and its replicas, in any order.
+    pub others: Box<[Endpoint]>,
     /// The database's name.
     pub database: Box<str>,
     /// How the connection is protected.
@@ -58,6 +64,9 @@ pub enum TargetError {
     /// The host is missing or malformed.
     #[error("the URL names no host")]
     Host,
+    /// There are too many hosts, or one of them twice.
+    #[error("the URL names at most {HOSTS_MAX} hosts, and none of them twice")]
+    Hosts,
     /// The port is not a number from 1 to 65535.
     #[error("the URL's port is not a number from 1 to 65535")]
     Port,
@@ -93,8 +102,16 @@ impl Target {
         };
         let database = decode(path).filter(|name| is_plain(name)).ok_or(TargetError::Database)?;
         let parameters = Parameters::parse(query)?;
-        let endpoint = endpoint(authority, parameters.socket_dir)?;
-        let local = endpoint.is_local();
+        let mut hosts = authority.split(',');
+        let first = endpoint(hosts.next().unwrap_or_default(), parameters.socket_dir)?;
+        let others: Box<[Endpoint]> = hosts.map(|host| endpoint(host, None)).collect::<Result<_, _>>()?;
+        let again = |at: usize, other: &Endpoint| {
+            *other == first || others.iter().take(at).any(|known| known == other)
+        };
+        if others.len() >= HOSTS_MAX || others.iter().enumerate().any(|(at, other)| again(at, other)) {
+            return Err(TargetError::Hosts);
+        }
+        let local = first.is_local() && others.iter().all(Endpoint::is_local);
         let ssl = match (parameters.ssl, local || dangerous_plaintext) {
             (None, _) if local => SslMode::Disable,
             (None, _) => SslMode::VerifyFull,
@@ -102,15 +119,29 @@ impl Target {
             (Some(SslMode::Prefer), false) => SslMode::Require,
             (Some(mode), _) => mode,
         };
-        Ok(Self { endpoint, database: database.into(), ssl, root_certificates: parameters.root_certificates })
+        let root_certificates = parameters.root_certificates;
+        Ok(Self { endpoint: first, others, database: database.into(), ssl, root_certificates })
+    }
+
+    /// Its servers, in the order of the URL.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        std::iter::once(&self.endpoint).chain(&self.others)
     }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.endpoint {
-            Endpoint::Tcp(host, port) => write!(f, "{host}:{port}/{}", self.database),
-            Endpoint::Unix(path) => write!(f, "{}/{}", path.display(), self.database),
+        write!(f, "{}", self.endpoint)?;
+        self.others.iter().try_for_each(|other| write!(f, ",{other}"))?;
+        write!(f, "/{}", self.database)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
         }
     }
 }

@@ -25,6 +25,14 @@ fn urls_that_are_read() {
     check("postgres://db.internal/shop?sslmode=prefer", expect!["db.internal:5432/shop Require"]);
     check("postgres:///shop?host=/run/postgresql", expect!["/run/postgresql/.s.PGSQL.5432/shop Disable"]);
     check("postgres://%2Frun%2Fpg:6000/shop", expect!["/run/pg/.s.PGSQL.6000/shop Disable"]);
+    // A primary and its replicas, as libpq writes them.
+    check("postgres://a.test,b.test:6000/shop", expect!["a.test:5432,b.test:6000/shop VerifyFull"]);
+    check(
+        "postgres://localhost:1,[::1]:2,127.0.0.1:3/shop",
+        expect!["localhost:1,::1:2,127.0.0.1:3/shop Disable"],
+    );
+    // One of them is elsewhere.
+    check("postgres://localhost,b.test/shop", expect!["localhost:5432,b.test:5432/shop VerifyFull"]);
 }
 
 #[test]
@@ -55,6 +63,22 @@ fn urls_that_are_refused() {
         expect!["refused: the URL names no database; write postgres://HOST/DATABASE"],
     );
     check("postgres:///shop", expect!["refused: the URL names no host"]);
+    check("postgres://a.test,/shop", expect!["refused: the URL names no host"]);
+    check(
+        "postgres://a.test,b.test,a.test:5432/shop",
+        expect!["refused: the URL names at most 16 hosts, and none of them twice"],
+    );
+    let many: Vec<String> = (0..17).map(|n| format!("h{n}.test")).collect();
+    check(
+        &format!("postgres://{}/shop", many.join(",")),
+        expect!["refused: the URL names at most 16 hosts, and none of them twice"],
+    );
+    check(
+        "postgres://localhost,b.test/shop?sslmode=disable",
+        expect![
+            "refused: a database that is not on this machine is reached over TLS only; set sslmode=verify-full, or `dangerous_plaintext: true`"
+        ],
+    );
     check("postgres://[::1/shop", expect!["refused: the URL names no host"]);
     check("postgres://db:0/shop", expect!["refused: the URL's port is not a number from 1 to 65535"]);
     check("postgres://db:99999/shop", expect!["refused: the URL's port is not a number from 1 to 65535"]);

@@ -317,6 +317,63 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// A replica of this cluster, which streams from it: the same roles, databases and password.
+    ///
+    /// # Errors
+    /// When it cannot be made, or does not start.
+    pub fn standby(&self) -> Result<Self> {
+        let installation = self.installation.clone();
+        ensure!(installation.root.is_none(), "a system of its own has no replicas");
+        let folder = installation.folder()?;
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))?;
+        self.user.own(folder.path())?;
+        let mut copy = installation.program("pg_basebackup", self.user);
+        copy.args(["-h", "127.0.0.1", "-U", SUPERUSER, "-p", &self.port.to_string()])
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--no-password", "-D"])
+            .arg(folder.path().join("data"))
+            .env("PGPASSWORD", &self.password)
+            .env("PGCONNECT_TIMEOUT", "60");
+        let log = folder.path().join("log");
+        let mut copied = Guarded::start("pg_basebackup", &mut copy, &log, Signal::Kill, Some(folder.path()))?;
+        ensure!(copied.wait()?.success(), "pg_basebackup failed:\n{}", copied.log());
+        drop(copied);
+        let cluster = Self {
+            server: Mutex::new(None),
+            folder,
+            installation,
+            user: self.user,
+            durability: self.durability,
+            connections_max: self.connections_max,
+            port: free_port()?,
+            password: self.password.clone(),
+            databases: AtomicU32::new(0),
+        };
+        cluster.start()?;
+        Ok(cluster)
+    }
+
+    /// Makes a replica the primary, and waits until it is.
+    ///
+    /// # Errors
+    /// With psql's words, or when it takes too long.
+    pub fn promote(&self) -> Result<()> {
+        let promoted = self.sql("select pg_promote(true, 120)")?;
+        ensure!(promoted == "t", "the replica was not promoted:\n{}", self.log());
+        Ok(())
+    }
+
+    /// Waits until this replica has replayed all that `primary` has written.
+    ///
+    /// # Errors
+    /// With psql's words, or when it takes too long.
+    pub fn catch_up(&self, primary: &Self) -> Result<()> {
+        let written = primary.sql("select pg_current_wal_lsn()")?;
+        let replayed = format!("select pg_last_wal_replay_lsn() >= '{written}'");
+        let caught_up = wait_until(START_SECONDS_MAX, || self.sql(&replayed).is_ok_and(|said| said == "t"));
+        ensure!(caught_up, "the replica does not catch up:\n{}", self.log());
+        Ok(())
+    }
+
     /// The port on 127.0.0.1; the same over restarts.
     pub fn port(&self) -> u16 {
         self.port

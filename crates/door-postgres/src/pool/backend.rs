@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BufMut, BytesMut};
 use doorward_core::{Fault, LeaseId, Login, Principal, Timestamp};
 use doorward_pgclient::{
-    Badge, Canceller, HEADER, Relayed, SessionClaims, Stream, head, parameter, ready, server_error,
+    Badge, Canceller, HEADER, Relayed, Server, SessionClaims, Stream, head, parameter, ready, server_error,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
@@ -133,6 +133,8 @@ pub(crate) struct Backend {
     pub(crate) known: Known,
     /// What it is logged in with.
     pub(crate) login: Arc<Login>,
+    /// The server that it is to.
+    pub(crate) server: Server,
     worn: Option<Arc<Outfit>>,
     /// Who is on it, as the database believes.
     pub(crate) badge: Badge,
@@ -168,7 +170,7 @@ impl Parameters {
 
 impl Backend {
     pub(super) fn new(relayed: Relayed, key: Arc<Key>, statements_max: usize, seat: Seat) -> Self {
-        let Relayed { stream, input, parameters, canceller, login } = relayed;
+        let Relayed { stream, input, parameters, canceller, login, server } = relayed;
         let now = Instant::now();
         Self {
             stream,
@@ -178,6 +180,7 @@ impl Backend {
             key,
             known: Known::new(statements_max),
             login,
+            server,
             worn: None,
             badge: Badge::default(),
             born: now,
@@ -186,9 +189,9 @@ impl Backend {
         }
     }
 
-    /// Whether it is not to be used again: there is a newer login.
+    /// Whether it is not to be used again: there is a newer login, or the primary is elsewhere.
     pub(crate) fn is_superseded(&self) -> bool {
-        self.login.is_superseded()
+        self.login.is_superseded() || self.server.is_no_primary()
     }
 
     /// Whether it wears this already.

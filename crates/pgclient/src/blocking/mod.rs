@@ -24,6 +24,7 @@ pub use error::ClientError;
 
 use crate::error::Failure;
 use crate::handshake;
+use crate::hosts::Wanted;
 use crate::request::{Reply, Row};
 use crate::stream::Dialer;
 use crate::target::Target;
@@ -83,7 +84,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects, logs in and sets the session up. Blocks.
+    /// Connects to the primary, logs in and sets the session up. Blocks.
     pub fn connect(target: &Target, login: &Arc<Login>, options: &Options) -> Result<Self, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -92,7 +93,8 @@ impl Client {
         let dialer = Dialer::new(target.clone()).map_err(|error| ClientError::Login(error.to_string()))?;
         let connecting = async {
             let name = [("application_name", &*options.application_name)];
-            let logged_in = handshake::log_in(&dialer, login, &name).await?;
+            let span_max = options.connect_timeout;
+            let logged_in = handshake::log_in(&dialer, Wanted::Primary, login, &name, span_max).await?;
             let mut session = Session::new(logged_in, options.statement_timeout + ANSWER_GRACE);
             session.simple(&set_up(options)).await?;
             Ok::<_, Failure>(session)

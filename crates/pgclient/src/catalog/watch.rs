@@ -29,6 +29,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A silent connection is asked for a sign of life this often.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
+/// How long a replica is read from before the primary is looked for again.
+const REPLICA_SPAN: Duration = Duration::from_secs(5);
+
 /// What the watch is doing, for readiness and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CatalogStatus {
@@ -186,14 +189,19 @@ async fn keep_watch<T>(shared: Arc<Shared<T>>, pool: Pool, load: Load<T>, age_ma
 
 /// Watches over one connection; returns why it ended.
 async fn watch<T>(shared: &Shared<T>, conn: &mut Conn, load: &Load<T>, age_max: Option<Duration>) -> String {
-    // Listening begins before the load, so that no change falls between the two.
-    if let Err(failure) = conn.command("LISTEN pgrst; LISTEN doorward").await {
+    let replica = conn.is_to_replica();
+    // Listening begins before the load, so that no change falls between the two. A replica is told of nothing.
+    if !replica && let Err(failure) = conn.command("LISTEN pgrst; LISTEN doorward").await {
         return failure.to_string();
     }
     loop {
         conn.notified = false;
         if let Err(error) = load_once(shared, conn, load).await {
             return error;
+        }
+        if replica {
+            sleep(REPLICA_SPAN).await;
+            return "the database has no primary: its catalogue is a replica's".into();
         }
         if let Err(why) = wait_for_wish(shared, conn, age_max).await {
             return why;

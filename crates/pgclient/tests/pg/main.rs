@@ -6,6 +6,7 @@ mod blocking;
 mod cancel;
 mod catalog;
 mod clean;
+mod hosts;
 mod pool;
 mod share;
 mod spoilt;
