@@ -200,6 +200,7 @@ impl Wire {
     /// Cancels what runs in the session of this key.
     pub(crate) fn cancel_by(address: SocketAddr, key: &[u8]) -> Result<()> {
         let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(ANSWER_MAX))?;
         stream.write_all(&[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), key].concat())?;
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest)?;

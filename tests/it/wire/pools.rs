@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use doorward_testkit::postgres::Cluster;
@@ -370,6 +371,52 @@ fn wire_pool_principals_take_turns() -> Result<()> {
 }
 
 #[test]
+fn wire_pool_a_question_of_the_gateways_that_is_cancelled_leaves_nothing_behind() -> Result<()> {
+    let shop = Shop::pooled(Cluster::shared()?, ONE)?;
+    let mut ann = shop.connect_as("ann", &["readers"])?;
+    let mut bob = shop.connect_as("bob", &["readers"])?;
+    for session in [&mut ann, &mut bob] {
+        session.value("select count(*) from orders")?;
+    }
+    for _ in 0..2 {
+        // The search path has changed, so what names mean is asked again; and the answer is held up.
+        ensure!(ann.ask(&query("set search_path to public"))?.0 == "CZI");
+        block_on(async {
+            let (mut admin, connection) =
+                tokio_postgres::connect(&shop.database.admin_url(), tokio_postgres::NoTls).await?;
+            tokio::spawn(connection);
+            let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query ~ 'current_schemas'";
+            admin.query_one(waits, &[]).await?;
+            let held = admin.transaction().await?;
+            held.batch_execute("lock table pg_catalog.pg_class in access exclusive mode").await?;
+            ann.send(&query("select count(*) from orders"))?;
+            let mut waiting = 0_i64;
+            for _ in 0..SOON.as_millis() / 10 {
+                held.batch_execute("select pg_stat_clear_snapshot()").await?;
+                waiting = held.query_one(waits, &[]).await?.get(0);
+                if waiting > 0 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            ensure!(waiting > 0, "the question does not wait: {}", shop.gateway.log());
+            ann.cancel()?;
+            let answer = ann.answer()?;
+            ensure!(answer == ("EZI".to_owned(), "57014".to_owned()), "{answer:?}");
+            Ok::<_, anyhow::Error>(held.rollback().await?)
+        })??;
+        // The connection is asked again, by its next borrower and by the first one.
+        ensure!(bob.ask(&query("set search_path to public"))?.0 == "CZI");
+        for session in [&mut bob, &mut ann] {
+            session.value("select count(*) from orders")?;
+        }
+    }
+    let rows = shop.records(2, |row| row["fault_code"] == "forward.timeout")?;
+    ensure!(rows.iter().all(|row| row["operation"] == "select count(*) from orders"), "{rows:?}");
+    Ok(())
+}
+
+#[test]
 fn wire_pool_a_cancel_request_never_hits_the_next_borrower() -> Result<()> {
     let shop = Shop::pooled(Cluster::shared()?, "size: 2, mode: transaction, wait_max: 60s")?;
     let mut target = shop.connect(&["readers"])?;
@@ -397,19 +444,24 @@ fn wire_pool_a_cancel_request_never_hits_the_next_borrower() -> Result<()> {
                 })
             })
             .collect();
-        let mut hit = 0;
-        let mut ran = 0;
-        while !others.iter().all(thread::ScopedJoinHandle::is_finished) {
-            let (tags, code) = target.ask(&query("select pg_sleep(0.002)"))?;
-            ensure!(tags.ends_with("ZI") && ["", "57014"].contains(&&*code), "{tags} {code}");
-            hit += u32::from(code == "57014");
-            ran += 1;
-        }
+        let mut run = || {
+            let (mut ran, mut hit) = (0, 0);
+            while !others.iter().all(thread::ScopedJoinHandle::is_finished) {
+                let (tags, code) = target.ask(&query("select pg_sleep(0.002)"))?;
+                ensure!(tags.ends_with("ZI") && ["", "57014"].contains(&&*code), "{tags} {code}");
+                hit += u32::from(code == "57014");
+                ran += 1;
+            }
+            Ok((ran, hit))
+        };
+        // Whatever comes of it: the requests must end.
+        let counts = run();
         done.store(true, Ordering::Relaxed);
         for other in others {
             other.join().map_err(|_| anyhow::anyhow!("a session panicked"))??;
         }
         let sent = cancels.join().map_err(|_| anyhow::anyhow!("the canceller panicked"))??;
+        let (ran, hit) = counts?;
         ensure!(hit > 0, "of {ran} statements none was cancelled by {sent} requests");
         Ok(())
     })

@@ -385,9 +385,10 @@ impl State {
                 running.failed = Some(error.to_fault());
             }
             Some(Expected::Probe(probe)) => {
-                probe.failed = true;
                 // A fatal error is the client's to know.
-                return Ok(if error.is_fatal() { Fate::Pass } else { Fate::Drop });
+                let fate = if error.is_fatal() { Fate::Pass } else { Fate::Drop };
+                probe.failed = Some(Box::new(error));
+                return Ok(fate);
             }
             Some(Expected::FailingQuery(own)) if !error.is_fatal() => fate = Fate::Replace(own.clone()),
             Some(Expected::Failing(own)) if !error.is_fatal() => {

@@ -15,7 +15,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use doorward_core::hash::FixedMap;
 use doorward_core::{Actions, Completion, Durable, Fault, Pass, Stage};
-use doorward_pgclient::lost;
+use doorward_pgclient::{ServerError, lost};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -65,7 +65,7 @@ pub(crate) enum Expected {
 #[derive(Debug, Default)]
 pub(crate) struct Probe {
     pub(crate) row: Vec<u8>,
-    pub(crate) failed: bool,
+    pub(crate) failed: Option<Box<ServerError>>,
 }
 
 /// Names that a statement makes in SQL, by PREPARE and DECLARE.

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BufMut;
+use bytes::{BufMut, BytesMut};
 use doorward_core::{Actions, Case, Decision, Fault};
 use doorward_pgclient::claims;
+use doorward_pgclient::codes::TIMEOUT;
 use tokio::io::AsyncRead;
 
 use super::Up;
@@ -144,8 +145,14 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             return Ok(Err(Fault::new(codes::UNKNOWN_EFFECT, text).backend_code("25P02")));
         }
         if std::mem::take(&mut self.link.state().nameless) {
-            self.probe(&own::naming(self.desk)).await?;
-            self.claim_again().await?;
+            let named = match self.probe(&own::naming(self.desk)).await? {
+                Ok(_) => self.claim_again().await?,
+                Err(fault) => Err(fault),
+            };
+            if let Err(fault) = named {
+                self.link.state().nameless = true;
+                return Ok(Err(fault));
+            }
         }
         // What others have committed is in the gateway's own catalogue; what this session has changed only the
         // session itself can see for certain.
@@ -160,10 +167,10 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         if !may_take && committed {
             self.desk.wire.objects_changed();
         }
-        let objects = if may_take { Some(shared) } else { self.own_objects().await? };
-        let session = self.probe(names::SESSION).await?.and_then(|row| names::Session::read(&row));
-        let (Some(objects), Some(session)) = (objects, session) else {
-            return Ok(Err(Fault::new(codes::NO_CATALOG, "the database's catalogue cannot be read")));
+        let objects = if may_take { Ok(shared) } else { self.own_objects().await? };
+        let (objects, session) = match (objects, self.own_session().await?) {
+            (Ok(objects), Ok(session)) => (objects, session),
+            (Err(fault), _) | (_, Err(fault)) => return Ok(Err(fault)),
         };
         self.names = Arc::new(Names::new(objects, session));
         self.link.state().stale = false;
@@ -181,39 +188,41 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             return Ok(false);
         }
         self.reread_at = Some(Instant::now());
-        let Some(objects) = self.own_objects().await? else { return Ok(false) };
+        let Ok(objects) = self.own_objects().await? else { return Ok(false) };
         // As long as the shared ones are older, these stay.
         self.link.state().restructured_at = Some(objects.began);
         self.desk.wire.objects_changed();
-        let session = self.probe(names::SESSION).await?.and_then(|row| names::Session::read(&row));
-        let Some(session) = session else { return Ok(false) };
+        let Ok(session) = self.own_session().await? else { return Ok(false) };
         self.names = Arc::new(Names::new(objects, session));
         Ok(true)
     }
 
-    pub(super) async fn own_objects(&mut self) -> Result<Option<Arc<Objects>>, Ended> {
+    pub(super) async fn own_objects(&mut self) -> Result<Result<Arc<Objects>, Fault>, Ended> {
         let began = Instant::now();
         let row = self.probe(names::OBJECTS).await?;
-        Ok(row.and_then(|row| Objects::read(&row, began).ok()).map(Arc::new))
+        let read = |row: Vec<u8>| Objects::read(&row, began).map_err(|error| no_catalogue().cause(error));
+        Ok(row.and_then(read).map(Arc::new))
     }
 
-    /// Sets the session's signed claims again, which are gone. Nothing else is under way. What cannot be set is not
-    /// there: policies see nobody then.
-    async fn claim_again(&mut self) -> Result<(), Ended> {
+    async fn own_session(&mut self) -> Result<Result<names::Session, Fault>, Ended> {
+        let row = self.probe(names::SESSION).await?;
+        Ok(row.and_then(|row| names::Session::read(&row).ok_or_else(no_catalogue)))
+    }
+
+    /// Sets the session's signed claims again, which are gone. Nothing else is under way.
+    async fn claim_again(&mut self) -> Result<Result<(), Fault>, Ended> {
         let token = self.port.with(|backend| backend.badge.token().cloned()).flatten();
-        if let Some(token) = token {
-            self.probe_with(claims::SET, Some(token.expose())).await?;
-        }
-        Ok(())
+        let Some(token) = token else { return Ok(Ok(())) };
+        Ok(self.probe_with(claims::SET, Some(token.expose())).await?.map(drop))
     }
 
     /// Asks the session itself; the one value of the one row. Nothing else is under way.
-    pub(super) async fn probe(&mut self, sql: &str) -> Result<Option<Vec<u8>>, Ended> {
+    pub(super) async fn probe(&mut self, sql: &str) -> Result<Result<Vec<u8>, Fault>, Ended> {
         self.probe_with(sql, None).await
     }
 
     /// The same with a value, which does not stand in the statement's text.
-    async fn probe_with(&mut self, sql: &str, value: Option<&str>) -> Result<Option<Vec<u8>>, Ended> {
+    async fn probe_with(&mut self, sql: &str, value: Option<&str>) -> Result<Result<Vec<u8>, Fault>, Ended> {
         if self.desk.replication.is_some() {
             // Simple queries are all that such a session knows.
             put(&mut self.out, b'Q', |out| put_text(out, sql));
@@ -223,14 +232,29 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         self.link.expect(Expected::Probe(Probe::default()));
         self.send().await?;
         self.link.wait(|state| state.probed.is_some()).await;
-        let probe = self.link.state().probed.take();
-        let Some(probe) = probe.filter(|probe| !probe.failed) else { return Ok(None) };
-        // One column: its count, its length, its text.
-        Ok(probe.row.get(6..).map(<[u8]>::to_vec))
+        let Probe { row, failed } = self.link.state().probed.take().unwrap_or_default();
+        Ok(match failed {
+            // The client's cancel request has met the question instead of the statement.
+            Some(error) if error.is_timeout() => {
+                let text = "the statement was cancelled while its names were looked up";
+                Err(Fault::new(TIMEOUT, text).backend_code(error.sqlstate.clone()).cause(error))
+            }
+            Some(error) => Err(no_catalogue().cause(error)),
+            // One column: its count, its length, its text.
+            None => row.get(6..).map(<[u8]>::to_vec).ok_or_else(no_catalogue),
+        })
     }
 
     fn put_probe(&mut self, sql: &str, value: Option<&str>) {
         let out = &mut self.out;
+        let close = |out: &mut BytesMut, kind: u8| {
+            put(out, b'C', |out| {
+                out.put_u8(kind);
+                put_text(out, PROBE);
+            });
+        };
+        // A question that failed, or was cancelled, has not come to its end, and has left its statement behind.
+        close(out, b'S');
         put(out, b'P', |out| {
             put_text(out, PROBE);
             put_text(out, sql);
@@ -251,12 +275,8 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             put_text(out, PROBE);
             out.put_u32(0);
         });
-        for kind in [b'P', b'S'] {
-            put(out, b'C', |out| {
-                out.put_u8(kind);
-                put_text(out, PROBE);
-            });
-        }
+        close(out, b'P');
+        close(out, b'S');
         put(out, b'S', |_| {});
     }
 
@@ -314,4 +334,8 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         }
         makes
     }
+}
+
+fn no_catalogue() -> Fault {
+    Fault::new(codes::NO_CATALOG, "the database's catalogue cannot be read")
 }
