@@ -10,11 +10,12 @@ use serde_json::Value;
 /// The bottom: the vocabulary and the road.
 const CORE: &str = "doorward-core";
 /// Tools know the vocabulary at most.
-const TOOLS: [&str; 6] = [
+const TOOLS: [&str; 7] = [
     "doorward-settings",
     "doorward-http",
     "doorward-pgclient",
     "doorward-redact",
+    "doorward-sigv4",
     "doorward-sql",
     "doorward-tlog",
 ];

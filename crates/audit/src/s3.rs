@@ -6,11 +6,12 @@
 //! `https://BUCKET.HOST/PREFIX`; `s3://BUCKET/PREFIX` is Amazon's second form. Each object goes with its
 //! checksum, which a bucket with Object Lock asks for.
 
-use aws_lc_rs::{digest, hmac};
+use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use doorward_core::{Secret, Timestamp, calendar, hex};
+use doorward_core::{Secret, Timestamp};
 use doorward_settings::{Problem, SecretRef};
+use doorward_sigv4::{self as sigv4, KEPT_IN_PATHS, Signer, encoded, sha256_hex};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -256,17 +257,20 @@ impl Bucket {
         now: Timestamp,
     ) -> Result<Answer, BucketError> {
         let Unsigned { method, path, query, mut headers, body, bytes_max } = request;
-        let body_hash = hex(digest::digest(&digest::SHA256, &body).as_ref());
+        let body_hash = sha256_hex(&body);
+        let date = sigv4::date(now);
         headers.extend([
             ("host", self.host.clone()),
             ("x-amz-content-sha256", body_hash.clone()),
-            ("x-amz-date", amz_date(now)),
+            ("x-amz-date", date.clone()),
         ]);
         if let Some(token) = &self.session_token {
             headers.push(("x-amz-security-token", token.expose().to_string()));
         }
         headers.sort_unstable();
-        let authorization = self.sign((method, &path, &query), &headers, &body_hash);
+        let signed =
+            sigv4::Request { method, path: &path, query: &query, headers: &headers, body_hash: &body_hash };
+        let authorization = self.signer().authorization(&signed, &date);
         headers.retain(|(name, _)| *name != "host");
         headers.push(("authorization", authorization));
         let headers: Vec<(String, Secret)> =
@@ -280,31 +284,13 @@ impl Bucket {
         answer.map_err(BucketError::Unreachable)
     }
 
-    /// The `Authorization` of a request: method, path and query. Headers are in small letters and in order.
-    fn sign(&self, line: (&str, &str, &str), headers: &[(&str, String)], body_hash: &str) -> String {
-        let (method, path, query) = line;
-        let date = headers.iter().find(|(name, _)| *name == "x-amz-date").map_or("", |(_, date)| date);
-        let day = date.get(..8).unwrap_or_default();
-        let names: Vec<&str> = headers.iter().map(|(name, _)| *name).collect();
-        let names = names.join(";");
-        let lines: String =
-            headers.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
-        let request = format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{body_hash}");
-        let scope = format!("{day}/{}/s3/aws4_request", self.region);
-        let request_hash = hex(digest::digest(&digest::SHA256, request.as_bytes()).as_ref());
-        let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{request_hash}");
-        let start = format!("AWS4{}", self.secret_access_key.expose());
-        let parts = [day, &self.region, "s3", "aws4_request", &text];
-        let mut key = start.into_bytes();
-        for part in parts {
-            let signer = hmac::Key::new(hmac::HMAC_SHA256, &key);
-            key = hmac::sign(&signer, part.as_bytes()).as_ref().to_vec();
+    fn signer(&self) -> Signer<'_> {
+        Signer {
+            access_key_id: self.access_key_id.expose(),
+            secret_access_key: &self.secret_access_key,
+            region: &self.region,
+            service: "s3",
         }
-        format!(
-            "AWS4-HMAC-SHA256 Credential={}/{scope},SignedHeaders={names},Signature={}",
-            self.access_key_id.expose(),
-            hex(&key)
-        )
     }
 }
 
@@ -347,23 +333,6 @@ pub fn check_url(url: &str) -> Result<(), String> {
     Place::parse(url, "region").map(drop)
 }
 
-/// What a path keeps beside letters, digits and `-._~`.
-const KEPT_IN_PATHS: &str = "/";
-
-/// A text as a request spells it: all but letters, digits, `-._~` and what is `kept` percent-encoded.
-fn encoded(plain: &str, kept: &str) -> String {
-    let mut text = String::with_capacity(plain.len());
-    for byte in plain.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.as_bytes().contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push('%');
-            text.push_str(&hex(&[byte]).to_ascii_uppercase());
-        }
-    }
-    text
-}
-
 /// Adds the names of one answer to a listing, what stands `above` taken off; how the next answer is asked for.
 /// `None` when it is no listing. Names with characters that XML or URLs escape are passed over: the gateway makes
 /// none.
@@ -383,15 +352,6 @@ fn read_listing(text: &str, above: &str, names: &mut Vec<String>) -> Option<Opti
         true => Some(Some(inside(whole, "NextContinuationToken")?.replace("&amp;", "&"))),
         false => Some(None),
     }
-}
-
-/// `20130524T000000Z`.
-fn amz_date(now: Timestamp) -> String {
-    let seconds = now.seconds();
-    let (year, month, day) = calendar::date(seconds.div_euclid(86_400));
-    let of_day = seconds.rem_euclid(86_400);
-    let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
 }
 
 /// The code in an XML error; what it says beside may repeat the request's signature.
@@ -419,45 +379,6 @@ mod tests {
             secret_access_key: Secret::from("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
             session_token: None,
         }
-    }
-
-    /// The examples of Amazon's documentation of Signature Version 4 in headers.
-    #[test]
-    fn signatures_are_those_of_the_published_examples() {
-        let body_hash = hex(digest::digest(&digest::SHA256, b"Welcome to Amazon S3.").as_ref());
-        assert_eq!(body_hash, "44ce7dd67c959e0d3524ffac1771dfbba87d2b6b4b4e99e42034a8b803f8b072");
-        let headers = [
-            ("date", "Fri, 24 May 2013 00:00:00 GMT".to_owned()),
-            ("host", "examplebucket.s3.amazonaws.com".to_owned()),
-            ("x-amz-content-sha256", body_hash.clone()),
-            ("x-amz-date", amz_date(Timestamp::from_seconds(1_369_353_600))),
-            ("x-amz-storage-class", "REDUCED_REDUNDANCY".to_owned()),
-        ];
-        let path = format!("/{}", encoded("test$file.text", KEPT_IN_PATHS));
-        assert_eq!(
-            bucket().sign(("PUT", &path, ""), &headers, &body_hash),
-            "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,\
-             SignedHeaders=date;host;x-amz-content-sha256;x-amz-date;x-amz-storage-class,\
-             Signature=98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd"
-        );
-        let empty = hex(digest::digest(&digest::SHA256, b"").as_ref());
-        let headers = [
-            ("host", "examplebucket.s3.amazonaws.com".to_owned()),
-            ("range", "bytes=0-9".to_owned()),
-            ("x-amz-content-sha256", empty.clone()),
-            ("x-amz-date", "20130524T000000Z".to_owned()),
-        ];
-        let signed = bucket().sign(("GET", "/test.txt", ""), &headers, &empty);
-        assert!(
-            signed.ends_with("Signature=f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"),
-            "{signed}"
-        );
-        let headers: Vec<_> = headers.into_iter().filter(|(name, _)| *name != "range").collect();
-        let signed = bucket().sign(("GET", "/", "max-keys=2&prefix=J"), &headers, &empty);
-        assert!(
-            signed.ends_with("Signature=34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"),
-            "{signed}"
-        );
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod organs;
 mod permit;
 mod principal;
 mod record;
+pub mod rfc3339;
 mod road;
 mod secret;
 mod session;

@@ -9,13 +9,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use doorward_core::{AuthMethod, IssuerName, Personal, Principal, Secret, Timestamp, hex};
+use doorward_core::{AuthMethod, IssuerName, Personal, Principal, Secret, Timestamp, hex, rfc3339};
 use serde_json::{Map, Value};
 
 use crate::config::KindName;
 use crate::keys::sha256;
 use crate::refusal::{Refusal, shown};
-use crate::rfc3339;
 use crate::wire::ApiKeyLine;
 
 /// The issuer of those who hold API keys; no configured issuer can have this name.

@@ -30,7 +30,6 @@ mod keys;
 mod logins;
 mod plan;
 mod refusal;
-mod rfc3339;
 #[cfg(test)]
 mod tests;
 pub mod token;

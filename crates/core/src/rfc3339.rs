@@ -1,9 +1,10 @@
 //! Reads and writes times as `2027-01-31T12:00:00Z`: RFC 3339 in UTC with whole seconds, no other form.
 
-use doorward_core::{Timestamp, calendar};
+use crate::calendar;
+use crate::time::Timestamp;
 
 /// Reads a time; `None` for any other form, and for days that do not exist.
-pub(crate) fn parse(text: &str) -> Option<Timestamp> {
+pub fn parse(text: &str) -> Option<Timestamp> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
     let [hour, minute, second] = numbers(time, ':', [2, 2, 2])?;
@@ -19,7 +20,7 @@ pub(crate) fn parse(text: &str) -> Option<Timestamp> {
 }
 
 /// Writes a time, cut to the second.
-pub(crate) fn format(time: Timestamp) -> String {
+pub fn format(time: Timestamp) -> String {
     let (days, second) = (time.seconds().div_euclid(86_400), time.seconds().rem_euclid(86_400));
     let (year, month, day) = calendar::date(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
