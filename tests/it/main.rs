@@ -8,6 +8,7 @@ mod bed;
 mod bounds;
 mod bucket;
 mod clients;
+mod clouds;
 mod command_line;
 mod dashboards;
 mod demo_data;

@@ -109,6 +109,12 @@ impl Login {
         }
     }
 
+    /// Whether both log in as the same user with the same password.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same_password = self.password().is_some() && self.password() == other.password();
+        same_password && self.user == other.user && self.membership == other.membership
+    }
+
     /// The role that it was made for; `None` for a login that is the role itself, or the gateway's own.
     pub fn membership(&self) -> Option<&Membership> {
         self.membership.as_ref()
@@ -191,9 +197,7 @@ impl OwnLogin {
     /// Whether both are the same login: the same name and password, or of the same source.
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Fixed(one), Self::Fixed(two)) => {
-                one.user == two.user && one.password().is_some() && one.password() == two.password()
-            }
+            (Self::Fixed(one), Self::Fixed(two)) => one.is_same(two),
             (Self::Lent(one), Self::Lent(two)) => Arc::ptr_eq(one, two),
             _ => false,
         }

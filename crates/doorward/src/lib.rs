@@ -4,6 +4,7 @@
 mod admin;
 pub mod cli;
 mod client;
+mod clouds;
 mod codes;
 pub mod config;
 pub mod doors;

@@ -4,24 +4,22 @@
 use std::sync::Arc;
 
 use doorward_core::{Login, OwnLogin, ResourceName, Secret};
-use doorward_lease::{
-    CredentialSource, Keeper, Keepers, Logins, Vault, VaultDatabase, VaultPassword, Vaults,
-};
-use doorward_pgclient::{LoginConfig, RoleConfig, RolesSource};
+use doorward_lease::{CredentialSource, Keeper, Logins, Vault, VaultDatabase, VaultPassword, Vaults};
+use doorward_pgclient::{LoginConfig, RoleConfig, RolesSource, Target};
 use doorward_settings::{Node, Problem, Problems, SecretRef};
 
 use crate::config::{Config, ResourceEntry};
 use crate::doors::Opened;
-use crate::role_sources;
-use crate::wiring::blocking;
+use crate::wiring::{Makers, blocking};
+use crate::{clouds, role_sources};
 
 /// The key of the section that says where Vault is.
 const VAULT: &str = "vault";
 
 /// What logins come from.
 pub(crate) struct Sources<'a> {
-    /// The keepers of all configurations.
-    keepers: &'a Keepers,
+    /// What outlives configurations.
+    makers: Makers<'a>,
     /// This configuration's Vault, with what its section says.
     vault: Option<(Arc<Vault>, String)>,
 }
@@ -29,16 +27,16 @@ pub(crate) struct Sources<'a> {
 impl<'a> Sources<'a> {
     /// Opens what the configuration names. Nothing is asked of it yet.
     pub(crate) async fn open(
-        keepers: &'a Keepers,
+        makers: Makers<'a>,
         vaults: &Arc<Vaults>,
         config: &Config,
     ) -> Result<Self, Problems> {
-        let Some(section) = config.root.vault.clone() else { return Ok(Self { keepers, vault: None }) };
+        let Some(section) = config.root.vault.clone() else { return Ok(Self { makers, vault: None }) };
         let fingerprint = config.section(VAULT).unwrap_or_default();
         let (vaults, id, problem) = (vaults.clone(), fingerprint.clone(), section.url.clone());
         let vault = blocking(move || vaults.vault(&id, &section)).await?;
         let vault = vault.map_err(|error| problem.problem(error.to_string()))?;
-        Ok(Self { keepers, vault: Some((vault, fingerprint)) })
+        Ok(Self { makers, vault: Some((vault, fingerprint)) })
     }
 
     /// Takes in the logins of a resource. The gateway's own one is returned, for the door.
@@ -63,6 +61,10 @@ impl<'a> Sources<'a> {
                 let source = |vault| Arc::new(VaultDatabase::role(vault, path, false)) as _;
                 logins.keep(name(), self.vault_keeper(entry, &identity, source)?)
             }
+            Some(LoginConfig::Cloud { user, cloud }) => {
+                let target = target_of(entry, backend.target.as_ref())?;
+                logins.keep(name(), clouds::keeper(self.makers, entry, target, cloud, Some(user)).await?)
+            }
         };
         if let Some(path) = backend.roles.vault {
             let identity = format!("vault roles {path}");
@@ -71,11 +73,12 @@ impl<'a> Sources<'a> {
         }
         if let (Some(source), Some(target)) = (backend.roles.source, &backend.target) {
             let dangerous = backend.dangerous_superuser;
-            let keeper = role_sources::keeper(self.keepers, entry, target, dangerous, source).await?;
+            let keeper = role_sources::keeper(self.makers, entry, target, dangerous, source).await?;
             logins.keep_roles(entry.name.clone(), keeper);
         }
         for (role, config) in backend.roles.named {
-            self.hold_role(entry, &role, config.into_inner(), logins).await?;
+            let target = backend.target.as_ref();
+            self.hold_role(entry, target, (&role, config.into_inner()), logins).await?;
         }
         Ok(own)
     }
@@ -83,8 +86,8 @@ impl<'a> Sources<'a> {
     async fn hold_role(
         &self,
         entry: &ResourceEntry,
-        role: &str,
-        config: RoleConfig,
+        target: Option<&Target>,
+        (role, config): (&str, RoleConfig),
         logins: &mut Logins,
     ) -> Result<(), Problems> {
         let name = entry.name.clone();
@@ -99,6 +102,11 @@ impl<'a> Sources<'a> {
                 let source =
                     |vault| Arc::new(VaultDatabase::role(vault, vault_role.path, vault_role.set_role)) as _;
                 logins.keep_role(name, role, self.vault_keeper(entry, &identity, source)?);
+            }
+            RoleConfig::Cloud(cloud) => {
+                let target = target_of(entry, target)?;
+                let keeper = clouds::keeper(self.makers, entry, target, cloud, None).await?;
+                logins.keep_role(name, role, keeper);
             }
         }
         Ok(())
@@ -125,7 +133,7 @@ impl<'a> Sources<'a> {
     ) -> Result<Arc<Keeper>, Problem> {
         let (vault, section) = self.vault.as_ref().ok_or_else(|| no_vault(&entry.node))?;
         let identity = format!("{identity} {section}");
-        Ok(self.keepers.keeper(&identity, &entry.name, || source(vault.clone())))
+        Ok(self.makers.keepers.keeper(&identity, &entry.name, || source(vault.clone())))
     }
 }
 
@@ -151,14 +159,17 @@ pub(crate) fn check(root: &Node, resources: &[ResourceEntry]) -> Problems {
         let own = backend.own.as_ref().is_some_and(|own| match own {
             LoginConfig::Vault { .. } => true,
             LoginConfig::Password { password, .. } => password.vault().is_some(),
+            LoginConfig::Cloud { .. } => false,
         });
         let roles = backend.roles.named.values().any(|role| match role.get() {
             RoleConfig::Vault(_) => true,
             RoleConfig::Password(password) => password.vault().is_some(),
+            RoleConfig::Cloud(_) => false,
         });
         if !named && (own || roles || backend.roles.vault.is_some()) {
             problems.push(no_vault(&entry.node));
         }
+        clouds::check(entry, &backend, &mut problems);
     }
     misplaced(root, &mut problems);
     problems
@@ -192,6 +203,11 @@ fn is_login(path: &str) -> bool {
         Some(role) => role.strip_prefix("roles.").is_some_and(|role| !of_source(role)),
         None => false,
     }
+}
+
+/// The database that logins are of: doors that have logins have one.
+fn target_of<'t>(entry: &ResourceEntry, target: Option<&'t Target>) -> Result<&'t Target, Problem> {
+    target.ok_or_else(|| entry.node.problem("it has logins, and no database"))
 }
 
 async fn read(secret: SecretRef) -> Result<Secret, Problems> {

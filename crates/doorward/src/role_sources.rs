@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use doorward_lease::{Certificates, Keeper, Keepers, ManagedLogins};
+use doorward_lease::{Certificates, Keeper, ManagedLogins};
 use doorward_pgclient::{RolesSource, Target};
 use doorward_settings::{Problem, Problems, Spanned};
 
+use crate::clouds;
 use crate::config::ResourceEntry;
-use crate::wiring::blocking;
+use crate::wiring::{Makers, blocking};
 
 /// The keeper of what this source issues; the one that there is, when nothing of the source has changed.
 pub(crate) async fn keeper(
-    keepers: &Keepers,
+    makers: Makers<'_>,
     entry: &ResourceEntry,
     target: &Target,
     dangerous_superuser: bool,
@@ -23,7 +24,7 @@ pub(crate) async fn keeper(
             let password = blocking(move || reference.read()).await??;
             let password_id = ManagedLogins::password_id(&password);
             let identity = format!("managed {target} {} {password_id}", entry.node.fingerprint());
-            Ok(keepers.keeper(&identity, &entry.name, || {
+            Ok(makers.keepers.keeper(&identity, &entry.name, || {
                 Arc::new(ManagedLogins::start(target.clone(), config, password, dangerous_superuser))
             }))
         }
@@ -35,7 +36,8 @@ pub(crate) async fn keeper(
                 .map_err(|error| config.ca.problem(error.to_string()))?;
             let (ca, key) = (ManagedLogins::password_id(&ca), ManagedLogins::password_id(&key));
             let identity = format!("certificates {target} {} {ca} {key}", entry.node.fingerprint());
-            Ok(keepers.keeper(&identity, &entry.name, || Arc::new(certificates)))
+            Ok(makers.keepers.keeper(&identity, &entry.name, || Arc::new(certificates)))
         }
+        RolesSource::Cloud(config) => clouds::keeper(makers, entry, target, config, None).await,
     }
 }

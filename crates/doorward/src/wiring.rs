@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use doorward_core::{OwnLogin, ResourceName, Snapshot};
 use doorward_identity::{Fetch, Identity, KeySources, Plan};
-use doorward_lease::{Keepers, Logins, Vaults};
+use doorward_lease::{Clouds, Keepers, Logins, Vaults};
 use doorward_policy::Limiter;
 use doorward_settings::Problems;
 use parking_lot::Mutex;
@@ -25,8 +25,18 @@ pub(crate) struct Wiring {
     limiter: Arc<Limiter>,
     key_sources: KeySources,
     keepers: Keepers,
+    clouds: Arc<Clouds>,
     vaults: Arc<Vaults>,
     open: Mutex<HashMap<ResourceName, Kept>>,
+}
+
+/// What sources of logins are made with: it outlives each configuration.
+#[derive(Clone, Copy)]
+pub(crate) struct Makers<'a> {
+    /// The keepers of all configurations.
+    pub(crate) keepers: &'a Keepers,
+    /// The identities that clouds give the gateway.
+    pub(crate) clouds: &'a Arc<Clouds>,
 }
 
 struct Kept {
@@ -51,8 +61,8 @@ impl Wiring {
     /// For the configuration in these files.
     pub(crate) fn new(files: Vec<PathBuf>, fetch: Arc<dyn Fetch>) -> Self {
         let key_sources = KeySources::new(fetch);
-        let (limiter, keepers, vaults, open) = Default::default();
-        Self { files, limiter, key_sources, keepers, vaults, open }
+        let (limiter, keepers, clouds, vaults, open) = Default::default();
+        Self { files, limiter, key_sources, keepers, clouds, vaults, open }
     }
 
     /// Revokes the credentials that were issued to the gateway. `false` when the time was over before.
@@ -79,7 +89,8 @@ impl Wiring {
         let mut problems = Problems::new();
         let mut logins = Logins::default();
         let mut kept = HashMap::new();
-        let sources = Sources::open(&self.keepers, &self.vaults, &config).await?;
+        let makers = Makers { keepers: &self.keepers, clouds: &self.clouds };
+        let sources = Sources::open(makers, &self.vaults, &config).await?;
         for entry in &config.resources {
             if let Some(resource) = self.open_resource(entry, &sources, &mut logins, &mut problems).await {
                 kept.insert(entry.name.clone(), resource);

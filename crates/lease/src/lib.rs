@@ -10,6 +10,7 @@
 //! good, and after that nothing is; nothing here prints a secret.
 
 mod authority;
+mod cloud;
 pub mod config;
 mod keeper;
 mod logins;
@@ -23,6 +24,7 @@ mod vault;
 pub use authority::{
     AuthorityError, AuthorityFacts, Certificates, NewAuthority, authority_facts, new_authority,
 };
+pub use cloud::{CloudError, Clouds};
 pub use keeper::{Keeper, Keepers};
 pub use logins::Logins;
 pub use managed::ManagedLogins;

@@ -102,6 +102,9 @@ pub trait CredentialSource: Send + Sync {
     /// Issues a credential.
     fn issue<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Issued, SourceError>>;
 
+    /// The backend did not accept what was issued for this: what it was made of is not used for the next one.
+    fn refused(&self, _: &Wanted) {}
+
     /// Makes a credential good for longer. [`SourceError::Refused`] is taken as [`Renewed::Not`].
     fn renew<'a>(&'a self, _: &'a Handle) -> BoxFuture<'a, Result<Renewed, SourceError>> {
         Box::pin(std::future::ready(Ok(Renewed::Not)))

@@ -187,9 +187,16 @@ impl Tender {
     }
 
     async fn issue(&mut self) -> Result<(), SourceError> {
+        if self.current.as_ref().is_some_and(|current| current.held.login.was_refused()) {
+            self.shared.source.refused(&self.post.wanted);
+        }
         let issued = self.shared.source.issue(&self.post.wanted).await?;
-        let Issued { login, good_for, refresh, handle } = issued;
         let now = Instant::now();
+        if self.is_the_same(&issued, now) {
+            self.keep(&issued, now);
+            return Ok(());
+        }
+        let Issued { login, good_for, refresh, handle } = issued;
         let login = match good_for {
             Some(span) => login.until(SystemClock.now().plus(span)),
             None => login,
@@ -208,7 +215,7 @@ impl Tender {
             seconds = good_for.map(|span| span.as_secs()),
             "credential issued"
         );
-        let due = good_for.map(renew_after).into_iter().chain(refresh).min().map(|span| now + span);
+        let due = due_after(good_for, refresh).map(|span| now + span);
         let new = Current { held: held.clone(), handle, life: good_for, due };
         let old = self.current.replace(new);
         self.post.state.send_replace(State::Good(held));
@@ -218,6 +225,28 @@ impl Tender {
             self.look_after_retired().await;
         }
         Ok(())
+    }
+
+    /// Whether the source has given out once more what there is: a secret that has not changed, a token that it keeps
+    /// itself. What the backend does not accept is another matter.
+    fn is_the_same(&self, issued: &Issued, now: Instant) -> bool {
+        self.current.as_ref().is_some_and(|current| {
+            let login = &current.held.login;
+            let plain = current.handle.is_none() && issued.handle.is_none();
+            plain && !login.was_refused() && current.held.is_good(now) && login.is_same(&issued.login)
+        })
+    }
+
+    /// Goes on with what there is: connections that stand on it need not be opened anew.
+    fn keep(&mut self, issued: &Issued, now: Instant) {
+        let Some(current) = &mut self.current else { return };
+        *current.held.ends_at.lock() = issued.good_for.map(|span| now + span);
+        if let Some(span) = issued.good_for {
+            current.held.login.extend(SystemClock.now().plus(span));
+        }
+        current.life = issued.good_for;
+        current.due = due_after(issued.good_for, issued.refresh).map(|span| now + span);
+        self.post.state.send_modify(|_| ());
     }
 
     fn failed(&mut self, error: SourceError) -> Next {
@@ -307,6 +336,11 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 /// Whether a connection, or a call that is about to make one, has the login.
 fn is_in_use(held: &Arc<Held>) -> bool {
     Arc::strong_count(&held.login) > 1
+}
+
+/// After what time a credential is renewed, or asked for anew.
+fn due_after(good_for: Option<Duration>, refresh: Option<Duration>) -> Option<Duration> {
+    good_for.map(renew_after).into_iter().chain(refresh).min()
 }
 
 fn renew_after(span: Duration) -> Duration {

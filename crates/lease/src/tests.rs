@@ -22,6 +22,8 @@ struct Script {
     renewals: Mutex<VecDeque<Result<Renewed, SourceError>>>,
     slow: Mutex<Duration>,
     per_principal: bool,
+    /// Gives out the same login again and again, without a handle.
+    steady: bool,
 }
 
 impl Script {
@@ -69,10 +71,15 @@ impl CredentialSource for Scripted {
                 *count += 1;
                 *count
             };
+            let number = if self.0.steady { 1 } else { number };
             let login = Login::new(format!("login-{number}"), Secret::from("word"));
-            let handle = Some(Handle::new(number.to_string()));
+            let handle = (!self.0.steady).then(|| Handle::new(number.to_string()));
             Ok(Issued { login, good_for, refresh: None, handle })
         })
+    }
+
+    fn refused(&self, _: &Wanted) {
+        self.0.say("refused".to_owned());
     }
 
     fn renew<'a>(&'a self, handle: &'a Handle) -> BoxFuture<'a, Result<Renewed, SourceError>> {
@@ -95,7 +102,11 @@ struct Bed {
 
 impl Bed {
     fn new(per_principal: bool) -> Self {
-        let script = Arc::new(Script { per_principal, ..Script::default() });
+        Self::of(Script { per_principal, ..Script::default() })
+    }
+
+    fn of(script: Script) -> Self {
+        let script = Arc::new(script);
         let keepers = Keepers::default();
         let source = Arc::new(Scripted(script.clone(), Mutex::default()));
         let keeper = Some(keepers.keeper("scripted", &ResourceName::new("shop"), || source));
@@ -244,6 +255,26 @@ async fn what_the_backend_does_not_accept_is_asked_for_anew() {
     assert_eq!(bed.lend("analyst", "ann").await.unwrap().user, login.user);
     bed.pass(Duration::from_secs(6)).await;
     assert_eq!(&*bed.lend("analyst", "ann").await.unwrap().user, "login-2");
+    assert_eq!(bed.script.take(), ["issue analyst", "refused", "issue analyst"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_the_same_again_is_not_replaced() {
+    let bed = Bed::of(Script { steady: true, ..Script::default() });
+    let login = bed.lend("analyst", "ann").await.unwrap();
+    let first_end = login.expires_at().unwrap();
+    // The source keeps it itself, and gives what is left of it.
+    bed.script.issue_next(Ok(Some(HOUR)));
+    bed.script.issue_next(Ok(Some(HOUR / 5)));
+    bed.pass(HOUR * 81 / 100).await;
+    assert_eq!(bed.script.take(), ["issue analyst", "issue analyst"]);
+    assert!(!login.is_superseded() && Arc::ptr_eq(&login, &bed.lend("analyst", "ann").await.unwrap()));
+    bed.pass(HOUR).await;
+    assert!(login.expires_at().unwrap() >= first_end && !login.is_superseded());
+    // Unless the backend does not accept it.
+    login.refuse();
+    bed.pass(Duration::from_secs(6)).await;
+    assert!(!Arc::ptr_eq(&login, &bed.lend("analyst", "ann").await.unwrap()) && login.is_superseded());
 }
 
 #[tokio::test(start_paused = true)]

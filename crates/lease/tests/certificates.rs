@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use doorward_core::{ClientIdentity, Login, Proof, ResourceName, RoleName, Secret};
 use doorward_lease::{
     AuthorityError, Certificates, CredentialSource, NewAuthority, Wanted, authority_facts, new_authority,
@@ -46,8 +44,7 @@ fn secure(cluster: &Cluster, authority: &NewAuthority) -> Result<()> {
         ("pg_hba.conf", hba.to_owned()),
     ];
     for (name, content) in files {
-        let shell = format!("base64 -d > {name} && chmod 600 {name}");
-        cluster.sql(&format!("copy (select '{}') to program '{shell}'", STANDARD.encode(content)))?;
+        cluster.write(name, &content)?;
     }
     cluster.sql("alter system set ssl = on")?;
     cluster.sql("alter system set ssl_ca_file = 'clients.crt'")?;

@@ -25,6 +25,7 @@ mod ask;
 pub mod blocking;
 pub mod catalog;
 pub mod claims;
+mod cloud;
 pub mod codes;
 mod config;
 mod conn;
@@ -47,6 +48,10 @@ mod target;
 
 pub use catalog::{Catalog, CatalogStatus, CatalogWatch, Watch};
 pub use claims::{Badge, ClaimsConfig, SessionClaims};
+pub use cloud::{
+    AwsRdsConfig, AzureCloud, AzureEntraConfig, CloudConfig, CloudProblem, GcpCloudSqlConfig, Impersonate,
+    is_account,
+};
 pub use config::{CatalogConfig, PoolConfig, PoolMode};
 pub use error::{RunError, ServerError};
 pub use frames::{Field, HEADER, Head, Malformed, affected, head, parameter, read_all, ready, server_error};

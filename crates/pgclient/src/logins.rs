@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
+use crate::cloud::{AwsRdsConfig, AzureEntraConfig, CloudConfig, GcpCloudSqlConfig};
 use crate::sources::RolesSource;
 
 /// The key of [`RolesConfig`] under which a Vault mount stands.
@@ -33,9 +34,17 @@ pub enum LoginConfig {
         /// `MOUNT/creds/NAME` or `MOUNT/static-creds/NAME`.
         path: VaultPath,
     },
+    /// A user that logs in with tokens of the gateway's identity in a cloud.
+    Cloud {
+        /// The database user.
+        user: Box<str>,
+        /// The cloud.
+        cloud: CloudConfig,
+    },
 }
 
-/// The gateway's login at the database: a user with a password, or a login that Vault makes.
+/// The gateway's login at the database: a user with a password, a login that Vault makes, or a user that logs in with
+/// tokens of the gateway's identity in a cloud.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "LoginConfig")]
@@ -46,22 +55,30 @@ struct LoginFields {
     password: Option<SecretRef>,
     /// A role of a Vault database engine, which makes user and password: `database/creds/NAME`.
     vault: Option<VaultPath>,
+    /// Logs in with tokens of AWS RDS IAM authentication.
+    aws_rds: Option<AwsRdsConfig>,
+    /// Logs in with tokens of Microsoft Entra, at Azure Database for PostgreSQL.
+    azure_entra: Option<AzureEntraConfig>,
+    /// Logs in with tokens of Cloud SQL IAM authentication.
+    gcp_cloud_sql: Option<GcpCloudSqlConfig>,
 }
 
 impl TryFrom<LoginFields> for LoginConfig {
     type Error = &'static str;
 
     fn try_from(fields: LoginFields) -> Result<Self, Self::Error> {
-        match fields {
-            LoginFields { user: Some(user), password: Some(password), vault: None } => {
-                Ok(Self::Password { user, password })
+        let LoginFields { user, password, vault, aws_rds, azure_entra, gcp_cloud_sql } = fields;
+        let cloud = CloudConfig::one_of(aws_rds, azure_entra, gcp_cloud_sql)?;
+        match (user, password, vault, cloud) {
+            (Some(user), Some(password), None, None) => Ok(Self::Password { user, password }),
+            (None, None, Some(path), None) => Ok(Self::Vault { path }),
+            (Some(user), None, None, Some(cloud)) => Ok(Self::Cloud { user, cloud }),
+            (_, _, Some(_), None) => Err("`vault` brings user and password; leave out `user` and `password`"),
+            (_, _, _, Some(_)) => {
+                Err("the cloud's token is the password; leave out `password` and `vault`, and say `user`")
             }
-            LoginFields { user: None, password: None, vault: Some(path) } => Ok(Self::Vault { path }),
-            LoginFields { vault: Some(_), .. } => {
-                Err("`vault` brings user and password; leave out `user` and `password`")
-            }
-            LoginFields { user: None, .. } => Err("the key \"user\" is missing"),
-            LoginFields { password: None, .. } => Err("the key \"password\" is missing"),
+            (None, _, None, None) => Err("the key \"user\" is missing"),
+            (Some(_), None, None, None) => Err("the key \"password\" is missing"),
         }
     }
 }
@@ -84,6 +101,8 @@ pub enum RoleConfig {
     Password(SecretRef),
     /// With a login of a Vault database engine.
     Vault(VaultRole),
+    /// As the role itself, with tokens of the gateway's identity in a cloud.
+    Cloud(CloudConfig),
 }
 
 /// A role of a Vault database engine.
@@ -108,23 +127,30 @@ struct RoleFields {
     /// With `vault`: whether a session becomes the role when it begins, so that what it makes belongs to the
     /// role (default true). Without it the session is Vault's login, which inherits what the role may do.
     set_role: Option<bool>,
+    /// Logs in with tokens of AWS RDS IAM authentication.
+    aws_rds: Option<AwsRdsConfig>,
+    /// Logs in with tokens of Microsoft Entra, at Azure Database for PostgreSQL.
+    azure_entra: Option<AzureEntraConfig>,
+    /// Logs in with tokens of Cloud SQL IAM authentication.
+    gcp_cloud_sql: Option<GcpCloudSqlConfig>,
 }
 
 impl TryFrom<RoleFields> for RoleConfig {
     type Error = &'static str;
 
     fn try_from(fields: RoleFields) -> Result<Self, Self::Error> {
-        match fields {
-            RoleFields { password: Some(password), vault: None, set_role: None } => {
-                Ok(Self::Password(password))
-            }
-            RoleFields { password: None, vault: Some(path), set_role } => {
+        let RoleFields { password, vault, set_role, aws_rds, azure_entra, gcp_cloud_sql } = fields;
+        let cloud = CloudConfig::one_of(aws_rds, azure_entra, gcp_cloud_sql)?;
+        match (password, vault, cloud, set_role) {
+            (Some(password), None, None, None) => Ok(Self::Password(password)),
+            (None, Some(path), None, set_role) => {
                 Ok(Self::Vault(VaultRole { path, set_role: set_role.unwrap_or(true) }))
             }
-            RoleFields { password: Some(_), vault: None, set_role: Some(_) } => {
+            (None, None, Some(cloud), None) => Ok(Self::Cloud(cloud)),
+            (Some(_), None, None, Some(_)) | (None, None, Some(_), Some(_)) => {
                 Err("`set_role` is for logins that Vault makes; a login with a password is the role itself")
             }
-            _ => Err("a role has one of `password` and `vault`"),
+            _ => Err("a role has one of `password` and `vault`, or one cloud"),
         }
     }
 }
@@ -221,6 +247,7 @@ mod tests {
     use doorward_settings::Document;
 
     use super::*;
+    use crate::cloud::{AzureCloud, Impersonate};
 
     fn read<T: serde::de::DeserializeOwned>(yaml: &str) -> Result<T, String> {
         let document = Document::parse("doorward.yaml", yaml).map_err(|problem| problem.to_string())?;
@@ -243,10 +270,36 @@ mod tests {
     }
 
     #[test]
+    fn logins_stand_on_a_cloud() {
+        let login: LoginConfig = read("{ user: gw, aws_rds: { region: eu-west-1 } }").unwrap();
+        assert!(
+            matches!(login, LoginConfig::Cloud { user, cloud: CloudConfig::AwsRds(_) } if &*user == "gw")
+        );
+        let roles: RolesConfig = read(
+            "gcp_cloud_sql: { impersonate: by-role }\nanalyst: { azure_entra: { client_id: c, cloud: us-government } }",
+        )
+        .unwrap();
+        let by_role = GcpCloudSqlConfig { impersonate: Some(Impersonate::ByRole) };
+        assert!(
+            matches!(roles.source.unwrap().get(), RolesSource::Cloud(CloudConfig::GcpCloudSql(config)) if *config == by_role)
+        );
+        let analyst = roles.named.get("analyst").unwrap().get();
+        assert!(
+            matches!(analyst, RoleConfig::Cloud(CloudConfig::AzureEntra(azure)) if azure.cloud == AzureCloud::UsGovernment)
+        );
+    }
+
+    #[test]
     fn what_contradicts_itself_is_refused() {
         for (yaml, said) in [
             ("analyst: { password: env:PW, vault: database/creds/a }", "one of `password` and `vault`"),
             ("analyst: {}", "one of `password` and `vault`"),
+            ("analyst: { aws_rds: {}, gcp_cloud_sql: {} }", "one cloud"),
+            ("analyst: { azure_entra: {}, password: env:PW }", "or one cloud"),
+            ("analyst: { azure_entra: { cloud: moon } }", "cloud"),
+            ("gcp_cloud_sql: { impersonate: somebody }", "e-mail address"),
+            ("aws_rds: {}\nmanaged: { admin: { user: a, password: env:PW } }", "one source of logins"),
+            ("aws_rds: { secret_access_key: x }", "secret_access_key"),
             ("analyst: { password: env:PW, set_role: false }", "`set_role` is for logins that Vault makes"),
             ("analyst: { pasword: env:PW }", "password"),
             ("analyst: { vault: ../creds }", "MOUNT/PATH"),
@@ -259,6 +312,8 @@ mod tests {
             ("{ user: gw }", "\"password\" is missing"),
             ("{ password: env:PW }", "\"user\" is missing"),
             ("{ user: gw, vault: database/creds/gw }", "brings user and password"),
+            ("{ user: gw, password: env:PW, aws_rds: {} }", "the cloud's token is the password"),
+            ("{ aws_rds: {} }", "say `user`"),
         ] {
             let refused = read::<LoginConfig>(yaml).unwrap_err();
             assert!(refused.contains(said), "{yaml}: {refused}");

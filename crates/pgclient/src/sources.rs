@@ -1,5 +1,5 @@
 //! The configuration of credentials that the gateway makes or fetches by itself, for roles of sessions: logins that
-//! it manages, certificates that it signs. What it says is done by the lease organ.
+//! it manages, certificates that it signs, tokens of its identity in a cloud. What it says is done by the lease organ.
 
 use std::time::Duration;
 
@@ -8,6 +8,8 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Deserialize;
 use serde::de::{Error, MapAccess};
 use serde_json::{Map, Value};
+
+use crate::cloud::{AWS_RDS, AZURE_ENTRA, CloudConfig, GCP_CLOUD_SQL};
 
 /// The key of each source under `roles`.
 const MANAGED: &str = "managed";
@@ -20,11 +22,13 @@ pub enum RolesSource {
     Managed(ManagedConfig),
     /// The gateway signs client certificates for them.
     Certificates(CertificatesConfig),
+    /// The roles log in with tokens of the gateway's identity in a cloud.
+    Cloud(CloudConfig),
 }
 
 impl RolesSource {
     /// The keys of sources; a role of such a name could not be told from the source, so there is none.
-    pub const KEYS: [&str; 2] = [MANAGED, CERTIFICATES];
+    pub const KEYS: [&str; 5] = [MANAGED, CERTIFICATES, AWS_RDS, AZURE_ENTRA, GCP_CLOUD_SQL];
 
     /// Reads the source under this key.
     pub(crate) fn read<'de, A: MapAccess<'de>>(key: &str, map: &mut A) -> Result<Spanned<Self>, A::Error> {
@@ -40,16 +44,21 @@ impl RolesSource {
                 let config: Spanned<CertificatesConfig> = map.next_value()?;
                 Ok(config.map(Self::Certificates))
             }
-            key => Err(A::Error::custom(format_args!("`{key}` is not a source of logins"))),
+            key => match CloudConfig::read(key, map)? {
+                Some(config) => Ok(config.map(Self::Cloud)),
+                None => Err(A::Error::custom(format_args!("`{key}` is not a source of logins"))),
+            },
         }
     }
 
     /// Their schemas.
     pub(crate) fn properties(generator: &mut SchemaGenerator) -> Map<String, Value> {
-        Map::from_iter([
-            (MANAGED.to_owned(), generator.subschema_for::<ManagedConfig>().into()),
-            (CERTIFICATES.to_owned(), generator.subschema_for::<CertificatesConfig>().into()),
-        ])
+        let own = [
+            (MANAGED, generator.subschema_for::<ManagedConfig>()),
+            (CERTIFICATES, generator.subschema_for::<CertificatesConfig>()),
+        ];
+        let all = own.into_iter().chain(CloudConfig::schemas(generator));
+        all.map(|(key, schema)| (key.to_owned(), schema.into())).collect()
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod child;
 pub mod clock;
+pub mod cloud;
 pub mod echo;
 pub mod gateway;
 pub mod grafana;

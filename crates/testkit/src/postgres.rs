@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
@@ -466,6 +468,16 @@ impl Cluster {
         let exists = self.sql(&format!("select 1 from pg_roles where rolname = '{name}'"))?;
         let verb = if exists.is_empty() { "create" } else { "alter" };
         self.sql(&format!("{verb} role \"{name}\" {attributes}"))?;
+        Ok(())
+    }
+
+    /// Writes a file into the server's data folder, for the server only to read.
+    ///
+    /// # Errors
+    /// With psql's words.
+    pub fn write(&self, name: &str, content: &str) -> Result<()> {
+        let shell = format!("base64 -d > {name} && chmod 600 {name}");
+        self.sql(&format!("copy (select '{}') to program '{shell}'", STANDARD.encode(content)))?;
         Ok(())
     }
 

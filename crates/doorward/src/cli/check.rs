@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::who_can::line;
 use super::{Source, out, read};
+use crate::clouds;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -24,6 +25,9 @@ pub(super) fn run(source: &Source, args: &Args) -> anyhow::Result<ExitCode> {
         writeln!(text, "configuration {}, environment {}", config.digest, config.root.environment)?;
         for entry in &config.resources {
             writeln!(text, "resource {}: door {}", entry.name, entry.door.name)?;
+            for line in clouds::told(entry) {
+                writeln!(text, "{line}")?;
+            }
         }
         if let Some(vault) = &config.root.vault {
             writeln!(text, "vault {}: logs in by {}", vault.url.get(), vault.method())?;
