@@ -18,6 +18,10 @@ pub const TARGETS: &[Target] = &[
     ("wire_startup", wire_startup),
     ("wire_client", wire_client),
     ("wire_server", wire_server),
+    ("wire_scram", wire_scram),
+    ("wire_oauth", wire_oauth),
+    ("wire_values", wire_values),
+    ("wire_replication", wire_replication),
     ("ingest_records", ingest_records),
     ("ingest_otlp", ingest_otlp),
     ("ingest_syslog", ingest_syslog),
@@ -125,6 +129,26 @@ pub fn wire_client(bytes: &[u8]) {
 /// What a database, or whoever stands in its place, answers in a session of the Postgres door.
 pub fn wire_server(bytes: &[u8]) {
     doorward_door_postgres::fuzz_server(bytes);
+}
+
+/// A client of the Postgres door that proves a password, or claims to.
+pub fn wire_scram(bytes: &[u8]) {
+    doorward_door_postgres::fuzz_scram(bytes);
+}
+
+/// A client of the Postgres door that brings a token by OAUTHBEARER.
+pub fn wire_oauth(bytes: &[u8]) {
+    doorward_door_postgres::fuzz_oauth(bytes);
+}
+
+/// The values that a statement of the Postgres door is bound to, on their way into its record.
+pub fn wire_values(bytes: &[u8]) {
+    doorward_door_postgres::fuzz_values(&doorward_redact::Redactor::default(), bytes);
+}
+
+/// A text in a session of replication: a command, or a statement that is decided as one.
+pub fn wire_replication(bytes: &[u8]) {
+    doorward_door_postgres::fuzz_replication(bytes);
 }
 
 /// Sends bytes through the gate's framing in pieces: how many pass, and what stops the others.

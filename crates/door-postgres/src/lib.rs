@@ -44,7 +44,9 @@ mod wire;
 pub use listener::{WireListener, WireOptions, WireTls};
 pub use oauth::OAuthOffer;
 pub use pool::WirePoolStats;
-pub use relay::{fuzz_client, fuzz_server, fuzz_startup};
+pub use relay::{
+    fuzz_client, fuzz_oauth, fuzz_replication, fuzz_scram, fuzz_server, fuzz_startup, fuzz_values,
+};
 pub use resource::WireResource;
 
 /// The door's name, as records and metrics know it.

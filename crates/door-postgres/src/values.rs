@@ -23,6 +23,8 @@ pub(crate) const FRONT_BYTES_MAX: usize = 4 << 10;
 const VALUE_BYTES_MAX: usize = 256;
 /// The most bytes of values that a record keeps.
 const VALUES_BYTES_MAX: usize = 2 << 10;
+/// What stands behind them when there are more, and before the last of them.
+const ENDING_BYTES_MAX: usize = 64;
 /// The most values that a record keeps.
 const VALUES_MAX: usize = 64;
 /// Of a text that goes on behind what was seen, at least this much must have been.
@@ -142,6 +144,17 @@ pub(crate) fn read(
         }
     };
     Some(Arc::new(bound))
+}
+
+/// What a fuzzer says of a statement, of its parameters' types, and of Bind.
+pub(crate) fn fuzz(redactor: &dyn Redactor, text: &str, types: &[u32], front: &[u8]) {
+    let Some(values) = Values::read(front, types) else { return };
+    let told = spelled(redactor, values, &hidden_places(redactor, text));
+    assert!(
+        told.starts_with("\n--") && !told[1..].contains(['\n', '\r']),
+        "they stand on one line: {told:?}"
+    );
+    assert!(told.len() <= VALUES_BYTES_MAX + ENDING_BYTES_MAX, "there is a bound to them: {}", told.len());
 }
 
 /// `\n-- $1 = 42, $2 = 'eve'`, on one line.

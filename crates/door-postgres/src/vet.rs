@@ -286,6 +286,11 @@ impl Vetted {
         }
     }
 
+    /// Whether it may take a lock that its session holds until it gives it back, though the statement fails.
+    pub(crate) fn takes_session_lock(&self) -> bool {
+        self.shapes().any(|shape| shape.session.advisory_lock)
+    }
+
     /// Whether it takes back a part of what its transaction has done.
     pub(crate) fn rolls_back_to(&self) -> bool {
         self.shapes().any(|shape| matches!(shape.transaction, Transaction::RollbackTo(_)))

@@ -16,7 +16,6 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::gulp::{gulp, relax};
 use super::link::{Expected, Link, State};
 use super::port::Port;
-use super::sharing::Made;
 use super::{Ended, frontend};
 use crate::codes;
 use crate::desk::Desk;
@@ -317,9 +316,9 @@ impl State {
             }
             (Expected::Query(running), b'C') => {
                 running.complete(affected(body).unwrap_or(0));
-                let setting = running.makes.setting.take();
+                let (setting, stays) = (running.makes.setting.take(), running.makes.stays);
                 self.owed.extend(running.turn());
-                self.completed(body, setting);
+                self.completed(body, setting, stays);
             }
             (Expected::Query(running), b'T' | b'I' | b'H' | b'c') => running.heard(),
             (Expected::Execute(running), b'C' | b'I' | b's') => {
@@ -330,7 +329,7 @@ impl State {
                 self.copying = false;
                 if let Some(Expected::Execute(mut running)) = self.queue.pop_front() {
                     if tag == b'C' {
-                        self.completed(body, running.makes.setting.take());
+                        self.completed(body, running.makes.setting.take(), running.makes.stays);
                     }
                     self.confirm_made(&running.makes);
                     self.owed.extend(running.end());
@@ -346,14 +345,14 @@ impl State {
                 }
             }
             (Expected::Execute(running), b'H' | b'c') => running.heard(),
-            (Expected::Parse(name), b'1') => {
-                if let Some(named) = self.statements.get_mut(name) {
+            (Expected::Parse(name, batch, _), b'1') => {
+                if let Some(named) = self.statements.get_mut(name).filter(|named| named.batch == *batch) {
                     named.confirmed = true;
                 }
                 self.queue.pop_front();
             }
-            (Expected::Bind(name), b'2') => {
-                if let Some(named) = self.portals.get_mut(name) {
+            (Expected::Bind(name, batch), b'2') => {
+                if let Some(named) = self.portals.get_mut(name).filter(|named| named.batch == *batch) {
                     named.confirmed = true;
                 }
                 self.queue.pop_front();
@@ -378,6 +377,8 @@ impl State {
         let error = server_error(body).map_err(|error| not_followed(&error))?;
         self.taking_in = false;
         self.note_failure(&error.sqlstate, error.routine.as_deref(), self.origin_at_front());
+        // A question of the gateway's own stands in no transaction of the session's.
+        self.undone |= !matches!(self.queue.front(), Some(Expected::Probe(_)));
         let mut fate = Fate::Pass;
         match self.queue.front_mut() {
             Some(Expected::Query(running)) => {
@@ -413,17 +414,14 @@ impl State {
         Ok(fate)
     }
 
-    /// A command is complete.
-    fn completed(&mut self, tag: &[u8], setting: Option<Made>) {
-        if let Some(sharing) = &mut self.sharing {
-            sharing.complete(tag.strip_suffix(&[0]).unwrap_or(tag), setting);
-        }
-    }
-
     /// The prepared statement that what is answered now is about.
     fn origin_at_front(&self) -> Option<Arc<Origin>> {
         match self.queue.front()? {
-            Expected::Bind(portal) => self.portals.get(portal)?.origin.clone(),
+            Expected::Bind(portal, batch) => {
+                let named = self.portals.get(portal).filter(|named| named.batch == *batch);
+                named?.origin.clone()
+            }
+            Expected::Describe(Some(statement)) => self.statements.get(statement)?.origin.clone(),
             _ => None,
         }
     }

@@ -40,8 +40,10 @@ pub(crate) const FAILED: u8 = b'E';
 pub(crate) enum Expected {
     /// All of a simple query, until ReadyForQuery.
     Query(Box<Running>),
-    Parse(Box<str>),
-    Bind(Box<str>),
+    /// A statement that is prepared under a name, in a batch; and what it is at backends.
+    Parse(Box<str>, u64, Option<Arc<Origin>>),
+    /// A portal's name, and the batch that it is bound in.
+    Bind(Box<str>, u64),
     /// A description; of the prepared statement that is named.
     Describe(Option<Box<str>>),
     Close,
@@ -68,13 +70,17 @@ pub(crate) struct Probe {
     pub(crate) failed: Option<Box<ServerError>>,
 }
 
-/// Names that a statement makes in SQL, by PREPARE and DECLARE.
+/// Names that a statement makes in SQL, by PREPARE and DECLARE, and what else it leaves behind.
 #[derive(Debug, Default)]
 pub(crate) struct Makes {
+    /// The batch that it is in.
+    pub(crate) batch: u64,
     pub(crate) statements: Vec<Box<str>>,
     pub(crate) portals: Vec<Box<str>>,
     /// A setting that outlives the transaction, and the statement that makes it.
     pub(crate) setting: Option<Made>,
+    /// Whether it leaves something that keeps the backend.
+    pub(crate) stays: bool,
 }
 
 /// A statement that runs.
@@ -202,8 +208,12 @@ pub(crate) struct Named {
     pub(crate) batch: u64,
     /// Whether the backend has said that it is made.
     pub(crate) confirmed: bool,
+    /// Whether the text that makes it has failed, which may have made it before.
+    pub(crate) failed: bool,
     /// Whether it is a cursor that outlives its transaction.
     pub(crate) held: bool,
+    /// Whether it has outlived one.
+    pub(crate) lasting: bool,
     /// The types of a statement's parameters, as far as they have been told.
     pub(crate) types: Arc<[u32]>,
     /// The values that a portal is bound to.
@@ -216,7 +226,18 @@ impl Named {
     /// What has just been made, in this batch.
     pub(crate) fn new(vetted: Arc<Vetted>, actions: Option<Actions>, batch: u64) -> Self {
         let types = Arc::default();
-        Self { vetted, actions, batch, confirmed: false, held: false, types, bound: None, origin: None }
+        let (confirmed, failed, held, lasting) = (false, false, false, false);
+        Self { vetted, actions, batch, confirmed, failed, held, lasting, types, bound: None, origin: None }
+    }
+
+    /// Whether a portal outlives a transaction that is over, and was undone or not. What has not been answered yet
+    /// belongs to a later one.
+    fn outlives(&self, undone: bool) -> bool {
+        !self.is_answered() || (self.held && (self.lasting || !undone))
+    }
+
+    fn is_answered(&self) -> bool {
+        self.confirmed || self.failed
     }
 }
 
@@ -239,6 +260,9 @@ pub(crate) struct State {
     pub(crate) nameless: bool,
     /// Something in this transaction may have changed what names mean: its end may change it back.
     pub(crate) touched: bool,
+    /// A statement has failed, or the transaction was rolled back, since the last COMMIT: at the end of the
+    /// transaction, what it has made is gone.
+    pub(crate) undone: bool,
     /// Structure was changed in this transaction: only the session itself can see it.
     pub(crate) restructured: bool,
     /// When the session last knew better than the gateway what objects there are.
@@ -276,6 +300,7 @@ impl Link {
             stale: true,
             nameless: false,
             touched: false,
+            undone: false,
             restructured: false,
             restructured_at: None,
             statements: FixedMap::default(),
@@ -390,8 +415,13 @@ impl State {
                 Some(_) => {}
             }
             match self.queue.pop_front() {
-                Some(Expected::Parse(name)) => self.forget_statement(&name),
-                Some(Expected::Bind(name)) => self.forget_portal(&name),
+                Some(Expected::Parse(name, batch, origin)) => {
+                    forget(&mut self.statements, &name, batch);
+                    if let Some(origin) = origin {
+                        self.not_prepared(&origin);
+                    }
+                }
+                Some(Expected::Bind(name, batch)) => forget(&mut self.portals, &name, batch),
                 Some(Expected::Execute(running) | Expected::Query(running)) => {
                     self.forget_made(&running.makes);
                     running.fail(&not_run());
@@ -403,30 +433,55 @@ impl State {
         }
     }
 
-    fn forget_statement(&mut self, name: &str) {
-        if let Some(origin) = self.statements.remove(name).and_then(|named| named.origin) {
-            self.not_prepared(&origin);
-        }
-    }
-
-    fn forget_portal(&mut self, name: &str) {
-        self.portals.remove(name);
-    }
-
     /// A text that makes names has failed. What it prepared is not executed any more. A cursor may have come to be before
     /// the failure, and stay: what reading it needs is remembered, until the transaction's end closes it.
     pub(crate) fn forget_made(&mut self, makes: &Makes) {
         makes.statements.iter().for_each(|name| drop(self.statements.remove(name)));
+        for name in &makes.portals {
+            if let Some(named) = self.portals.get_mut(name).filter(|named| named.batch == makes.batch) {
+                named.failed = true;
+            }
+        }
+        self.note_answered(makes);
     }
 
     pub(crate) fn confirm_made(&mut self, makes: &Makes) {
         for (names, known) in [(&makes.statements, &mut self.statements), (&makes.portals, &mut self.portals)]
         {
             for name in names {
-                if let Some(named) = known.get_mut(name) {
+                if let Some(named) = known.get_mut(name).filter(|named| named.batch == makes.batch) {
                     named.confirmed = true;
                 }
             }
+        }
+        self.note_answered(makes);
+    }
+
+    fn note_answered(&mut self, makes: &Makes) {
+        if let Some(sharing) = self.sharing.as_mut().filter(|_| makes.stays) {
+            sharing.answered();
+        }
+    }
+
+    /// A command is complete, which may be the end of a transaction; `stays` tells whether its text leaves something
+    /// that keeps the backend.
+    pub(crate) fn completed(&mut self, tag: &[u8], setting: Option<Made>, stays: bool) {
+        let tag = tag.strip_suffix(&[0]).unwrap_or(tag);
+        match tag {
+            b"COMMIT" => {
+                self.undone = false;
+                // One that is still to be made may be taken for it, too: what is known for too long is decided all the
+                // same.
+                self.portals.values_mut().for_each(|named| named.lasting = named.held);
+            }
+            // To a savepoint, or of all.
+            b"ROLLBACK" => self.undone = true,
+            // All cursors are closed.
+            b"DISCARD ALL" => self.portals.retain(|_, named| !named.is_answered()),
+            _ => {}
+        }
+        if let Some(sharing) = &mut self.sharing {
+            sharing.complete(tag, setting, stays);
         }
     }
 
@@ -439,14 +494,27 @@ impl State {
         if self.restructured {
             self.restructured_at = Some(Instant::now());
         }
+        let undone = self.undone;
         if status == IDLE {
-            // A cursor WITH HOLD outlives its transaction.
-            self.portals.retain(|_, named| named.held);
+            // A cursor WITH HOLD outlives its transaction, unless that is rolled back.
+            self.portals.retain(|_, named| {
+                let outlives = named.outlives(undone);
+                named.lasting |= outlives && named.held && named.confirmed;
+                outlives
+            });
             self.restructured = false;
+            self.undone = false;
             self.stale |= std::mem::take(&mut self.touched);
         }
         if let Some(sharing) = &mut self.sharing {
-            sharing.ready(status);
+            sharing.ready(status, undone);
         }
+    }
+}
+
+/// Forgets what was made under a name in a batch; another batch may have taken the name since.
+fn forget(known: &mut FixedMap<Box<str>, Named>, name: &str, batch: u64) {
+    if known.get(name).is_some_and(|named| named.batch == batch) {
+        known.remove(name);
     }
 }

@@ -14,7 +14,9 @@ mod port;
 pub(crate) mod sharing;
 mod up;
 
-pub use fuzz::{fuzz_client, fuzz_server, fuzz_startup};
+pub use fuzz::{
+    fuzz_client, fuzz_oauth, fuzz_replication, fuzz_scram, fuzz_server, fuzz_startup, fuzz_values,
+};
 
 use std::time::Duration;
 

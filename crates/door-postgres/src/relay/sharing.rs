@@ -2,8 +2,8 @@
 //! settings, which it finds again on each backend; the prepared statements of the backend at hand; and whether
 //! something keeps it there.
 //!
-//! Invariants: what was set in a transaction that is rolled back was not set; a backend on which anything may
-//! have been left behind is not lent on as it is.
+//! Invariants: what was set in a transaction that is rolled back was not set, and what was made in one keeps no backend;
+//! a backend on which anything may have been left behind is not lent on as it is.
 
 use std::sync::Arc;
 
@@ -27,6 +27,20 @@ pub(crate) struct Made {
     pub(crate) statement: Option<Box<str>>,
 }
 
+/// What keeps a session on its backend: statements that leave something there which the session has to find again.
+#[derive(Debug, Default)]
+struct Stay {
+    pin: Option<Pin>,
+    /// Something is there for certain.
+    certain: bool,
+    /// Statements that ask for it, of which it is not known yet whether they will have left something.
+    asked: usize,
+    /// Of these, the ones that were answered in the transaction that is open.
+    answered: usize,
+    /// The statement that is about to be forwarded is one of them.
+    asking: bool,
+}
+
 /// What a session knows that shares its backends.
 #[derive(Debug)]
 pub(crate) struct Sharing {
@@ -38,8 +52,7 @@ pub(crate) struct Sharing {
     pub(crate) known: Known,
     /// The half that sends is about to use the backend.
     pub(crate) engaged: bool,
-    /// Keeps the backend.
-    pub(crate) pin: Option<Pin>,
+    stay: Stay,
     /// Something may be left behind on the backend.
     pub(crate) used: bool,
     /// The outfit has changed since the backend was put into it.
@@ -58,7 +71,7 @@ impl Sharing {
             told,
             known: Known::new(1),
             engaged: false,
-            pin: None,
+            stay: Stay::default(),
             used: false,
             redressed: false,
             made: Vec::new(),
@@ -68,7 +81,36 @@ impl Sharing {
 
     /// Whether the session keeps its backend, though nothing is under way.
     pub(crate) fn keeps(&self) -> bool {
-        self.engaged || self.pin.is_some()
+        self.engaged || self.is_pinned()
+    }
+
+    /// Whether it keeps its backend beyond the transaction.
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.stay.pin.is_some()
+    }
+
+    /// A statement is about to be forwarded that leaves something on the backend, or takes something there that even
+    /// its failure does not give back: a lock. The backend is kept, if there is a right to it.
+    pub(crate) fn stay(&mut self, takes_lock: bool, right: impl FnOnce() -> Option<Pin>) -> Option<()> {
+        self.used = true;
+        let stay = &mut self.stay;
+        if stay.pin.is_none() {
+            stay.pin = Some(right()?);
+        }
+        stay.certain |= takes_lock;
+        stay.asked += 1;
+        stay.asking = true;
+        Some(())
+    }
+
+    /// Whether the statement that is about to be forwarded is one that stays; asked once of each.
+    pub(crate) fn takes_asking(&mut self) -> bool {
+        std::mem::take(&mut self.stay.asking)
+    }
+
+    /// Such a statement has been answered, or is not run any more.
+    pub(crate) fn answered(&mut self) {
+        self.stay.answered += 1;
     }
 
     /// Whether something in this transaction is not certain to last.
@@ -82,16 +124,24 @@ impl Sharing {
     }
 
     /// A command is complete, as its tag says.
-    pub(crate) fn complete(&mut self, tag: &[u8], setting: Option<Made>) {
+    pub(crate) fn complete(&mut self, tag: &[u8], setting: Option<Made>, stays: bool) {
         self.made.extend(setting);
         match tag {
-            b"COMMIT" => self.settle(),
+            b"COMMIT" => {
+                self.settle();
+                // What stands before it in the same text has no answer of its own.
+                self.stay.certain |= stays;
+                self.stay.over(false);
+            }
+            // It outlives its transaction, however that ends.
+            b"PREPARE" => self.stay.certain = true,
             // Of a savepoint too: where settings have been made, that keeps the backend.
             b"ROLLBACK" => self.made.clear(),
             b"DISCARD ALL" => {
                 self.made.clear();
                 self.known.clear();
-                self.pin = None;
+                self.stay.certain = false;
+                self.stay.over(true);
                 self.wear(Vec::new());
             }
             b"DEALLOCATE ALL" => self.known.clear(),
@@ -104,13 +154,14 @@ impl Sharing {
         self.failed = true;
     }
 
-    /// ReadyForQuery.
-    pub(crate) fn ready(&mut self, status: u8) {
+    /// ReadyForQuery; `undone` tells whether what was done since the last COMMIT was taken back.
+    pub(crate) fn ready(&mut self, status: u8, undone: bool) {
         if status == IDLE {
             if std::mem::take(&mut self.failed) {
                 self.made.clear();
             }
             self.settle();
+            self.stay.over(undone);
         }
         self.failed = false;
     }
@@ -141,6 +192,18 @@ impl Sharing {
         match std::mem::take(&mut self.used) {
             true => Left::Used { in_transaction: false },
             false => Left::Clean,
+        }
+    }
+}
+
+impl Stay {
+    /// A transaction is over. What asked to stay in it has left something, unless it was undone.
+    fn over(&mut self, undone: bool) {
+        let answered = std::mem::take(&mut self.answered);
+        self.asked = self.asked.saturating_sub(answered);
+        self.certain |= answered > 0 && !undone;
+        if self.asked == 0 && !self.certain {
+            self.pin = None;
         }
     }
 }
@@ -201,31 +264,31 @@ mod tests {
     #[test]
     fn settings_last_when_their_transaction_does() {
         let mut session = sharing();
-        session.complete(b"SET", set("a", "1"));
+        session.complete(b"SET", set("a", "1"), false);
         assert!(session.has_made());
-        session.ready(IDLE);
+        session.ready(IDLE, false);
         assert_eq!(worn(&session), ["set a = 1"]);
         // A transaction that is rolled back, or a batch that fails, has set nothing.
-        session.complete(b"SET", set("a", "2"));
-        session.ready(b'T');
-        session.complete(b"ROLLBACK", None);
-        session.ready(IDLE);
-        session.complete(b"SET", set("a", "3"));
+        session.complete(b"SET", set("a", "2"), false);
+        session.ready(b'T', false);
+        session.complete(b"ROLLBACK", None, false);
+        session.ready(IDLE, false);
+        session.complete(b"SET", set("a", "3"), false);
         session.fail();
-        session.ready(IDLE);
+        session.ready(IDLE, false);
         assert_eq!(worn(&session), ["set a = 1"]);
-        session.complete(b"SET", set("a", "4"));
-        session.ready(b'T');
-        session.complete(b"SET", set("b", "5"));
-        session.ready(b'T');
-        session.complete(b"COMMIT", None);
-        session.ready(IDLE);
+        session.complete(b"SET", set("a", "4"), false);
+        session.ready(b'T', false);
+        session.complete(b"SET", set("b", "5"), false);
+        session.ready(b'T', false);
+        session.complete(b"COMMIT", None, false);
+        session.ready(IDLE, false);
         assert_eq!(worn(&session), ["set a = 4", "set b = 5"]);
-        session.complete(b"RESET", reset("a"));
-        session.ready(IDLE);
+        session.complete(b"RESET", reset("a"), false);
+        session.ready(IDLE, false);
         assert_eq!(worn(&session), ["set b = 5"]);
-        session.complete(b"RESET", reset("all"));
-        session.ready(IDLE);
+        session.complete(b"RESET", reset("all"), false);
+        session.ready(IDLE, false);
         assert!(worn(&session).is_empty() && session.redressed);
     }
 

@@ -271,7 +271,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
                 let bound = Named { origin: origin.clone(), ..bound };
                 let skipped = self.bind_to(message, &portal, &statement, origin.as_ref());
                 self.link.state().portals.insert(portal.as_str().into(), bound);
-                self.link.expect(Expected::Bind(portal.into()));
+                self.link.expect(Expected::Bind(portal.into(), self.batch));
                 self.batch_open = true;
                 self.stream_from(message, skipped).await
             }

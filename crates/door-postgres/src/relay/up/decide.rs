@@ -19,6 +19,7 @@ use crate::names::{self, Names, Objects};
 use crate::own;
 use crate::relay::Ended;
 use crate::relay::link::{Expected, FAILED, Link, Makes, Named, Probe};
+use crate::relay::sharing::Sharing;
 use crate::vet::{Vetted, is_missing, with_cursors};
 
 /// A session may have the database's objects read for it this often, because of a name that is not known.
@@ -319,7 +320,8 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         for name in &effects.closes {
             state.portals.remove(name);
         }
-        let mut makes = Makes { setting, ..Makes::default() };
+        let stays = state.sharing.as_mut().is_some_and(Sharing::takes_asking);
+        let mut makes = Makes { batch: self.batch, setting, stays, ..Makes::default() };
         for (name, vetted) in vetted.prepared() {
             makes.statements.push(name.clone());
             state.statements.insert(name, Named::new(vetted, None, self.batch));

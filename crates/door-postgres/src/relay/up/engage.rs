@@ -148,11 +148,8 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             Lasting::State => true,
         };
         if keeps {
-            sharing.used = true;
-            if sharing.pin.is_none() {
-                let pin = self.desk.wire.backends.pin(self.desk.wire.pinned_max);
-                sharing.pin = Some(pin.ok_or_else(too_many_pinned)?);
-            }
+            let right = || self.desk.wire.backends.pin(self.desk.wire.pinned_max);
+            sharing.stay(vetted.takes_session_lock(), right).ok_or_else(too_many_pinned)?;
         }
         Ok(())
     }
@@ -209,7 +206,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         drop(state);
         self.close_oldest(oldest);
         parse_frame(&mut self.out, &origin);
-        self.link.expect(Expected::Parse(name.into()));
+        self.link.expect(Expected::Parse(name.into(), batch, Some(origin)));
         self.batch_open = true;
     }
 
@@ -308,7 +305,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         let Some(sharing) = &state.sharing else { return false };
         match vetted.deallocates() {
             Some(Some(name)) => state.statements.get(name).is_some_and(|named| named.origin.is_some()),
-            Some(None) => sharing.pin.is_none() && state.is_local() && !self.batch_open,
+            Some(None) => !sharing.is_pinned() && state.is_local() && !self.batch_open,
             None => false,
         }
     }

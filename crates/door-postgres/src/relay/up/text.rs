@@ -76,7 +76,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         (name, types): (&str, &[u8]),
         instead: Option<&str>,
     ) {
-        let expected = Expected::Parse(name.into());
+        let expected = Expected::Parse(name.into(), self.batch, None);
         let Some(instead) = instead else { return self.forward(frame, expected) };
         let mut other = BytesMut::new();
         put(&mut other, b'P', |out| {
