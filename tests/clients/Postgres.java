@@ -138,7 +138,7 @@ public class Postgres {
             is(true, tables.next());
         }
         try (ResultSet columns = data.getColumns(null, "public", "orders", "%")) {
-            is(true, columns.next() && columns.next() && !columns.next());
+            is(true, columns.next() && columns.next() && columns.next() && !columns.next());
         }
         try (ResultSet keys = data.getPrimaryKeys(null, "public", "orders")) {
             is(true, keys.next());

@@ -1,6 +1,7 @@
 """psycopg 3, asyncpg, pg8000 and SQLAlchemy through the Postgres door. Prints one line for each check."""
 
 import asyncio
+import decimal
 import os
 import threading
 
@@ -24,7 +25,8 @@ def parameters():
         assert c.execute("select count(*) from orders where id < %s", (5,)).fetchone()[0] == 4
         # From the fifth time on it is a prepared statement.
         for n in range(1, 9):
-            assert c.execute("select customer from orders where id = %s", (n,)).fetchone()[0] == f"customer {n}"
+            row = c.execute("select customer, total from orders where id = %s", (n,)).fetchone()
+            assert row == (f"customer {n}", n), row
 
 
 def binary():
@@ -56,9 +58,10 @@ def refusal_in_a_pipeline():
 
 def copy():
     with connect() as c:
-        with c.cursor().copy("copy orders (customer) from stdin") as data:
+        with c.cursor().copy("copy orders (customer, total) from stdin") as data:
             for n in range(1000):
-                data.write_row((f"copied {n}",))
+                data.write_row((f"copied {n}", n))
+        assert c.execute("select sum(total) from orders where customer like 'copied%'").fetchone()[0] == 499500
         with c.cursor().copy("copy (select customer from orders where customer like 'copied%') to stdout") as data:
             assert sum(1 for _ in data.rows()) == 1000
         with c.cursor().copy("copy (select n from big) to stdout (format binary)") as data:
@@ -139,12 +142,12 @@ async def with_asyncpg():
         raise AssertionError("not refused")
     except asyncpg.InsufficientPrivilegeError:
         pass
-    statement = await c.prepare("select customer from orders where id = $1")
-    assert await statement.fetchval(3) == "customer 3"
-    assert [attribute.name for attribute in statement.get_attributes()] == ["customer"]
+    statement = await c.prepare("select customer, total from orders where id = $1")
+    assert tuple(await statement.fetchrow(3)) == ("customer 3", 3)
+    assert [attribute.name for attribute in statement.get_attributes()] == ["customer", "total"]
     # Types that it does not know it looks up in the catalogue by itself.
     assert await c.fetchval("select 'glad'::mood") == "glad"
-    assert await c.fetchval("select row(1, 'a')::orders") == (1, "a")
+    assert await c.fetchval("select row(1, 'a', 2.5)::orders") == (1, "a", decimal.Decimal("2.5"))
     await c.reset()
     await c.close()
 

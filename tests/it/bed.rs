@@ -15,6 +15,9 @@ use serde_json::Value;
 /// How long a test waits for what is on its way: long, because machines may be busy.
 pub(crate) const SOON: Duration = Duration::from_secs(90);
 
+/// How long the asynchronous part of a test may take: what waits in it for somebody waits for ever.
+const ASYNC_SECONDS_MAX: Duration = Duration::from_secs(600);
+
 /// The database login's password. Tests search everything that the gateway writes for it.
 pub(crate) const PASSWORD: &str = "s3cret-of-the-database-login";
 
@@ -188,6 +191,34 @@ pub(crate) fn records(gateway: &Running, ids: &[String]) -> Result<HashMap<Strin
     Ok(found)
 }
 
+/// The rows that `is` finds, once there are as many in the store.
+pub(crate) fn records_where(
+    gateway: &Running,
+    count: usize,
+    is: impl Fn(&Value) -> bool,
+) -> Result<Vec<Value>> {
+    let mut found = Vec::new();
+    wait_until(SOON, || {
+        let Ok(output) = gateway.run(&["audit", "query", "--json", "--limit", "10000"]) else { return false };
+        let rows = String::from_utf8_lossy(&output.stdout).into_owned();
+        let rows = rows.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        found = rows.filter(&is).collect();
+        found.len() >= count
+    });
+    let log = || gateway.log();
+    ensure!(found.len() >= count, "{} of {count} records: {found:?}\n{}", found.len(), log());
+    Ok(found)
+}
+
+/// The same of the Postgres door.
+pub(crate) fn wire_records(
+    gateway: &Running,
+    count: usize,
+    is: impl Fn(&Value) -> bool,
+) -> Result<Vec<Value>> {
+    records_where(gateway, count, |row| row["door"] == "postgres" && is(row))
+}
+
 /// The access id of an answer.
 pub(crate) fn id_of(answer: &Answer) -> Result<String> {
     Ok(answer.header("doorward-access-id").context("no access id")?.to_owned())
@@ -205,8 +236,9 @@ pub(crate) async fn later<F: Future<Output = Result<bool>>>(mut ready: impl FnMu
     false
 }
 
-/// Runs a test's asynchronous part.
+/// Runs a test's asynchronous part, which must end in time.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    Ok(runtime.block_on(work))
+    let work = async { tokio::time::timeout(ASYNC_SECONDS_MAX, work).await };
+    runtime.block_on(work).with_context(|| format!("it did not end within {ASYNC_SECONDS_MAX:?}"))
 }

@@ -8,6 +8,7 @@ use doorward_testkit::gateway::{CONFIG, Running, Setup};
 use doorward_testkit::issuer::{Issuer, PEOPLE};
 use doorward_testkit::oidc_provider::{node, node_modules};
 use doorward_testkit::postgres::{Cluster, Database};
+use doorward_testkit::program::Bounded;
 use doorward_testkit::workspace_root;
 use serde_json::Value;
 
@@ -64,7 +65,7 @@ fn postgrest_js(cluster: &'static Cluster) -> Result<()> {
         .env("DOORWARD_ADMIN", air.token("administrator")?)
         .env("DOORWARD_ANALYST", air.token("analyst")?)
         .env("DOORWARD_SUPPORT", air.token("support")?)
-        .output()?;
+        .run()?;
     let said = String::from_utf8_lossy(&output.stdout);
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{said}{complaint}{}", air.gateway.log());
@@ -85,7 +86,7 @@ fn postgrest_js_on_a_newer_postgresql() -> Result<()> {
 
 /// curl's answer: its status, its lower-cased head, its body.
 fn curl(arguments: &[&str]) -> Result<(u16, String, String)> {
-    let output = Command::new("curl").args(["-sS", "-i", "--max-time", "30"]).args(arguments).output()?;
+    let output = Command::new("curl").args(["-sS", "-i", "--max-time", "30"]).args(arguments).run()?;
     ensure!(output.status.success(), "curl: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
     let (mut head, mut body) = text.split_once("\r\n\r\n").context("no head")?;

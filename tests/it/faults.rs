@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::Setup;
 use doorward_testkit::http::{Answer, StrictClient, raw, statuses};
 use doorward_testkit::postgres::{Cluster, Durability, Installation};
+use doorward_testkit::program::Bounded;
 use doorward_testkit::{pause, wait_until};
 use http::Method;
 use serde_json::{Value, json};
@@ -403,7 +404,7 @@ fn sigterm_lets_calls_under_way_end() -> Result<()> {
         ensure!(runs(&bed), "the slow call does not run");
         let pid = bed.gateway.pid().to_string();
         ensure!(
-            Command::new("/bin/sh").args(["-c", "kill -TERM \"$1\"", "kill", &pid]).status()?.success(),
+            Command::new("/bin/sh").args(["-c", "kill -TERM \"$1\"", "kill", &pid]).run()?.status.success(),
             "kill"
         );
         let draining = later(|| async {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::{Running, Setup};
 use doorward_testkit::issuer::{Alg, INTROSPECTION_CLIENT, Issuer};
 use doorward_testkit::postgres::Cluster;
+use doorward_testkit::program::Bounded;
 use http::Method;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, SanType};
 use serde_json::{Value, json};
@@ -121,7 +122,7 @@ fn curl_as(gateway: &Running, certificate: &str, more: &[&str]) -> Result<Output
     if !certificate.is_empty() {
         curl.args(["--cert", &format!("{certificate}.crt"), "--key", &format!("{certificate}.key")]);
     }
-    Ok(curl.args(more).arg(url).output()?)
+    curl.args(more).arg(url).run()
 }
 
 const MTLS: &str = "

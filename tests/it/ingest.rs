@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::{Running, Setup};
 use doorward_testkit::http::{Answer, StrictClient};
 use doorward_testkit::issuer::Issuer;
+use doorward_testkit::program::Bounded;
 use doorward_testkit::{wait_until, workspace_root};
 use http::Method;
 use serde_json::{Value, json};
@@ -195,7 +196,7 @@ fn samples_of_each_gateway_land_in_their_columns() -> Result<()> {
         }
         // Nothing secret of the samples is anywhere in the gateway's folder.
         for secret in ["tk-5f2a", "k-91b2", "ak-77", "sig=s-1", "not-for-the-record"] {
-            let found = Command::new("grep").args(["-rl", secret]).arg(ingest.gateway.folder()).output()?;
+            let found = Command::new("grep").args(["-rl", secret]).arg(ingest.gateway.folder()).run()?;
             ensure!(found.stdout.is_empty(), "{secret} is in {}", String::from_utf8_lossy(&found.stdout));
         }
         Ok(())
@@ -258,7 +259,7 @@ fn what_cannot_be_read_is_told_and_kept() -> Result<()> {
             rows.iter().find(|row| row["ext"]["unknown"]["grant"] == "admins").context("the forged one")?;
         ensure!(forged["grant"].is_null() && forged["backend_role"].is_null(), "{forged}");
         ensure!(forged["source"] == "generic" && forged["principal_issuer"].is_null(), "{forged}");
-        let found = Command::new("grep").args(["-rl", "pw-4411"]).arg(ingest.gateway.folder()).output()?;
+        let found = Command::new("grep").args(["-rl", "pw-4411"]).arg(ingest.gateway.folder()).run()?;
         ensure!(found.stdout.is_empty(), "the password is in {}", String::from_utf8_lossy(&found.stdout));
 
         let metrics = StrictClient::new(ingest.gateway.admin_url()?).get("/metrics").await?.text();
@@ -282,12 +283,8 @@ fn requests_that_are_not_understood_are_refused() -> Result<()> {
     block_on(async {
         let client = ingest.client()?;
         let good = sample("generic")?;
-        let gzip = |body: &[u8]| -> Result<Vec<u8>> {
-            let mut child =
-                Command::new("gzip").arg("-c").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-            child.stdin.take().context("stdin")?.write_all(body)?;
-            Ok(child.wait_with_output()?.stdout)
-        };
+        let gzip =
+            |body: &[u8]| -> Result<Vec<u8>> { Ok(Command::new("gzip").arg("-c").run_with(body)?.stdout) };
         let packed = gzip(good.as_bytes())?;
         let bomb = gzip(&vec![b' '; 64 << 20])?;
         let zip = ("content-encoding", "gzip");
@@ -551,7 +548,7 @@ fn the_opentelemetry_sdk_exports_its_logs() -> Result<()> {
         .arg(workspace_root().join("tests/clients/otel-logs.py"))
         .arg(format!("{}/generic/v1/logs", ingest.gateway.url()?))
         .env("TOKEN", token)
-        .output()?;
+        .run()?;
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     ensure!(output.status.success(), "{said}");
     let rows = ingest.rows("generic", 20)?;
@@ -580,7 +577,7 @@ fn a_real_envoy_s_access_log_is_taken_in() -> Result<()> {
         .arg(workspace_root().join("tests/clients/envoy-log.py"))
         .arg(format!("{}/envoy/records", ingest.gateway.url()?))
         .env("TOKEN", token)
-        .output()?;
+        .run()?;
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     ensure!(output.status.success(), "{said}");
     let rows = ingest.rows("envoy", 3)?;
@@ -625,12 +622,12 @@ listen: { http: 127.0.0.1:0, admin: 127.0.0.1:0, syslog: 127.0.0.1:0 }
     let (ts, _) = now()?;
     let port = address.port().to_string();
     let logger = |more: &[&str], text: &str| -> Result<()> {
-        let status = Command::new("logger")
+        let done = Command::new("logger")
             .args(["--tcp", "--server", "127.0.0.1", "--port", &port])
             .args(more)
             .args(["--", text])
-            .status()?;
-        ensure!(status.success(), "logger {more:?}");
+            .run()?;
+        ensure!(done.status.success(), "logger {more:?}");
         Ok(())
     };
     let good = ["--rfc5424=notq", "--tag", "app"];
@@ -741,8 +738,14 @@ action(type=\"omfwd\" target=\"localhost\" port=\"{port}\" protocol=\"tcp\" tcp_
         rows.iter().any(|row| row["fault_code"] == "forward.import-form"),
         "what has no fields is no record"
     );
-    let own = ingest.rows_now("gateway")?;
-    let batch = own.iter().find(|row| row["resource"] == "kong").context("the batch's own record")?;
+    // A batch's own record comes behind those that it brought.
+    let mut batch = None;
+    wait_until(SOON, || {
+        let own = ingest.rows_now("gateway").unwrap_or_default();
+        batch = own.into_iter().find(|row| row["resource"] == "kong");
+        batch.is_some()
+    });
+    let batch = batch.context("the batch's own record")?;
     ensure!(
         batch["principal_subject"] == "spiffe://example.com/edge/one"
             && batch["auth_method"] == "certificate",
@@ -751,17 +754,12 @@ action(type=\"omfwd\" target=\"localhost\" port=\"{port}\" protocol=\"tcp\" tcp_
 
     // A certificate of nobody who is known, and none at all.
     let tls = |more: &[&str]| -> Result<String> {
-        let mut child = Command::new("openssl")
+        let output = Command::new("openssl")
             .current_dir(&folder)
             .args(["s_client", "-quiet", "-connect", &format!("localhost:{port}"), "-CAfile", "ca.pem"])
             .args(more)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        // The gateway may have closed already.
-        let _ = child.stdin.take().context("stdin")?.write_all(b"<13>1 - - kong - - - {}\n");
-        Ok(String::from_utf8_lossy(&child.wait_with_output()?.stderr).into_owned())
+            .run_with("<13>1 - - kong - - - {}\n")?;
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let without = tls(&[])?;
     ensure!(without.contains("alert") || without.contains("error"), "{without}");

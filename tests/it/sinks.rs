@@ -14,6 +14,7 @@ use doorward_testkit::gateway::Setup;
 use doorward_testkit::http::StrictClient;
 use doorward_testkit::object_store::ObjectStore;
 use doorward_testkit::postgres::Cluster;
+use doorward_testkit::program::Bounded;
 use doorward_testkit::{free_port, wait_until};
 use serde_json::Value;
 
@@ -130,13 +131,7 @@ fn setup(config: &str, store: &ObjectStore, collector: &str, syslog: u16) -> Res
 pub(crate) fn archive(store: &ObjectStore) -> Result<String> {
     let mut lines = String::new();
     for key in store.keys()?.into_iter().filter(|key| key.ends_with(".jsonl.gz")) {
-        let mut gzip =
-            Command::new("gzip").arg("-dc").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let object = store.get(&key)?;
-        let mut stdin = gzip.stdin.take().context("its input")?;
-        let feeder = std::thread::spawn(move || stdin.write_all(&object));
-        let output = gzip.wait_with_output()?;
-        feeder.join().ok().context("the feeder panicked")??;
+        let output = Command::new("gzip").arg("-dc").run_with(store.get(&key)?)?;
         ensure!(output.status.success(), "{key} is not compressed");
         lines.push_str(&String::from_utf8(output.stdout)?);
     }

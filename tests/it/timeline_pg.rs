@@ -11,8 +11,9 @@ use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::{Running, Setup};
 use doorward_testkit::http::StrictClient;
 use doorward_testkit::postgres::{Cluster, Database};
+use doorward_testkit::program::Bounded;
 use doorward_testkit::proxy::FaultProxy;
-use doorward_testkit::{pause, wait_until};
+use doorward_testkit::{Raised, pause, wait_until};
 
 use crate::bed::{Bed, GRANTS, SHOP, block_on, id_of};
 
@@ -83,8 +84,9 @@ store:
                     scope.spawn(move || block_on(self.load(client, stop)))
                 })
                 .collect();
+            let over = Raised(&stop);
             let worked = work(self);
-            stop.store(true, Ordering::SeqCst);
+            drop(over);
             for loader in loaders {
                 loader.join().ok().context("the load panicked")??;
             }
@@ -199,10 +201,9 @@ fn a_store_that_is_away_and_a_gateway_that_is_killed_lose_nothing() -> Result<()
         timeline.under_load(|timeline| {
             timeline.answered(50)?;
             let pid = timeline.gateway().pid().to_string();
-            let killed = std::process::Command::new("/bin/sh")
-                .args(["-c", "kill -9 \"$1\"", "kill", &pid])
-                .status()?;
-            ensure!(killed.success(), "the gateway could not be killed");
+            let killed =
+                std::process::Command::new("/bin/sh").args(["-c", "kill -9 \"$1\"", "kill", &pid]).run()?;
+            ensure!(killed.status.success(), "the gateway could not be killed");
             Ok(())
         })?;
         // It is dead; this reaps it.

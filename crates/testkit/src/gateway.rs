@@ -7,7 +7,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::child::{Guarded, Signal};
+use crate::program::Bounded;
 use crate::wait_until;
 
 /// How long the gateway may take to get ready.
@@ -89,9 +90,9 @@ impl Setup {
     /// Runs another command of the binary in the gateway's folder with its environment, to its end.
     ///
     /// # Errors
-    /// When the binary cannot be run.
+    /// When the binary cannot be run, or does not end in time.
     pub fn run(&self, arguments: &[&str]) -> Result<Output> {
-        Ok(self.command()?.args(arguments).stdin(Stdio::null()).output()?)
+        self.command()?.args(arguments).run()
     }
 
     fn command(&self) -> Result<Command> {
@@ -249,7 +250,7 @@ impl Running {
     /// Runs another command of the binary with the same configuration and environment, to its end.
     ///
     /// # Errors
-    /// When the binary cannot be run.
+    /// When the binary cannot be run, or does not end in time.
     pub fn run(&self, arguments: &[&str]) -> Result<Output> {
         self.setup.run(arguments)
     }

@@ -17,12 +17,14 @@ pub mod object_store;
 pub mod oidc_provider;
 pub mod organs;
 pub mod postgres;
+pub mod program;
 pub mod proxy;
 pub mod records;
 pub mod timescale_community;
 pub mod vault;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The checkout that this was built in: where `.cache/` and `demo/` are.
@@ -42,6 +44,16 @@ pub fn free_port() -> std::io::Result<u16> {
 /// Waits on a thread of its own kind: tests block, the runtime does not.
 pub fn pause(span: Duration) {
     std::thread::park_timeout(span);
+}
+
+/// A flag that is raised when this is dropped: however a test ends, the threads that wait for it do too.
+#[derive(Debug)]
+pub struct Raised<'a>(pub &'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Asks `ready` every few milliseconds until it says yes or the time is up.

@@ -1,14 +1,14 @@
 //! A private S3 server: SeaweedFS, as `scripts/setup.sh test` installs it.
 
-use std::fs::File;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::child::{Guarded, Signal};
+use crate::program::Bounded;
 use crate::{free_port, wait_until, workspace_root};
 
 /// How long it may take to serve.
@@ -17,7 +17,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A running server with one bucket, which anybody may read and the key may write.
 #[derive(Debug)]
 pub struct ObjectStore {
-    child: Child,
+    // It is stopped before its folder goes: fields drop in this order.
+    child: Guarded,
     port: u16,
     _folder: TempDir,
 }
@@ -43,7 +44,6 @@ impl ObjectStore {
         let config = folder.path().join("s3.json");
         std::fs::write(&config, identities.to_string())?;
         let port = free_port()?;
-        let log = File::create(folder.path().join("weed.log"))?;
         let mut command = Command::new(program);
         command.arg("mini").arg("-dir").arg(folder.path());
         command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false"]);
@@ -55,11 +55,12 @@ impl ObjectStore {
             let port = std::iter::repeat_with(free_port).take(50).flatten().find(|port| *port < 50_000);
             command.arg(format!("-{part}.port={}", port.context("no free port below 50000")?));
         }
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let log = folder.path().join("weed.log");
+        let child = Guarded::start("weed", &mut command, &log, Signal::Kill, Some(folder.path()))?;
         let store = Self { child, port, _folder: folder };
         let serves =
             wait_until(READY_WITHIN, || store.list().is_ok_and(|list| list.contains("<ListBucketResult")));
-        ensure!(serves, "the object store does not serve: {}", store.log());
+        ensure!(serves, "the object store does not serve: {}", store.child.log());
         Ok(store)
     }
 
@@ -85,21 +86,8 @@ impl ObjectStore {
     }
 
     fn fetch(&self, url: &str) -> Result<Vec<u8>> {
-        let output = Command::new("curl").args(["-sSf", "--max-time", "10", url]).output()?;
+        let output = Command::new("curl").args(["-sSf", "--max-time", "10", url]).run()?;
         ensure!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(output.stdout)
-    }
-
-    fn log(&self) -> String {
-        let path: PathBuf = self._folder.path().join("weed.log");
-        std::fs::read_to_string(path).unwrap_or_default()
-    }
-}
-
-impl Drop for ObjectStore {
-    fn drop(&mut self) {
-        // Its data goes with it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::child::{Guarded, Signal};
+use crate::program::Bounded;
 use crate::{free_port, pause, wait_until, workspace_root};
 
 /// How long a server may take to accept connections.
@@ -138,13 +139,13 @@ impl Installation {
     /// The same programs at a place that the server's user can read: a checkout may lie in a private
     /// folder.
     fn readable(self, user: &User, within: &Path) -> Result<Self> {
-        let tries = self.program("postgres", *user).arg("--version").stdin(Stdio::null()).output();
+        let tries = self.program("postgres", *user).arg("--version").run();
         if tries.is_ok_and(|output| output.status.success()) {
             return Ok(self);
         }
         let native = self.bin.parent().context("an installation has a root")?;
-        let copied = Command::new("cp").arg("-RL").arg(native).arg(within.join("native")).status()?;
-        ensure!(copied.success(), "cannot copy PostgreSQL's programs");
+        let copied = Command::new("cp").arg("-RL").arg(native).arg(within.join("native")).run()?;
+        ensure!(copied.status.success(), "cannot copy PostgreSQL's programs");
         user.own(within)?;
         Ok(Self { bin: within.join("native/bin"), root: self.root })
     }
@@ -451,8 +452,7 @@ impl Cluster {
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1"])
             .args(["-p", &self.port.to_string(), "-U", user, "-d", database])
             .env("PGPASSWORD", password)
-            .env("PGCONNECT_TIMEOUT", "60")
-            .stdin(Stdio::null());
+            .env("PGCONNECT_TIMEOUT", "60");
         psql
     }
 
@@ -662,7 +662,7 @@ fn make_data(installation: &Installation, user: User, folder: &Path, password_fi
 }
 
 fn answer(psql: &mut Command) -> Result<String> {
-    let output = psql.output().context("cannot run psql; run scripts/setup.sh test")?;
+    let output = psql.run()?;
     if !output.status.success() {
         bail!("psql: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
@@ -702,8 +702,8 @@ mod tests {
         let private = tempfile::tempdir()?;
         let newer = Installation::newer()?;
         let native = newer.bin.parent().context("a root")?;
-        let copied = Command::new("cp").arg("-RL").arg(native).arg(private.path().join("native")).status()?;
-        assert!(copied.success());
+        let copied = Command::new("cp").arg("-RL").arg(native).arg(private.path().join("native")).run()?;
+        assert!(copied.status.success());
         let installation = Installation { bin: private.path().join("native/bin"), root: None };
         let cluster = Cluster::start_new(installation, Durability::Fast)?;
         assert_eq!(cluster.sql("select 1")?, "1");

@@ -4,15 +4,16 @@
 //! Constraints of that build: all connections are one session of the superuser, so one works at a time; there is no
 //! COPY FROM STDIN, and no background worker, so a policy runs when `run_job` is called.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tempfile::TempDir;
 
 use crate::child::{Guarded, Signal};
 use crate::oidc_provider::{node, node_modules};
 use crate::postgres::SUPERUSER;
+use crate::program::Bounded;
 use crate::{free_port, wait_until, workspace_root};
 
 /// It unpacks and starts a whole server in memory.
@@ -72,12 +73,11 @@ impl TimescaleCommunity {
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1"])
             .args(["-p", &self.port.to_string(), "-U", SUPERUSER, "-d", DATABASE])
             .env("PGPASSWORD", "any")
-            .env("PGSSLMODE", "disable")
-            .stdin(Stdio::null());
+            .env("PGSSLMODE", "disable");
         for statement in statements {
             psql.args(["-c", statement]);
         }
-        let output = psql.output().context("cannot run psql; run scripts/setup.sh test")?;
+        let output = psql.run()?;
         ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr).trim());
         Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
     }

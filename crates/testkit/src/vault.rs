@@ -1,9 +1,8 @@
 //! A private secret store: OpenBao in its development mode, as `scripts/setup.sh test` installs it. It keeps
 //! everything in memory, and speaks HTTP on loopback.
 
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::child::{Guarded, Signal};
 use crate::postgres::Database;
+use crate::program::Bounded;
 use crate::{free_port, wait_until, workspace_root};
 
 /// How long it may take to serve.
@@ -233,13 +233,7 @@ fn send(base: &str, method: &str, path: &str, body: Option<&Value>) -> Result<(u
         command.args(["-d", "@-"]);
     }
     command.arg(format!("{base}/v1/{path}"));
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let mut input = child.stdin.take().context("stdin")?;
-    if let Some(body) = body {
-        input.write_all(body.to_string().as_bytes())?;
-    }
-    drop(input);
-    let output = child.wait_with_output()?;
+    let output = command.run_with(body.map(Value::to_string).unwrap_or_default())?;
     let text = String::from_utf8(output.stdout)?;
     let Some((answer, status)) = text.rsplit_once('\n').filter(|_| output.status.success()) else {
         bail!("{method} {path}: {}", String::from_utf8_lossy(&output.stderr));

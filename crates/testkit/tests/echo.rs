@@ -221,9 +221,12 @@ async fn the_hard_deadline_cuts_a_transaction_and_what_is_under_way() {
     assert_eq!(bed.ask("BEGIN shop").await, "OK begin");
     bed.backend.hold();
     bed.send("READ shop/orders\n").await;
-    while bed.backend.forwarded().len() < 3 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let waits = async {
+        while bed.backend.forwarded().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.expect("it is forwarded");
     bed.clock.advance(90 * SECOND);
     let mut line = String::new();
     let end = tokio::time::timeout(PATIENCE, bed.client.read_line(&mut line)).await.expect("it is cut");

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, ensure};
 use doorward_testkit::gateway::Running;
+use doorward_testkit::program::Bounded;
 use rcgen::{CertificateParams, DnType};
 
 use super::{Shop, said};
@@ -106,7 +107,7 @@ fn certificates_that_end_end_their_sessions() -> Result<()> {
         .env("PGSSLROOTCERT", "ca.pem")
         .env("PGSSLCERT", "short.crt")
         .env("PGSSLKEY", "short.key")
-        .output()?;
+        .run()?;
     let text = said(&output);
     ensure!(text.contains("20\n"), "statements ran before: {text}");
     ensure!(text.contains("57P01") || text.contains("has expired"), "{text}");

@@ -1,14 +1,14 @@
 //! `doorward login`, `token`, `connect`, `proxy` and `logout`, with an issuer that others wrote and psql.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use anyhow::{Context, Result, ensure};
 use doorward_testkit::issuer::Alg;
 use doorward_testkit::oidc_provider::Provider;
+use doorward_testkit::program::{Bounded, Program};
 use doorward_testkit::workspace_root;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -20,17 +20,6 @@ struct Person<'a> {
     home: TempDir,
     shop: &'a Shop,
     provider: &'a Provider,
-}
-
-/// A child that ends with the value that holds it.
-struct Held(Child);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl<'a> Person<'a> {
@@ -54,7 +43,7 @@ impl<'a> Person<'a> {
     }
 
     fn run(&self, arguments: &[&str]) -> Result<Output> {
-        Ok(self.doorward(arguments)?.stdin(Stdio::null()).output()?)
+        self.doorward(arguments)?.run()
     }
 
     /// Runs a command that must succeed, and returns what it prints.
@@ -78,26 +67,21 @@ impl<'a> Person<'a> {
             .args(["--issuer", self.provider.url(), "--scope", "openid offline_access data"])
             .args(["--gateway", &gateway, "--postgres", &postgres, "--ca"])
             .arg(&ca)
-            .args(way)
-            .stderr(Stdio::piped());
-        let mut child = Held(command.spawn()?);
-        let mut lines = BufReader::new(child.0.stderr.take().context("stderr")?).lines();
-        let mut seen = String::new();
+            .args(way);
+        let mut login = command.open()?;
         let url = loop {
-            let line = lines.next().with_context(|| format!("no URL: {seen}"))??;
-            if let Some((_, url)) = line.split_once(url_behind) {
+            if let Some((_, url)) = login.error_line()?.split_once(url_behind) {
                 break url.to_owned();
             }
-            seen.push_str(&line);
         };
         let browser = Command::new(workspace_root().join(".cache/clients/bin/python"))
             .arg(workspace_root().join("tests/clients/browser.py"))
             .arg(&url)
-            .output()?;
+            .run()?;
         ensure!(browser.status.success(), "{}", said(&browser));
-        let rest: Vec<String> = lines.collect::<std::io::Result<_>>()?;
-        ensure!(child.0.wait()?.success(), "{rest:?} {}", said(&browser));
-        ensure!(rest.iter().any(|line| line.starts_with("Logged in at")), "{rest:?}");
+        let login = login.end()?;
+        ensure!(login.status.success(), "{} {}", said(&login), said(&browser));
+        ensure!(said(&login).contains("Logged in at"), "{}", said(&login));
         Ok(String::from_utf8(browser.stdout)?)
     }
 
@@ -153,7 +137,7 @@ fn commands_from_a_device_code_to_a_refreshed_token() -> Result<()> {
     fs::write(person.home.path().join(".pg_service.conf"), service)?;
     let binary = doorward_testkit::gateway::binary()?;
     let script = format!("PGPASSWORD=$({} token) psql -X -A -t service=shop -c \"{who}\"", binary.display());
-    let output = person.command("sh", &["-ec", &script]).output()?;
+    let output = person.command("sh", &["-ec", &script]).run()?;
     ensure!(output.stdout == b"auth_analyst 20\n", "{}", said(&output));
 
     // A login, in the form that shells evaluate.
@@ -161,7 +145,7 @@ fn commands_from_a_device_code_to_a_refreshed_token() -> Result<()> {
         "eval \"$({} token --postgres --resource shop --role auth_analyst)\"; psql -X -A -t -c \"{who}\"",
         binary.display()
     );
-    let output = person.command("sh", &["-ec", &script]).env("PGSSLMODE", "require").output()?;
+    let output = person.command("sh", &["-ec", &script]).env("PGSSLMODE", "require").run()?;
     ensure!(output.stdout == b"auth_analyst 20\n", "{}", said(&output));
     let login: Value = serde_json::from_str(&person.done(&["token", "--postgres", "--json"])?)?;
     ensure!(login["expires_in"].as_u64().is_some_and(|left| (1..=900).contains(&left)), "{login}");
@@ -169,11 +153,9 @@ fn commands_from_a_device_code_to_a_refreshed_token() -> Result<()> {
     // Several processes at once refresh once: the issuer takes a refresh token that comes twice for a stolen one.
     let before = person.tokens()?;
     person.expire()?;
-    let children: Vec<Child> = (0..4)
-        .map(|_| Ok(person.doorward(&["token"])?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?))
-        .collect::<Result<_>>()?;
-    let outputs: Vec<Output> =
-        children.into_iter().map(|child| child.wait_with_output()).collect::<std::io::Result<_>>()?;
+    let programs: Vec<Program> =
+        (0..4).map(|_| person.doorward(&["token"])?.open()).collect::<Result<_>>()?;
+    let outputs: Vec<Output> = programs.into_iter().map(Program::end).collect::<Result<_>>()?;
     for output in &outputs {
         ensure!(output.status.success() && output.stdout == outputs[0].stdout, "{}", said(output));
     }
@@ -215,11 +197,8 @@ fn commands_from_a_browser_to_programs_that_know_no_tokens() -> Result<()> {
         let output = person.run(&["proxy", "shop", "--listen", address])?;
         ensure!(!output.status.success() && said(&output).contains("is not loopback"), "{}", said(&output));
     }
-    let mut proxy =
-        Held(person.doorward(&["proxy", "shop"])?.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
-    let mut line = String::new();
-    BufReader::new(proxy.0.stdout.take().context("stdout")?).read_line(&mut line)?;
-    let port = line.trim().rsplit_once(':').context("an address")?.1.to_owned();
+    let mut proxy = person.doorward(&["proxy", "shop"])?.open()?;
+    let port = proxy.line()?.trim().rsplit_once(':').context("an address")?.1.to_owned();
     // Another database, a password, a wish for TLS: whatever the program has been told.
     let psql = |user: &str, statement: &str, prefix: &[&str]| {
         let conninfo = format!(
@@ -227,7 +206,7 @@ fn commands_from_a_browser_to_programs_that_know_no_tokens() -> Result<()> {
         );
         let arguments = [prefix, &["psql", "-X", "-A", "-t", "-c", statement, &conninfo]].concat();
         let (program, arguments) = arguments.split_first().context("a program")?;
-        anyhow::Ok(person.command(program, arguments).env("PGPASSWORD", "none").output()?)
+        person.command(program, arguments).env("PGPASSWORD", "none").run()
     };
     let output = psql("tool", "select current_user || ' ' || count(*) from orders", &[])?;
     ensure!(output.stdout == b"auth_analyst 20\n", "{}", said(&output));
@@ -281,13 +260,10 @@ fn commands_trust_the_gateway_that_its_certificate_says() -> Result<()> {
         "{}",
         said(&output)
     );
-    let mut proxy =
-        Held(person.doorward(&["proxy", "shop"])?.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?);
-    let mut line = String::new();
-    BufReader::new(proxy.0.stdout.take().context("stdout")?).read_line(&mut line)?;
-    let port = line.trim().rsplit_once(':').context("an address")?.1.to_owned();
+    let mut proxy = person.doorward(&["proxy", "shop"])?.open()?;
+    let port = proxy.line()?.trim().rsplit_once(':').context("an address")?.1.to_owned();
     let conninfo = format!("host=127.0.0.1 port={port} dbname=shop user=tool connect_timeout=60");
-    let output = person.command("psql", &["-X", "-c", "select 1", &conninfo]).output()?;
+    let output = person.command("psql", &["-X", "-c", "select 1", &conninfo]).run()?;
     ensure!(!output.status.success() && said(&output).contains("doorward proxy"), "{}", said(&output));
     // Nothing of the token has come to the gateway since the login.
     let failed = shop.gateway.run(&["audit", "query", "--json", "--limit", "1000"])?;

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
+use doorward_testkit::program::Bounded;
 use serde_json::json;
 
 use super::{Shop, said};
@@ -47,7 +48,7 @@ fn minted_logins_of_drivers_and_of_their_strictest_settings() -> Result<()> {
     let shop = Shop::start("")?;
     let (user, password) = shop.minted(&shop.token("ann", &["analysts"])?, r#"{"resource":"shop"}"#)?;
     let output =
-        shop.python("scram.py")?.env("DOORWARD_USER", &user).env("DOORWARD_PASSWORD", &password).output()?;
+        shop.python("scram.py")?.env("DOORWARD_USER", &user).env("DOORWARD_PASSWORD", &password).run()?;
     let text = said(&output);
     ensure!(
         output.status.success() && text.lines().filter(|line| line.starts_with("ok ")).count() == 9,
@@ -121,7 +122,7 @@ fn minted_logins_end_and_their_key_is_the_gateways_own() -> Result<()> {
     let found = Command::new("grep")
         .args(["-rlaF", "-e", key.trim(), "-e", &password])
         .arg(shop.gateway.folder())
-        .output()?;
+        .run()?;
     ensure!(String::from_utf8_lossy(&found.stdout).trim() == file.to_string_lossy(), "{}", said(&found));
     Ok(())
 }

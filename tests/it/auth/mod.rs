@@ -12,11 +12,12 @@ use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::{Running, Setup};
 use doorward_testkit::issuer::Issuer;
 use doorward_testkit::postgres::{Cluster, Database};
-use doorward_testkit::{wait_until, workspace_root};
+use doorward_testkit::program::Bounded;
+use doorward_testkit::workspace_root;
 use rcgen::CertificateParams;
 use serde_json::Value;
 
-use crate::bed::{PASSWORD, SOON, base, roles_turn};
+use crate::bed::{PASSWORD, base, records_where, roles_turn};
 use crate::identity::Authority;
 
 const ROLE_PASSWORD: &str = "s3cret-of-the-auth-roles";
@@ -78,7 +79,7 @@ impl Shop {
             .current_dir(self.gateway.folder())
             .args(["-sS", "--max-time", "60", "--cacert", "ca.pem", "-w", "\n%{http_code}"])
             .args(["-H", &format!("Authorization: Bearer {token}"), "--data-binary", wish, &url])
-            .output()?;
+            .run()?;
         let text = String::from_utf8(output.stdout)?;
         let (body, status) = text.rsplit_once('\n').context("no status")?;
         Ok((status.parse()?, serde_json::from_str(body).unwrap_or_default()))
@@ -96,13 +97,13 @@ impl Shop {
     pub(super) fn psql(&self, parameters: &str, password: &str, statement: &str) -> Result<Output> {
         let address = self.gateway.address("postgres")?;
         let conninfo = format!("host={} port={} dbname=shop {parameters}", address.ip(), address.port());
-        Ok(Command::new("psql")
+        Command::new("psql")
             .current_dir(self.gateway.folder())
             .args(["-X", "-A", "-t", "-c", statement, &conninfo])
             .env("PGPASSWORD", password)
             .env("PGCONNECT_TIMEOUT", "60")
             .env("PGSSLROOTCERT", "ca.pem")
-            .output()?)
+            .run()
     }
 
     /// A program of `tests/clients` in the interpreter that has the drivers.
@@ -120,18 +121,7 @@ impl Shop {
 
     /// The records that `is` finds, once there are as many.
     pub(super) fn records(&self, count: usize, is: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
-        let mut found = Vec::new();
-        wait_until(SOON, || {
-            let Ok(output) = self.gateway.run(&["audit", "query", "--json", "--limit", "1000"]) else {
-                return false;
-            };
-            let rows = String::from_utf8_lossy(&output.stdout).into_owned();
-            let rows = rows.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            found = rows.filter(|row| is(row)).collect();
-            found.len() >= count
-        });
-        ensure!(found.len() >= count, "{} of {count}: {found:?}\n{}", found.len(), self.gateway.log());
-        Ok(found)
+        records_where(&self.gateway, count, is)
     }
 
     /// The database lives as long as the gateway.

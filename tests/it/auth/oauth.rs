@@ -5,6 +5,7 @@
 //! everything on the wire is libpq's.
 
 use anyhow::{Result, ensure};
+use doorward_testkit::program::Bounded;
 
 use super::{Shop, said};
 
@@ -17,7 +18,7 @@ fn oauthbearer_of_libpq() -> Result<()> {
         .env("DOORWARD_ISSUER", shop.issuer.url())
         .env("DOORWARD_TOKEN", shop.token("ann", &["analysts"])?)
         .env("DOORWARD_BAD_TOKEN", shop.issuer.token("ann").expires_in(-600).sign()?)
-        .output()?;
+        .run()?;
     let text = said(&output);
     ensure!(
         output.status.success() && text.lines().filter(|line| line.starts_with("ok ")).count() == 6,

@@ -571,9 +571,10 @@ pub(super) const BUILDING: &[Escape] = &[
         "create function lab.k() returns int language plpgsql as $$ begin execute 'copy (select 1) to program ''true'''; return 1; end $$\nselect lab.k()",
         FORBIDDEN,
     ),
+    // In transaction mode the path is gone with its transaction, and the other table has no such column.
     (
         "create function lab.path() returns text language sql immutable as $$ select set_config('search_path', 'hid', false) $$\nselect lab.path()\nselect word from orders",
-        DENIED,
+        Either(&["42501", "42703"]),
     ),
     ("select lab.path(); select word from orders", DENIED),
     (

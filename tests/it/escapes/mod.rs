@@ -108,7 +108,7 @@ enum Stopped {
     Gateway(&'static str),
     /// The server: the gateway lets it through, and the role does not suffice.
     Server(&'static str),
-    /// One of them: versions of PostgreSQL differ.
+    /// One of them: versions of PostgreSQL differ, and modes of the pool.
     Either(&'static [&'static str]),
     /// The session is ended: by the gateway, or by the server.
     Ended(&'static str),
@@ -130,7 +130,8 @@ struct Course {
 }
 
 impl Castle {
-    fn build(cluster: &'static Cluster) -> Result<Self> {
+    /// One whose sessions have connections in this mode.
+    fn build(cluster: &'static Cluster, mode: &str) -> Result<Self> {
         {
             let _turn = roles_turn();
             cluster.ensure_role("esc_admin", "nologin")?;
@@ -150,7 +151,10 @@ impl Castle {
             "roles: { esc_guest: { password: \"env:ROLES\" }, esc_builder: { password: \"env:ROLES\" } }";
         let config = base(&issuer, &database)
             .replace("admin: 127.0.0.1:0", "admin: 127.0.0.1:0, postgres: 127.0.0.1:0")
-            .replace("pool: { size: 8 }", &format!("pool: {{ size: 4, sessions: 20 }}\n    {roles}"));
+            .replace(
+                "pool: { size: 8 }",
+                &format!("pool: {{ size: 8, sessions: 20, mode: {mode} }}\n    {roles}"),
+            );
         let gateway = Setup::new(&format!("{config}{GRANTS}"))?
             .env("SHOP_PASSWORD", PASSWORD)
             .env("ROLES", ROLE_PASSWORD)
@@ -278,8 +282,8 @@ impl Trial<'_> {
     }
 }
 
-fn escapes(cluster: &'static Cluster) -> Result<()> {
-    let castle = Castle::build(cluster)?;
+fn escapes(cluster: &'static Cluster, mode: &str) -> Result<()> {
+    let castle = Castle::build(cluster, mode)?;
     let version = castle.database.sql("show server_version")?;
     let state = castle.state()?;
     let mut trial = Trial { castle: &castle, state, tried: 0, complaints: String::new() };
@@ -306,17 +310,30 @@ fn escapes(cluster: &'static Cluster) -> Result<()> {
     trial.look("start-up packets")?;
     let version = version.split(' ').next().unwrap_or_default();
     let Trial { tried, complaints, .. } = trial;
-    ensure!(complaints.is_empty(), "of {tried} escapes on PostgreSQL {version}:\n{complaints}");
-    println!("{tried} escapes tried on PostgreSQL {version}, none led out");
+    ensure!(
+        complaints.is_empty(),
+        "of {tried} escapes on PostgreSQL {version} in {mode} mode:\n{complaints}"
+    );
+    println!("{tried} escapes tried on PostgreSQL {version} in {mode} mode, none led out");
     Ok(())
 }
 
 #[test]
 fn escapes_on_debians_postgresql() -> Result<()> {
-    escapes(Cluster::shared()?)
+    escapes(Cluster::shared()?, "session")
 }
 
 #[test]
 fn escapes_on_a_newer_postgresql() -> Result<()> {
-    escapes(Cluster::shared_newer()?)
+    escapes(Cluster::shared_newer()?, "session")
+}
+
+#[test]
+fn escapes_in_transaction_mode_on_debians_postgresql() -> Result<()> {
+    escapes(Cluster::shared()?, "transaction")
+}
+
+#[test]
+fn escapes_in_transaction_mode_on_a_newer_postgresql() -> Result<()> {
+    escapes(Cluster::shared_newer()?, "transaction")
 }

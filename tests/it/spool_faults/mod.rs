@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Result, ensure};
 use doorward_audit::Audit;
 use doorward_testkit::child::{Guarded, Signal};
+use doorward_testkit::program::Bounded;
 use doorward_testkit::{pause, wait_until};
 
 use child::Orders;
@@ -128,8 +129,7 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     fn mount(path: &Path) -> Result<Option<Self>> {
         fs::create_dir_all(path)?;
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"]).arg(path).output();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", SMALL_DISK, "tmpfs"]).arg(path).run();
         Ok(mounted.is_ok_and(|output| output.status.success()).then(|| Self(path.to_owned())))
     }
 }
@@ -137,7 +137,7 @@ impl SmallDisk {
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         // Whatever is left goes with the machine's memory.
-        let _ = Command::new("umount").arg(&self.0).output();
+        let _ = Command::new("umount").arg(&self.0).run();
     }
 }
 

@@ -93,6 +93,7 @@ impl Wire {
     ) -> Result<Result<Self, Said>> {
         let mut wire = Self { stream: TcpStream::connect(address)?, address, key: Vec::new() };
         wire.stream.set_read_timeout(Some(ANSWER_MAX))?;
+        wire.stream.set_write_timeout(Some(ANSWER_MAX))?;
         let mut packet = (3_u32 << 16).to_be_bytes().to_vec();
         for (name, value) in parameters {
             packet.extend([name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use doorward_testkit::postgres::Cluster;
+use doorward_testkit::program::Bounded;
 use doorward_testkit::{http::StrictClient, wait_until};
 
 use super::Shop;
@@ -14,11 +15,11 @@ use super::client::{Wire, bind, execute, message, parse, query, sync};
 use crate::bed::{SOON, block_on, on_newer};
 
 /// One connection, for all to fight over.
-const ONE: &str = "size: 1, pinned: 1, mode: transaction, wait_max: 60s";
+pub(super) const ONE: &str = "size: 1, pinned: 1, mode: transaction, wait_max: 60s";
 
 impl Shop {
     /// Whether the admin address shows this line among the metrics.
-    fn shows(&self, line: &str) -> bool {
+    pub(super) fn shows(&self, line: &str) -> bool {
         let Ok(admin) = self.gateway.admin_url() else { return false };
         let asked = block_on(async {
             let admin = StrictClient::new(admin);
@@ -44,7 +45,7 @@ impl Shop {
 }
 
 /// On both versions: the older one by itself, the newer one in one test, because it is started for it.
-fn on_both(test: impl Fn(&'static Cluster) -> Result<()>) -> Result<()> {
+pub(super) fn on_both(test: impl Fn(&'static Cluster) -> Result<()>) -> Result<()> {
     test(Cluster::shared()?)?;
     on_newer(test)
 }
@@ -161,7 +162,7 @@ fn wire_pool_pgbench_in_all_its_protocols() -> Result<()> {
                 .arg(&script)
                 .arg("shop")
                 .env("PGPASSWORD", shop.token(&["writers"])?)
-                .output()?;
+                .run()?;
             let said = String::from_utf8_lossy(&output.stdout);
             let told = String::from_utf8_lossy(&output.stderr);
             ensure!(output.status.success() && said.contains("40/40"), "{protocol}: {said}{told}");

@@ -1,11 +1,11 @@
 //! The replication protocol, with PostgreSQL's own tools; and a catalogue that is hidden.
 
-use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use doorward_testkit::postgres::{Cluster, Installation};
+use doorward_testkit::program::Bounded;
 use doorward_testkit::wait_until;
 
 use super::Shop;
@@ -23,12 +23,12 @@ fn tool(shop: &Shop, name: &str, token: &str) -> Result<Command> {
     let address = shop.gateway.address("postgres")?;
     let mut command = Command::new(Installation::debian()?.path(name));
     command.args(["-h", "127.0.0.1", "-p", &address.port().to_string(), "-U", "any"]);
-    command.env("PGPASSWORD", token).stdin(Stdio::null());
+    command.env("PGPASSWORD", token);
     Ok(command)
 }
 
 fn done(command: &mut Command) -> Result<String> {
-    let output = command.output()?;
+    let output = command.run()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?}: {said}");
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -60,16 +60,15 @@ fn logical_replication_works(cluster: &'static Cluster) -> Result<()> {
     ensure!(changes.contains("streamed to the client"), "{changes:?}");
 
     // A stream has no end: it is cut when the client goes, and the slot is free again.
-    let mut endless = logical()?.args(started).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut endless = logical()?.args(started).open()?;
     let active =
         || shop.database.sql("select active from pg_replication_slots").is_ok_and(|text| text.trim() == "t");
     let begun = wait_until(SOON, active);
     shop.database.sql("insert into orders (customer) values ('later')")?;
-    let mut first = [0; 1];
-    let read = endless.stdout.take().context("its output")?.read_exact(&mut first);
-    endless.kill()?;
-    endless.wait()?;
-    ensure!(begun && read.is_ok(), "{}", shop.gateway.log());
+    // What it prints are pgoutput's messages: each is followed by the end of a line.
+    let first = endless.line();
+    drop(endless);
+    ensure!(begun && first.is_ok(), "{first:?}: {}", shop.gateway.log());
     ensure!(wait_until(SOON, || !active()), "the stream has ended");
     done(logical()?.arg("--drop-slot"))?;
 
@@ -110,7 +109,7 @@ fn wire_physical_replication_streams_the_log() -> Result<()> {
         // The tool has no database to name.
         let resource = format!("options='-c doorward.resource={resource}'");
         command.args(["-d", &resource, "-D"]).arg(folder.path()).args(["--no-loop", "--endpos", end]);
-        Ok(command.output()?)
+        command.run()
     };
     shop.database.sql("insert into orders (customer) select 'filler' from generate_series(1, 1000)")?;
     let end = shop.database.sql("select pg_current_wal_insert_lsn()")?;

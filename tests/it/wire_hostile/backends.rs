@@ -5,7 +5,7 @@ use doorward_testkit::gateway::Setup;
 use doorward_testkit::wait_until;
 
 use super::fake::{Deed, Fake, described, row};
-use super::{GRANTS, ROLE_PASSWORD, Siege};
+use super::{GRANTS, MODES, ROLE_PASSWORD, Siege};
 use crate::bed::SOON;
 use crate::wire::client::{Wire, message, query};
 
@@ -16,11 +16,11 @@ const SIGN: &[u8] = b"misbehave";
 const STATEMENT: &str = "select customer as misbehave from orders";
 
 /// A siege whose database is a fake.
-fn siege() -> Result<(Siege, Fake)> {
+fn siege(mode: fn(&str) -> String) -> Result<(Siege, Fake)> {
     let mut fake = None;
     let siege = Siege::start_with(GRANTS, |config, port| {
         let middle = Fake::start(port)?;
-        let config = config
+        let config = mode(&config)
             .replace(&format!("127.0.0.1:{port}/"), &format!("127.0.0.1:{}/", middle.port))
             .replace("sessions: 20", "sessions: 20, connect_timeout: 2s");
         fake = Some(middle);
@@ -67,7 +67,11 @@ fn answers() -> Vec<(&'static str, Vec<u8>, bool)> {
 
 #[test]
 fn hostile_answers_end_the_session_and_nothing_else() -> Result<()> {
-    let (siege, fake) = siege()?;
+    MODES.into_iter().try_for_each(answers_end_the_session)
+}
+
+fn answers_end_the_session(mode: fn(&str) -> String) -> Result<()> {
+    let (siege, fake) = siege(mode)?;
     let mut count = 0;
     for (what, bytes, told) in answers() {
         let mut wire = siege.connect("readers")?;
@@ -145,7 +149,7 @@ fn hostile_answers_without_end_take_no_memory() -> Result<()> {
 
 #[test]
 fn hostile_logins_get_no_password_and_hold_up_nobody() -> Result<()> {
-    let (siege, fake) = siege()?;
+    let (siege, fake) = siege(str::to_owned)?;
     let request = |kind: u32, more: &[u8]| message(b'R', &[&kind.to_be_bytes()[..], more].concat());
     let deeds = [
         ("nothing", Deed::Say(Vec::new())),

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::{CONFIG, Setup};
+use doorward_testkit::program::Bounded;
 use doorward_testkit::{pause, wait_until};
 
-use super::{GRANTS, ROLE_PASSWORD, SECOND, Siege};
+use super::{GRANTS, MODES, ROLE_PASSWORD, SECOND, Siege};
 use crate::bed::SOON;
 use crate::wire::client::{Wire, bind, execute, parse, query, sync};
 
@@ -31,8 +32,17 @@ fn reconfigure(siege: &Siege, from: &str, to: &str) -> Result<()> {
 
 #[test]
 fn hostile_times_expiry_ends_a_session_at_the_end_of_its_transaction() -> Result<()> {
-    let siege =
-        Siege::start_with(GRANTS, |config, _| Setup::new(&format!("{config}\nsession_grace: 600s\n")))?;
+    expiry_ends_a_session(MODES[0])
+}
+
+#[test]
+fn hostile_times_expiry_ends_a_session_that_shares_connections() -> Result<()> {
+    expiry_ends_a_session(MODES[1])
+}
+
+fn expiry_ends_a_session(mode: fn(&str) -> String) -> Result<()> {
+    let graceful = |config: &str| Setup::new(&format!("{}\nsession_grace: 600s\n", mode(config)));
+    let siege = Siege::start_with(GRANTS, |config, _| graceful(&config))?;
     let token =
         siege.issuer.token("mal").claim("groups", &["writers"][..]).expires_in(TOKEN_SECONDS).sign()?;
     let expires = std::time::Instant::now() + SECOND * u32::try_from(TOKEN_SECONDS)?;
@@ -66,7 +76,10 @@ fn hostile_times_expiry_ends_a_session_at_the_end_of_its_transaction() -> Result
 
 #[test]
 fn hostile_times_a_grant_that_is_taken_away_counts_for_the_next_statement() -> Result<()> {
-    let siege = Siege::start()?;
+    Siege::start_in_each_mode(GRANTS)?.iter().try_for_each(a_grant_is_taken_away)
+}
+
+fn a_grant_is_taken_away(siege: &Siege) -> Result<()> {
     let mut wire = siege.connect("readers")?;
     ensure!(wire.ask(&query("declare held cursor with hold for select customer from orders"))?.1.is_empty());
     ensure!(wire.ask(&query("begin"))?.0 == "CZT");
@@ -75,7 +88,7 @@ fn hostile_times_a_grant_that_is_taken_away_counts_for_the_next_statement() -> R
     ensure!(wire.ask(&prepared)?.0 == "12DsZT");
     ensure!(wire.ask(&query("declare c cursor for select customer from orders"))?.1.is_empty());
     ensure!(wire.ask(&query("savepoint s"))?.1.is_empty());
-    reconfigure(&siege, "\"read shop/public/orders\", ", "")?;
+    reconfigure(siege, "\"read shop/public/orders\", ", "")?;
     // A portal, a cursor, a prepared statement: none is a way around.
     for attempt in [
         [execute("p", 1), sync()].concat(),
@@ -100,7 +113,10 @@ fn hostile_times_a_statement_that_takes_too_long_is_cancelled() -> Result<()> {
     let bounded = format!(
         "{GRANTS}  hasty: {{ to: group:hasty, allow: [\"read shop/public/big\"], as: siege_reader, timeout: 500ms }}\n"
     );
-    let siege = Siege::start_with(&bounded, |config, _| Setup::new(&config))?;
+    Siege::start_in_each_mode(&bounded)?.iter().try_for_each(a_statement_takes_too_long)
+}
+
+fn a_statement_takes_too_long(siege: &Siege) -> Result<()> {
     let mut wire = siege.connect("hasty")?;
     for long in ["select pg_sleep(600)", "select count(*) from big a, big b, big c"] {
         let (tags, code) = wire.ask(&query(long))?;
@@ -117,7 +133,10 @@ fn hostile_times_notifications_reach_who_may_hear_them() -> Result<()> {
         "{GRANTS}  hearers: {{ to: group:hearers, allow: \"connect shop/pg_channel/news\", as: siege_reader }}\n  \
          callers: {{ to: group:callers, allow: \"write shop/pg_channel/news\", as: siege_writer }}\n"
     );
-    let siege = Siege::start_with(&channels, |config, _| Setup::new(&config))?;
+    Siege::start_in_each_mode(&channels)?.iter().try_for_each(notifications_reach_who_may_hear_them)
+}
+
+fn notifications_reach_who_may_hear_them(siege: &Siege) -> Result<()> {
     let mut hearer = siege.connect("hearers")?;
     let mut caller = siege.connect("callers")?;
     ensure!(hearer.ask(&query("listen news"))?.0 == "CZI");
@@ -136,9 +155,12 @@ fn hostile_times_notifications_reach_who_may_hear_them() -> Result<()> {
 
 #[test]
 fn hostile_times_kill_9_leaves_one_record_of_each_statement() -> Result<()> {
+    Siege::start_in_each_mode(GRANTS)?.into_iter().try_for_each(kill_9_leaves_one_record_of_each_statement)
+}
+
+fn kill_9_leaves_one_record_of_each_statement(mut siege: Siege) -> Result<()> {
     const SESSIONS: usize = 4;
     const DONE: usize = 5;
-    let mut siege = Siege::start()?;
     let mut wires = Vec::new();
     for session in 0..SESSIONS {
         let mut wire = siege.connect("writers")?;
@@ -200,7 +222,7 @@ fn hostile_times_secrets_are_nowhere() -> Result<()> {
         let found = std::process::Command::new("grep")
             .args(["-rlaF", "-e", secret])
             .arg(siege.gateway.folder())
-            .output()?;
+            .run()?;
         ensure!(found.stdout.is_empty(), "found in {}", String::from_utf8_lossy(&found.stdout));
     }
     Ok(())
