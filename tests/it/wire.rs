@@ -3,6 +3,7 @@
 
 mod claims;
 pub(crate) mod client;
+mod gone;
 mod held;
 mod hosts;
 mod managed;
@@ -83,7 +84,25 @@ impl Shop {
         Self::configured(cluster, "size: 4, sessions: 20", overlay)
     }
 
+    /// The same, with something done in the database before the gateway looks at it.
+    fn prepared(
+        cluster: &'static Cluster,
+        pool: &str,
+        prepare: impl FnOnce(&Database<'static>) -> Result<String>,
+    ) -> Result<Self> {
+        Self::configured_on(cluster, pool, "redact: { literals: redact }", prepare)
+    }
+
     fn configured(cluster: &'static Cluster, pool: &str, overlay: &str) -> Result<Self> {
+        Self::configured_on(cluster, pool, overlay, |_| Ok(String::new()))
+    }
+
+    fn configured_on(
+        cluster: &'static Cluster,
+        pool: &str,
+        overlay: &str,
+        prepare: impl FnOnce(&Database<'static>) -> Result<String>,
+    ) -> Result<Self> {
         {
             let _turn = roles_turn();
             cluster.ensure_role("wire_reader", &format!("login noinherit password '{READER_PASSWORD}'"))?;
@@ -100,6 +119,10 @@ impl Shop {
         }
         let database = cluster.database()?;
         database.sql(CONTENT)?;
+        {
+            let _turn = roles_turn();
+            prepare(&database)?;
+        }
         let issuer = Issuer::start()?;
         let roles = "roles: { wire_reader: { password: \"env:READER\" }, wire_writer: { password: \"env:WRITER\" }, \
              wire_owner: { password: \"env:READER\" }, wire_climber: { password: \"env:READER\" }, \
@@ -291,6 +314,31 @@ fn wire_a_role_that_no_grant_can_bound_is_not_lent() -> Result<()> {
         ensure!(err.contains("dangerous_superuser"), "{err}");
     }
     Ok(())
+}
+
+#[test]
+fn wire_a_role_whose_sessions_begin_as_another_is_not_lent() -> Result<()> {
+    pools::on_both(|cluster| {
+        for setting in ["role = 'wire_reader'", "session_authorization = 'wire_reader'"] {
+            let set = |database: &Database<'_>| {
+                let name = database.name();
+                database.sql(&format!(
+                    "grant wire_reader to wire_writer; alter role wire_writer in database {name} set {setting}"
+                ))
+            };
+            let shop = Shop::prepared(cluster, "size: 4, sessions: 20", set)?;
+            cluster.sql("revoke wire_reader from wire_writer")?;
+            let (out, err) = shop.psql(&["writers"], "select current_user;\n")?;
+            ensure!(out.is_empty(), "{setting}: {out}");
+            ensure!(
+                err.contains("sessions of the role wire_writer begin as another role"),
+                "{setting}: {err}"
+            );
+            ensure!(err.contains("RESET role"), "{setting}: {err}");
+            ensure!(shop.psql(&["readers"], "select current_user;\n")?.0 == "wire_reader\n");
+        }
+        Ok(())
+    })
 }
 
 #[test]

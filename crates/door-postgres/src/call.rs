@@ -160,7 +160,9 @@ impl Call for ConnectCall<'_> {
         let outfit = Arc::new(Outfit { application_name, settings: Vec::new(), bearer });
         let lease = pass.lease().clone();
         let person = wire.claims.is_some().then(|| who.clone());
-        let key = Key { lease: lease.id(), settings: given.as_slice().into(), replication, person };
+        let own = wire.own_settings(role, lease.login().map(|login| &**login)).filter(|_| !replicates);
+        let settings = given.iter().cloned().chain(own).collect();
+        let key = Key { lease: lease.id(), settings, replication, person };
         let key = Arc::new(key);
         // The log is streamed for the length of a session.
         let shares = wire.shares() && replication.is_none();
@@ -279,8 +281,8 @@ pub(crate) struct StatementCall<'a> {
     pub(crate) text: &'a str,
     /// The statement, if it can be read.
     pub(crate) vetted: Option<&'a Vetted>,
-    /// What it needs.
-    pub(crate) needs: Result<Actions, Fault>,
+    /// What it needs; `None` when its client has gone before that was known: it is noted, and goes no further.
+    pub(crate) needs: Option<Result<Actions, Fault>>,
     /// The first statement of the text that it is a part of.
     pub(crate) parent: Option<AccessId>,
     /// The values that it is bound to.
@@ -334,7 +336,10 @@ impl Call for StatementCall<'_> {
         }
         let resource = access.snapshot().resource(self.desk.resource.as_str());
         self.recorded = resource.is_none_or(|resource| resource.audit == AuditMode::Required);
-        self.needs.clone()
+        match &self.needs {
+            Some(needs) => needs.clone(),
+            None => std::future::pending().await,
+        }
     }
 
     async fn forward(&mut self, _: &mut Pass) -> Result<(), Fault> {

@@ -29,6 +29,8 @@ doorward_core::codes! {
     SESSIONS_EXHAUSTED = "lease.wire-sessions-exhausted", Lease, Unavailable, Gateway, retry true, "All database sessions are taken";
     /// The resource's connections are all in use, or too many sessions keep one for themselves.
     BACKENDS_BUSY = "lease.wire-connections-busy", Lease, Unavailable, Gateway, retry true, "All database connections are in use";
+    /// A statement was cancelled while it waited for a connection.
+    CANCELLED = "lease.wire-cancelled", Lease, Timeout, Client, retry true, "Cancelled while it waited for a connection";
     /// A statement before it in the same batch failed, so this one was not run.
     NOT_RUN = "forward.wire-not-run", Forward, Backend, Client, retry true, "Not run: a statement before it failed";
     /// The answer has more rows or bytes than the grant allows.

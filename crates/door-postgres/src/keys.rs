@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use doorward_pgclient::Canceller;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::pool::{Left, Lent};
 
@@ -20,6 +21,8 @@ pub(crate) struct Cancels {
     /// Locked while a request is under way.
     bound: tokio::sync::Mutex<Option<Canceller>>,
     process: AtomicI32,
+    /// A request has come while there was no connection: it is for who waits for one.
+    asked: Notify,
 }
 
 impl Cancels {
@@ -57,9 +60,15 @@ impl Cancels {
     /// Cancels what runs now; returns when the server has done so, or cannot be reached.
     pub(crate) async fn cancel(&self) {
         let bound = self.bound.lock().await;
-        if let Some(canceller) = &*bound {
-            canceller.cancel().await;
+        match &*bound {
+            Some(canceller) => canceller.cancel().await,
+            None => self.asked.notify_waiters(),
         }
+    }
+
+    /// Returns when somebody cancels what waits for a connection. What was asked for before is not remembered.
+    pub(crate) async fn asked(&self) {
+        self.asked.notified().await;
     }
 
     /// The server's process; `None` while the session has no connection.

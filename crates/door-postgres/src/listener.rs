@@ -31,7 +31,7 @@ use crate::message::{Severity, error_bytes, parameter, put, ready};
 use crate::oauth::OAuthOffer;
 use crate::peer::BoxStream;
 use crate::relay::sharing::Sharing;
-use crate::relay::{self, Ends};
+use crate::relay::{self, Ends, gone};
 use crate::replication::Replication;
 use crate::settings;
 use crate::startup::{self, First, PACKET_BYTES_MAX, Startup, Unread};
@@ -168,6 +168,8 @@ struct Greeted {
 /// A client that has come in.
 struct Entered {
     client: BoxStream,
+    /// What it has sent since it proved who it is.
+    early: BytesMut,
     session: Session,
     opened: Box<Opened>,
     startup: Startup,
@@ -191,7 +193,7 @@ impl Guest<'_> {
             _ = phase.wait_for(|phase| *phase != Phase::Serving) => return Ok(()),
         };
         let Some(entered) = opened else { return Ok(()) };
-        let Entered { mut client, session, opened, startup, arrival } = *entered;
+        let Entered { mut client, early, session, opened, startup, arrival } = *entered;
         let Opened { lent, parameters, lease, key, outfit, who, seat, wire, resource, role } = *opened;
         let cancels = Arc::new(Cancels::default());
         if let Some(lent) = &lent {
@@ -231,7 +233,7 @@ impl Guest<'_> {
             client: Mutex::new(Arc::new(Client::new(startup.parameter("application_name")))),
         };
         let (client_reads, client_writes) = tokio::io::split(client);
-        let ends = Ends { client_reads, client_writes, backend: lent, sharing };
+        let ends = Ends { client_reads, early, client_writes, backend: lent, sharing };
         relay::run(&desk, ends, phase).await;
         drop((issued, seat));
         Ok(())
@@ -326,9 +328,18 @@ impl Guest<'_> {
             role: None,
             wire: None,
         };
-        let opened = gateway.walk(gateway.open(arrival.clone()), call).await.into_inner();
+        let mut early = BytesMut::new();
+        let opened = tokio::select! {
+            biased;
+            opened = gateway.walk(gateway.open(arrival.clone()), call) => opened.into_inner(),
+            // Dropped, the call is recorded as abandoned, and its place in the pool's line is the next one's.
+            () = gone(&mut stream, &mut early) => return Ok(None),
+        };
         match opened {
-            Ok(opened) => Ok(Some(Box::new(Entered { client: stream, session, opened, startup, arrival }))),
+            Ok(opened) => {
+                let client = stream;
+                Ok(Some(Box::new(Entered { client, early, session, opened, startup, arrival })))
+            }
             Err(told) => {
                 farewell(stream, &told).await;
                 Ok(None)

@@ -45,7 +45,21 @@ SELECT (pg_catalog.json_build_object(
     WHERE (m.rolsuper OR m.rolbypassrls OR m.rolcreaterole
       OR m.rolname OPERATOR(pg_catalog.=) ANY (ARRAY['pg_execute_server_program', 'pg_read_server_files',
         'pg_write_server_files']::pg_catalog.name[]))
-    AND (m.oid OPERATOR(pg_catalog.=) r.oid OR pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER'::pg_catalog.text))))
+    AND (m.oid OPERATOR(pg_catalog.=) r.oid OR pg_catalog.pg_has_role(r.oid, m.oid, 'MEMBER'::pg_catalog.text)))),
+'s', (SELECT coalesce(pg_catalog.json_agg(DISTINCT r.rolname), '[]'::pg_catalog.json)
+  FROM pg_catalog.pg_roles r JOIN pg_catalog.pg_db_role_setting d ON d.setrole OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, r.oid])
+  JOIN pg_catalog.pg_database b ON b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+    AND d.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, b.oid])
+  CROSS JOIN LATERAL pg_catalog.unnest(d.setconfig) AS t(setting)
+  WHERE pg_catalog.starts_with(t.setting, 'role=') OR pg_catalog.starts_with(t.setting, 'session_authorization=')),
+'c', EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'client_connection_check_interval'::pg_catalog.text
+  AND s.source OPERATOR(pg_catalog.=) ANY (ARRAY['default', 'client', 'session', 'user', 'database', 'database user'])),
+'i', (SELECT coalesce(pg_catalog.json_agg(DISTINCT r.rolname), '[]'::pg_catalog.json)
+  FROM pg_catalog.pg_roles r JOIN pg_catalog.pg_db_role_setting d ON d.setrole OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, r.oid])
+  JOIN pg_catalog.pg_database b ON b.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()
+    AND d.setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0::pg_catalog.oid, b.oid])
+  CROSS JOIN LATERAL pg_catalog.unnest(d.setconfig) AS t(setting)
+  WHERE pg_catalog.starts_with(t.setting, 'client_connection_check_interval='))
 ))::pg_catalog.text";
 
 /// What is the session's own.
@@ -69,10 +83,20 @@ pub(crate) struct Objects {
     relations: ByName<ByName<RelationKind>>,
     functions: ByName<ByName<Vec<FunctionFacts>>>,
     operators: ByName<Vec<OperatorFacts>>,
-    powerful: FixedSet<Box<str>>,
-    replicating: FixedSet<Box<str>>,
+    roles: Roles,
     /// What statements need that were resolved among these objects alone.
     pub(crate) resolved: Resolved,
+}
+
+/// What is known of roles, by their names.
+#[derive(Debug, Default)]
+struct Roles {
+    powerful: FixedSet<Box<str>>,
+    replicating: FixedSet<Box<str>>,
+    shifting: FixedSet<Box<str>>,
+    /// Whether sessions may be told how often the server looks for its client.
+    may_check: bool,
+    checking: FixedSet<Box<str>>,
 }
 
 /// What is a session's own.
@@ -92,18 +116,28 @@ pub(crate) struct Names {
 impl Objects {
     /// No objects: nothing can be resolved.
     pub(crate) fn none() -> Self {
-        let (relations, functions, operators, powerful, replicating, resolved) = Default::default();
-        Self { began: Instant::now(), relations, functions, operators, powerful, replicating, resolved }
+        let (relations, functions, operators, roles, resolved) = Default::default();
+        Self { began: Instant::now(), relations, functions, operators, roles, resolved }
     }
 
     /// Whether a role has rights that no permission on an object bounds, or can become one that has.
     pub(crate) fn is_powerful(&self, role: &str) -> bool {
-        self.powerful.contains(role)
+        self.roles.powerful.contains(role)
+    }
+
+    /// Whether a role's sessions begin as another one (`ALTER ROLE … SET role`).
+    pub(crate) fn shifts(&self, role: &str) -> bool {
+        self.roles.shifting.contains(role)
+    }
+
+    /// Whether sessions of a login can be told how often the server looks for its client, and nobody else tells them.
+    pub(crate) fn may_check(&self, login: &str) -> bool {
+        self.roles.may_check && !self.roles.checking.contains(login)
     }
 
     /// Whether a role may replicate, and is powerful in no other way.
     pub(crate) fn only_replicates(&self, role: &str) -> bool {
-        self.replicating.contains(role)
+        self.roles.replicating.contains(role)
     }
 
     /// Reads what the database answered.
@@ -133,8 +167,13 @@ impl Objects {
             let facts = OperatorFacts { schema, function_schema, function };
             objects.operators.entry(name).or_default().push(facts);
         }
-        objects.powerful = wire.a.into_iter().collect();
-        objects.replicating = wire.p.into_iter().collect();
+        objects.roles = Roles {
+            powerful: wire.a.into_iter().collect(),
+            replicating: wire.p.into_iter().collect(),
+            shifting: wire.s.into_iter().collect(),
+            may_check: wire.c,
+            checking: wire.i.into_iter().collect(),
+        };
         Ok(objects)
     }
 }

@@ -4,17 +4,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use doorward_core::{Fault, OwnLogin, ResourceName, RoleName};
+use doorward_core::{Fault, Login, OwnLogin, ResourceName, RoleName};
 use doorward_pgclient::codes::LOGIN_REFUSED;
 use doorward_pgclient::{
-    CatalogConfig, Connector, PoolConfig, PoolMode, PoolSettings, SessionClaims, Target, Watch,
+    CatalogConfig, Connector, Pool, PoolConfig, PoolMode, PoolSettings, SessionClaims, Target, Watch,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::codes;
 use crate::names::{OBJECTS, Objects};
-use crate::pool::{Backends, Bounds, Origins, WirePoolStats};
+use crate::pool::{Backends, Bounds, CHECK_INTERVAL, Origins, WirePoolStats};
 
 /// How old what is known of the database's objects may become, though nobody tells of a change.
 const OBJECTS_AGE_MAX: Duration = Duration::from_secs(60);
@@ -38,9 +38,13 @@ pub struct WireResource {
     seats_max: usize,
     waiting: Arc<Semaphore>,
     watch: Watch<Objects>,
+    /// The gateway's own login.
+    own: Pool,
     dangerous_superuser: bool,
     /// Whether reading the catalogue needs a grant that names it.
     pub(crate) hides_catalog: bool,
+    /// How often the server looks whether the gateway is still there.
+    check_interval: Duration,
     /// Signs who sessions belong to.
     pub(crate) claims: Option<Arc<SessionClaims>>,
 }
@@ -64,11 +68,11 @@ impl WireResource {
             let connector = Connector::new(target)?;
             Ok::<_, std::io::Error>((connector.pool(login, own), connector))
         });
-        let (pool_of_one, connector) = opened.await.map_err(std::io::Error::other)??;
+        let (own, connector) = opened.await.map_err(std::io::Error::other)??;
         let read = |text: &str, _: u64, began: Instant| {
             Objects::read(text.as_bytes(), began).map_err(|error| error.to_string())
         };
-        let watch = Watch::of_document(pool_of_one, OBJECTS, Objects::none(), read, OBJECTS_AGE_MAX);
+        let watch = Watch::of_document(own.clone(), OBJECTS, Objects::none(), read, OBJECTS_AGE_MAX);
         let bounds = Bounds {
             size: pool.backends_max(),
             wait_max: settings.wait_max,
@@ -88,8 +92,10 @@ impl WireResource {
             seats_max: pool.sessions_max(),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             watch,
+            own,
             dangerous_superuser,
             hides_catalog: false,
+            check_interval: pool.connection_check(),
             claims: None,
         })
     }
@@ -109,11 +115,19 @@ impl WireResource {
     /// Refuses a role that the grants cannot bound, unless the resource's operator wants it so.
     /// A session of replication, which a grant names, is of a role that may replicate.
     pub(crate) async fn check_role(&self, role: &RoleName, replicates: bool) -> Result<(), Fault> {
+        let objects = self.objects().await?;
+        let role_name = role.as_str();
+        // Whatever that other one may do, records would name a role that the session does not have.
+        if objects.shifts(role_name) {
+            let what = format!("sessions of the role {role} begin as another role");
+            return Err(Fault::new(LOGIN_REFUSED, what).hint(format!(
+                "The database's administrator runs ALTER ROLE … RESET role (or RESET session_authorization), or ALTER \
+                 DATABASE, whichever sets it; \\drds shows that. Or name the other role in the grant instead of {role}."
+            )));
+        }
         if self.dangerous_superuser {
             return Ok(());
         }
-        let objects = self.objects().await?;
-        let role_name = role.as_str();
         if !objects.is_powerful(role_name) || (replicates && objects.only_replicates(role_name)) {
             return Ok(());
         }
@@ -123,6 +137,16 @@ impl WireResource {
              CREATEROLE or allowed to use the server's files and programs; or set `dangerous_superuser: true` on the \
              resource.",
         ))
+    }
+
+    /// Settings of the gateway's own for sessions of this login, which stands for this role: the server looks by itself
+    /// whether the gateway is still there, so that nothing runs on for one that was killed. What the server, the
+    /// database or the role says of it stands.
+    pub(crate) fn own_settings(&self, role: &RoleName, login: Option<&Login>) -> Option<(String, String)> {
+        let objects = self.objects_now();
+        let mut names = login.map(|login| &*login.user).into_iter().chain([role.as_str()]);
+        let may = !self.check_interval.is_zero() && names.all(|name| objects.may_check(name));
+        may.then(|| (CHECK_INTERVAL.to_owned(), format!("{}ms", self.check_interval.as_millis())))
     }
 
     /// A seat for one session, held for as long as it lives.
@@ -169,6 +193,12 @@ impl WireResource {
     pub fn stats(&self) -> WirePoolStats {
         let sessions = self.seats_max.saturating_sub(self.seats.available_permits());
         WirePoolStats { sessions, ..self.backends.stats() }
+    }
+
+    /// Whether its database believes the claims that sessions have; `None` when they have none.
+    pub async fn check_claims(&self) -> Option<Result<(), Fault>> {
+        let claims = self.claims.as_ref()?;
+        Some(self.own.check_claims(claims).await)
     }
 
     /// Why the resource cannot answer now, for its operator; `None` when it can.

@@ -16,6 +16,12 @@ pub(crate) struct WireObjects {
     pub(crate) a: Vec<Box<str>>,
     /// Names of roles that may replicate, and are powerful in no other way.
     pub(crate) p: Vec<Box<str>>,
+    /// Names of roles whose sessions begin as another role.
+    pub(crate) s: Vec<Box<str>>,
+    /// Whether the server can look whether its client is still there, and is not told how often.
+    pub(crate) c: bool,
+    /// Names of roles whose sessions are told how often.
+    pub(crate) i: Vec<Box<str>>,
 }
 
 /// A function.

@@ -24,7 +24,11 @@ use tokio::time::timeout;
 
 use crate::ask::ask;
 use crate::codes;
+use crate::conn::Ask;
 use crate::error::{Failure, unavailable};
+use crate::login::ask_json;
+use crate::pool::Pool;
+use crate::request::Request;
 use crate::stream::Stream;
 
 /// The shortest key that is taken, in bytes.
@@ -42,6 +46,8 @@ const KID_BYTES: usize = 8;
 const SESSION: &str = "SELECT doorward.session()";
 /// Asks whether the database believes what was set.
 const PROVEN: &str = "SELECT (doorward.claims() IS NOT NULL)::pg_catalog.text";
+/// The most bytes of the answer to that.
+const PROVEN_BYTES_MAX: u64 = 1 << 10;
 /// Sets the claims of a session.
 pub const SET: &str = "SELECT pg_catalog.set_config('doorward.claims', $1, false)";
 /// What the database needs, once.
@@ -170,6 +176,28 @@ impl SessionClaims {
 pub fn install_sql(key: Option<&Secret>) -> Secret {
     let key = key.map_or("", |key| key.expose());
     Secret::from(INSTALL.replace(KEY_MARK, key))
+}
+
+impl Pool {
+    /// Finds out, on a connection of the gateway's own login, whether the database has the functions of session claims
+    /// and believes what these sign.
+    ///
+    /// # Errors
+    /// What a session would be told, when it does not.
+    pub async fn check_claims(&self, claims: &SessionClaims) -> Result<(), Fault> {
+        let mut conn = self.own_connection().await?;
+        let session = ask_json(&mut conn, SESSION, &[]).await.map_err(|failure| not_set(&failure))?;
+        let token = claims.sign(&session, &Principal::public(), None)?;
+        // They are there for this one question.
+        let own = [("transaction_read_only", "on"), ("doorward.claims", &**token.expose())];
+        let request = Request { read_only: true, sql: PROVEN, ..Request::default() };
+        let ask = Ask { request: &request, own: &own, bytes_max: PROVEN_BYTES_MAX, discard: false };
+        let reply = conn.exchange(&ask).await.map_err(|failure| not_set(&failure))?;
+        match reply.first().and_then(|row| row.text(0)) {
+            Some("true") => Ok(()),
+            _ => Err(not_believed(claims)),
+        }
+    }
 }
 
 /// What one connection says of who is on it.

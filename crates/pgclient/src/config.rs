@@ -29,6 +29,10 @@ pub struct PoolConfig {
     pub statement_timeout: Option<HumanDuration>,
     /// The most bytes of rows in one answer; a grant may say less (default 64MiB).
     pub answer_max: Option<ByteSize>,
+    /// How often the database looks whether the gateway is still there while it runs a statement of the Postgres
+    /// door, so that nothing runs on for a gateway that was killed (default 2s; `0s`: it does not look). What the
+    /// server, the database or the role sets as `client_connection_check_interval` stands.
+    pub connection_check: Option<HumanDuration>,
     /// How many prepared statements each connection keeps (default 256).
     pub statements_max: Option<u16>,
     /// The most sessions of the Postgres door, whether they have a connection or not (default 100; in
@@ -61,6 +65,8 @@ pub enum CatalogConfig {
     Hide,
 }
 
+/// How often the database looks for the gateway when nothing is said.
+const CONNECTION_CHECK: Duration = Duration::from_secs(2);
 /// The sessions of a resource when nothing is said.
 const SESSIONS: u16 = 100;
 /// The same where sessions share connections.
@@ -82,6 +88,11 @@ impl PoolConfig {
             (None, PoolMode::Session) => self.sessions_max(),
             _ => self.settings().size,
         }
+    }
+
+    /// How often the database looks whether the gateway is still there; zero when it does not.
+    pub fn connection_check(&self) -> Duration {
+        self.connection_check.map_or(CONNECTION_CHECK, HumanDuration::get)
     }
 
     /// The most sessions that keep their connection in transaction mode.

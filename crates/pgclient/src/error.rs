@@ -68,6 +68,11 @@ impl ServerError {
         fault.cause(self).backend_code(self.sqlstate.clone())
     }
 
+    /// A setting of the start-up packet has a wrong value, is not known, or not to a pooler before the server.
+    fn is_of_settings(&self) -> bool {
+        matches!(&*self.sqlstate, "22023" | "42704" | "08P01")
+    }
+
     /// Shutdown, crash recovery, start-up, and "too many connections".
     pub(crate) fn is_shutdown(&self) -> bool {
         matches!(&*self.sqlstate, "57P01" | "57P02" | "57P03" | "57P05" | "53300")
@@ -176,7 +181,9 @@ impl Failure {
     pub(crate) fn is_refused_login(&self, login: &Login) -> bool {
         match self {
             Self::Fatal(error) | Self::Server(error) => {
-                error.sqlstate.starts_with("28") || (login.membership().is_some() && !error.is_shutdown())
+                let of_login =
+                    login.membership().is_some() && !error.is_shutdown() && !error.is_of_settings();
+                error.sqlstate.starts_with("28") || of_login
             }
             Self::Membership(_) => true,
             _ => false,

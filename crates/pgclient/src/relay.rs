@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use doorward_core::{Fault, Lease, Login, OwnLogin};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::codes;
@@ -19,12 +20,17 @@ use crate::pool::{Pool, PoolSettings};
 use crate::stream::{Dialer, Stream};
 use crate::target::Target;
 
-/// How long a cancel request may take.
+/// How long a cancel request may take, its turn included.
 const CANCEL_SPAN_MAX: Duration = Duration::from_secs(5);
+/// The most cancel requests to one database that are under way at a time: each is a connection beside the pool's.
+const CANCELS_MAX: usize = 32;
 
 /// Connects to one database. A clone is the same.
 #[derive(Clone)]
-pub struct Connector(Dialer);
+pub struct Connector {
+    dialer: Dialer,
+    cancels: Arc<Semaphore>,
+}
 
 /// A connection that has logged in and is ready for a query.
 #[derive(Debug)]
@@ -48,19 +54,20 @@ pub struct Relayed {
 pub struct Canceller {
     dialer: Dialer,
     host: usize,
+    turns: Arc<Semaphore>,
     key: CancelKey,
 }
 
 impl Connector {
     /// Reads the trusted certificates; blocks on files, so it is called at load only.
     pub fn new(target: Target) -> std::io::Result<Self> {
-        Dialer::new(target).map(Self)
+        Ok(Self { dialer: Dialer::new(target)?, cancels: Arc::new(Semaphore::new(CANCELS_MAX)) })
     }
 
     /// A pool of the gateway's own, which knows what this knows of the servers. While there is no primary, it
     /// connects to a replica: it is for reading the catalogue.
     pub fn pool(&self, login: OwnLogin, settings: PoolSettings) -> Pool {
-        Pool::of(self.0.clone(), Wanted::PrimaryFirst, login, settings)
+        Pool::of(self.dialer.clone(), Wanted::PrimaryFirst, login, settings)
     }
 
     /// Connects to the primary and logs in as the lease says, with these settings of the session.
@@ -73,10 +80,11 @@ impl Connector {
         let login = lease.login().cloned().ok_or_else(|| {
             Fault::new(codes::REQUEST_INVALID, "there is no login for the connection to the database")
         })?;
-        let connected = handshake::log_in(&self.0, Wanted::Primary, &login, settings, span_max).await;
+        let connected = handshake::log_in(&self.dialer, Wanted::Primary, &login, settings, span_max).await;
         let connected = connected.map_err(|failure| failure.connect_fault())?;
         let handshake::LoggedIn { stream, input, cancel_key, parameters, server } = connected;
-        let canceller = Canceller { dialer: self.0.clone(), host: server.at(), key: cancel_key };
+        let (dialer, turns) = (self.dialer.clone(), self.cancels.clone());
+        let canceller = Canceller { dialer, host: server.at(), turns, key: cancel_key };
         Ok(Relayed { stream, input, parameters, canceller, login, server })
     }
 }
@@ -87,10 +95,14 @@ impl Canceller {
         self.key.process
     }
 
-    /// Asks the server to cancel; returns when it has done so, or cannot be reached.
+    /// Asks the server to cancel; returns when it has done so, or cannot be reached, or there are too many others.
     pub async fn cancel(&self) {
         // A cancel request is never answered: whether it was of use shows on the connection itself.
-        let _ = timeout(CANCEL_SPAN_MAX, handshake::cancel(&self.dialer, self.host, self.key)).await;
+        let _ = timeout(CANCEL_SPAN_MAX, async {
+            let _turn = self.turns.acquire().await;
+            handshake::cancel(&self.dialer, self.host, self.key).await
+        })
+        .await;
     }
 }
 
@@ -110,7 +122,7 @@ pub fn lost(read_only: bool, cause: impl fmt::Display) -> Fault {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Connector").field(self.0.target()).finish()
+        f.debug_tuple("Connector").field(self.dialer.target()).finish()
     }
 }
 

@@ -91,6 +91,19 @@ impl Wire {
         token: &str,
         parameters: &[(&str, &str)],
     ) -> Result<Result<Self, Said>> {
+        let mut wire = Self::knock(address, token, parameters)?;
+        for said in wire.until_ready()? {
+            match said.tag {
+                'K' => wire.key = said.body,
+                'E' => return Ok(Err(said)),
+                _ => {}
+            }
+        }
+        Ok(Ok(wire))
+    }
+
+    /// Shows who it is, and does not wait for what is said to that.
+    pub(crate) fn knock(address: SocketAddr, token: &str, parameters: &[(&str, &str)]) -> Result<Self> {
         let mut wire = Self { stream: TcpStream::connect(address)?, address, key: Vec::new() };
         wire.stream.set_read_timeout(Some(ANSWER_MAX))?;
         wire.stream.set_write_timeout(Some(ANSWER_MAX))?;
@@ -103,14 +116,7 @@ impl Wire {
         let asked = wire.next()?;
         ensure!(asked.tag == 'R' && asked.body == [0, 0, 0, 3], "a password is asked for: {asked:?}");
         wire.send(&message(b'p', &[token.as_bytes(), b"\0"].concat()))?;
-        for said in wire.until_ready()? {
-            match said.tag {
-                'K' => wire.key = said.body,
-                'E' => return Ok(Err(said)),
-                _ => {}
-            }
-        }
-        Ok(Ok(wire))
+        Ok(wire)
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {

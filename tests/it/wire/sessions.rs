@@ -71,6 +71,46 @@ fn wire_prepared_statements_are_decided_when_they_run() -> Result<()> {
 }
 
 #[test]
+fn wire_prepared_statements_are_bounded_together() -> Result<()> {
+    for pool in ["size: 2, sessions: 20", "size: 2, mode: transaction"] {
+        let shop = Shop::pooled(Cluster::shared()?, pool)?;
+        let mut wire = shop.connect(&["readers"])?;
+        let large = format!("select '{}'", "x".repeat(1_000_000));
+        let prepare = |n: u8| [parse(&format!("s{n}"), &large), sync()].concat();
+        for n in 0..8 {
+            ensure!(wire.ask(&prepare(n))?.0 == "1ZI", "{n}");
+        }
+        wire.send(&prepare(8))?;
+        let said = wire.until_ready()?;
+        let refused =
+            said.iter().find(|said| said.tag == 'E').map(|said| (said.field(b'C'), said.field(b'H')));
+        let (code, hint) = refused.unwrap_or_default();
+        ensure!(code == "54000" && hint.contains("DEALLOCATE"), "{code} {hint}");
+        // In SQL too; the session lives on, and what is closed or taken back gives its room to others.
+        let (tags, code) = wire.ask(&query(&format!("prepare s8 as {large}")))?;
+        ensure!(tags == "EZI" && code == "54000", "{tags} {code}");
+        for freed in [[message(b'C', b"Ss0\0"), sync()].concat(), query("deallocate s0")] {
+            ensure!(wire.ask(&freed)?.1.is_empty());
+            ensure!(wire.ask(&prepare(0))?.0 == "1ZI", "there is room again");
+            ensure!(wire.ask(&prepare(8))?.1 == "54000");
+        }
+        ensure!(wire.ask(&query("deallocate all"))?.1.is_empty());
+        ensure!(wire.ask(&prepare(8))?.0 == "1ZI");
+        // Portals keep the texts of statements that are not there any more.
+        ensure!(wire.ask(&query("begin"))?.0 == "CZT");
+        let open = |n: u8| [parse("", &large), bind(&format!("p{n}"), ""), sync()].concat();
+        for n in 0..8 {
+            ensure!(wire.ask(&open(n))?.0 == "12ZT", "{n}");
+        }
+        let (tags, code) = wire.ask(&open(8))?;
+        ensure!(tags == "1EZE" && code == "54000", "{tags} {code}");
+        ensure!(wire.ask(&query("rollback"))?.0 == "CZI");
+        ensure!(wire.ask(&query("begin"))?.0 == "CZT" && wire.ask(&open(8))?.0 == "12ZT");
+    }
+    Ok(())
+}
+
+#[test]
 fn wire_long_pipelines_and_copies_out_of_step() -> Result<()> {
     let shop = Shop::start(Cluster::shared()?)?;
     let mut wire = shop.connect(&["writers"])?;

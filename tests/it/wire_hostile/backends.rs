@@ -97,6 +97,25 @@ fn answers_end_the_session(mode: fn(&str) -> String) -> Result<()> {
 }
 
 #[test]
+fn hostile_silence_keeps_no_client_from_its_last_word() -> Result<()> {
+    MODES.into_iter().try_for_each(silence_keeps_nobody)
+}
+
+fn silence_keeps_nobody(mode: fn(&str) -> String) -> Result<()> {
+    let (siege, fake) = siege(mode)?;
+    let mut wire = siege.connect("readers")?;
+    fake.be_deaf();
+    fake.at_word(SIGN, Deed::Say(message(b'v', &[0, 3, 0, 0, 0, 0, 0, 0])));
+    wire.send(&query(STATEMENT))?;
+    let (_, code) = wire.answer()?;
+    let given_up = fake.given_up();
+    ensure!(code == "08P01" && given_up == 0, "{code}: after {given_up} cancel requests were given up");
+    ensure!(wait_until(SOON, || fake.given_up() == 1), "it was cancelled all the same");
+    fake.at_word(b"nothing any more", Deed::Say(Vec::new()));
+    siege.serves()
+}
+
+#[test]
 fn hostile_answers_without_end_take_no_memory() -> Result<()> {
     let capped = format!(
         "{GRANTS}  capped: {{ to: group:capped, allow: \"read shop/public/orders\", as: siege_reader, max_bytes: 10MiB }}\n"

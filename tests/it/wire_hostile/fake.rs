@@ -4,13 +4,16 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
 use parking_lot::Mutex;
 
 use crate::wire::client::message;
+
+/// The code of a cancel request: 80877102.
+const CANCEL_REQUEST: [u8; 4] = [4, 210, 22, 46];
 
 /// What is written behind the sign.
 #[derive(Clone, Debug)]
@@ -37,6 +40,9 @@ struct State {
     at_login: Mutex<Option<Deed>>,
     /// What the gateway has sent after a login of the reader's role was met with a deed.
     heard: Mutex<Vec<u8>>,
+    /// Whether cancel requests are met with silence; how many of those the gateway has given up.
+    deaf: AtomicBool,
+    given_up: AtomicUsize,
 }
 
 impl Fake {
@@ -48,6 +54,8 @@ impl Fake {
             at_word: Mutex::default(),
             at_login: Mutex::default(),
             heard: Mutex::default(),
+            deaf: AtomicBool::default(),
+            given_up: AtomicUsize::default(),
         });
         let accepting = state.clone();
         std::thread::spawn(move || {
@@ -69,6 +77,16 @@ impl Fake {
         *self.state.at_login.lock() = deed;
     }
 
+    /// Cancel requests are not answered, and not passed on.
+    pub(super) fn be_deaf(&self) {
+        self.state.deaf.store(true, Ordering::Relaxed);
+    }
+
+    /// How many cancel requests that were met with silence the gateway has given up.
+    pub(super) fn given_up(&self) -> usize {
+        self.state.given_up.load(Ordering::Relaxed)
+    }
+
     /// What the gateway has said since the last deed at a login.
     pub(super) fn heard(&self) -> Vec<u8> {
         self.state.heard.lock().clone()
@@ -82,6 +100,11 @@ impl State {
         while start_up.get(4..8).is_some_and(|code| code[0] == 4 && code[3] != 46) {
             gateway.write_all(b"N")?;
             start_up = first_packet(&mut gateway)?;
+        }
+        if start_up.get(4..8) == Some(&CANCEL_REQUEST) && self.deaf.load(Ordering::Relaxed) {
+            let given_up = do_it(&mut gateway, &Deed::Say(Vec::new()));
+            self.given_up.fetch_add(1, Ordering::Relaxed);
+            return given_up;
         }
         let at_login = self.at_login.lock().clone();
         if let Some(deed) = at_login

@@ -12,7 +12,7 @@ mod backend;
 mod fair;
 mod known;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,8 @@ const TENDING_PAUSE: Duration = Duration::from_secs(2);
 /// The first and the longest pause between failing attempts to connect.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// The setting that says how often a server looks whether its client is still there (PostgreSQL 14 and later).
+pub(crate) const CHECK_INTERVAL: &str = "client_connection_check_interval";
 /// What the backend shows of a connection that nobody uses.
 const APPLICATION_NAME: &str = "doorward";
 /// How many start-up answers are remembered, each for one key.
@@ -93,6 +95,8 @@ struct Shared {
     inner: Mutex<Inner>,
     /// Sessions that keep their connection.
     pinned: AtomicUsize,
+    /// The server, or a pooler before it, does not take [`CHECK_INTERVAL`].
+    unchecked: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -172,8 +176,13 @@ impl Backends {
             backoff: Backoff::default(),
             greetings: Vec::new(),
         };
-        let shared =
-            Arc::new(Shared { connector, bounds, inner: Mutex::new(inner), pinned: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            connector,
+            bounds,
+            inner: Mutex::new(inner),
+            pinned: AtomicUsize::new(0),
+            unchecked: AtomicBool::new(false),
+        });
         tokio::spawn(tend(Arc::downgrade(&shared)));
         Self(shared)
     }
@@ -192,18 +201,16 @@ impl Backends {
     }
 
     async fn claim(&self, wanted: &Wanted<'_>) -> Result<Grant, Fault> {
-        let (ticket, mut grant) = match self.0.claim(wanted) {
+        let (ticket, grant) = match self.0.claim(wanted) {
             Claimed::Now(grant) => return Ok(grant),
             Claimed::InPlaceOf(oldest) => return Ok(Grant::Seat(oldest.close().await)),
             Claimed::Later(ticket, grant) => (ticket, grant),
         };
-        let line = InLine { shared: &self.0, who: wanted.who, ticket };
-        let granted = timeout(self.0.bounds.wait_max, &mut grant).await;
-        drop(line);
-        match granted {
+        let mut line = InLine { shared: &self.0, who: wanted.who, ticket, grant };
+        match timeout(self.0.bounds.wait_max, &mut line.grant).await {
             Ok(Ok(grant)) => Ok(grant),
             // It may have come in the last moment.
-            Ok(Err(_)) | Err(_) => grant.try_recv().map_err(|_| self.busy()),
+            Ok(Err(_)) | Err(_) => line.last_moment().ok_or_else(|| self.busy()),
         }
     }
 
@@ -236,8 +243,19 @@ impl Backends {
         let own = [("application_name", name), ("standard_conforming_strings", "on")];
         let own = own.into_iter().chain(replication.map(|kind| ("replication", kind.as_str())));
         let given = wanted.key.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let settings: Vec<(&str, &str)> = own.chain(given).collect();
-        let connected = self.0.connector.connect(wanted.lease, &settings, bounds.connect_span_max).await;
+        let mut settings: Vec<(&str, &str)> = own.chain(given).collect();
+        if self.0.unchecked.load(Ordering::Relaxed) {
+            settings.retain(|(name, _)| *name != CHECK_INTERVAL);
+        }
+        let connect = async |settings: &[(&str, &str)]| {
+            self.0.connector.connect(wanted.lease, settings, bounds.connect_span_max).await
+        };
+        let mut connected = connect(&settings).await;
+        if connected.as_ref().is_err_and(refuses_check) {
+            settings.retain(|(name, _)| *name != CHECK_INTERVAL);
+            connected = connect(&settings).await;
+            self.0.unchecked.fetch_or(connected.is_ok(), Ordering::Relaxed);
+        }
         match &connected {
             Ok(_) => self.0.inner.lock().backoff = Backoff::default(),
             Err(fault) => {
@@ -302,17 +320,29 @@ impl Drop for Pin {
     }
 }
 
-/// A place in the line, given up when it is dropped.
+/// A place in the line. Dropped, it is given up, and what came in the last moment is the next one's.
 struct InLine<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     who: &'a Arc<str>,
     ticket: u64,
+    grant: oneshot::Receiver<Grant>,
+}
+
+impl InLine<'_> {
+    /// Leaves the line, with what has come all the same.
+    fn last_moment(&mut self) -> Option<Grant> {
+        let left = self.shared.inner.lock().waiting.leave(self.who, self.ticket);
+        drop(left);
+        self.grant.try_recv().ok()
+    }
 }
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        let left = self.shared.inner.lock().waiting.leave(self.who, self.ticket);
-        drop(left);
+        match self.last_moment() {
+            Some(Grant::Backend(backend)) => self.shared.keep(*backend),
+            Some(Grant::Seat(_)) | None => {}
+        }
     }
 }
 
@@ -429,6 +459,11 @@ impl Shared {
         let at = inner.idle.partition_point(|other| other.idle_since <= backend.idle_since);
         inner.idle.insert(at, backend);
     }
+}
+
+/// Whether a connection was refused for the setting that not every server takes, and no pooler.
+fn refuses_check(fault: &Fault) -> bool {
+    fault.cause_text().is_some_and(|cause| cause.contains(CHECK_INTERVAL))
 }
 
 async fn tend(shared: Weak<Shared>) {

@@ -17,6 +17,8 @@ use crate::codes;
 pub(crate) const SQL_BYTES_MAX: usize = 1 << 20;
 /// The longest name of a prepared statement or portal.
 pub(crate) const NAME_BYTES_MAX: usize = 1_024;
+/// How much is read ahead, to learn whether the client is still there.
+const AHEAD_BYTES_MAX: usize = 64 << 10;
 /// As much of a message as its names may take.
 pub(crate) const NAMES_BYTES_MAX: usize = 2 * NAME_BYTES_MAX + 2;
 
@@ -36,8 +38,15 @@ pub(crate) struct Message {
 }
 
 impl<R: AsyncRead + Unpin> Inbox<R> {
-    pub(crate) fn new(stream: R) -> Self {
-        Self { stream, bytes: BytesMut::new() }
+    /// What comes stands behind what has been read already.
+    pub(crate) fn new(stream: R, bytes: BytesMut) -> Self {
+        Self { stream, bytes }
+    }
+
+    /// Returns when the client has gone. What it sends meanwhile is kept; behind more than that its end is not
+    /// looked for.
+    pub(crate) async fn gone(&mut self) {
+        gone(&mut self.stream, &mut self.bytes).await;
     }
 
     /// The next message's head, which stays where it is; `None` at the end.
@@ -99,6 +108,17 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
         relax(&mut self.bytes);
         Ok(gulp(&mut self.stream, &mut self.bytes).await? > 0)
     }
+}
+
+/// Returns when the other side has gone, for somebody who takes no messages at the moment: what comes is kept, up to a
+/// bound. May be dropped at any time.
+pub(crate) async fn gone<R: AsyncRead + Unpin>(stream: &mut R, bytes: &mut BytesMut) {
+    while bytes.len() < AHEAD_BYTES_MAX {
+        if !matches!(gulp(stream, bytes).await, Ok(count) if count > 0) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 pub(crate) fn protocol(what: impl std::fmt::Display) -> Fault {
@@ -166,7 +186,9 @@ pub(crate) fn execute(mut body: &[u8]) -> Result<&str, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -188,6 +210,27 @@ mod tests {
     fn the_end_of_a_text_behind_the_bound_is_not_looked_for() {
         let long = [vec![b'x'; NAME_BYTES_MAX + 1], vec![0]].concat();
         assert_eq!(bind(&long).unwrap_err().code(), codes::MESSAGE_TOO_LARGE);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_is_noticed_and_what_it_sent_is_kept() {
+        let (mut client, server) = tokio::io::duplex(4 * AHEAD_BYTES_MAX);
+        let mut inbox = Inbox::new(server, BytesMut::from(&b"Q"[..]));
+        assert_eq!(inbox.gone().now_or_never(), None);
+        client.write_all(b"\0\0\0\x0dselect 1\0").await.unwrap();
+        assert_eq!(inbox.gone().now_or_never(), None);
+        let message = inbox.next().await.unwrap().unwrap().unwrap();
+        assert_eq!(query(inbox.body(message)).unwrap(), "select 1");
+        // Who sends on and on is not read on and on.
+        client.write_all(&vec![0; 3 * AHEAD_BYTES_MAX]).await.unwrap();
+        drop(client);
+        assert_eq!(inbox.gone().now_or_never(), None);
+        assert!(inbox.bytes.len() < 2 * AHEAD_BYTES_MAX);
+        inbox.skip(usize::MAX);
+        while inbox.more().await.unwrap() {
+            inbox.skip(usize::MAX);
+        }
+        assert_eq!(inbox.gone().now_or_never(), Some(()));
     }
 
     proptest! {

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use doorward_core::hash::FixedMap;
 use doorward_core::{Actions, Completion, Durable, Fault, Pass, Stage};
 use doorward_pgclient::{ServerError, lost};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::sharing::{Made, Sharing};
+use super::table::Table;
 use crate::codes;
 use crate::names::Objects;
 use crate::pool::Origin;
@@ -28,8 +28,6 @@ use crate::vet::Vetted;
 
 /// The most replies that may be expected.
 pub(crate) const EXPECTED_MAX: usize = 1_024;
-/// The most prepared statements, and the most portals, of a session.
-pub(crate) const NAMES_MAX: usize = 4_096;
 
 /// The transaction's state as ReadyForQuery tells it.
 pub(crate) const IDLE: u8 = b'I';
@@ -267,8 +265,8 @@ pub(crate) struct State {
     pub(crate) restructured: bool,
     /// When the session last knew better than the gateway what objects there are.
     pub(crate) restructured_at: Option<Instant>,
-    pub(crate) statements: FixedMap<Box<str>, Named>,
-    pub(crate) portals: FixedMap<Box<str>, Named>,
+    pub(crate) statements: Table,
+    pub(crate) portals: Table,
     /// What the last question was answered.
     pub(crate) probed: Option<Probe>,
     /// Whether the client has got whole messages only.
@@ -303,8 +301,8 @@ impl Link {
             undone: false,
             restructured: false,
             restructured_at: None,
-            statements: FixedMap::default(),
-            portals: FixedMap::default(),
+            statements: Table::default(),
+            portals: Table::default(),
             probed: None,
             in_step: true,
             owed: Vec::new(),
@@ -477,7 +475,7 @@ impl State {
             // To a savepoint, or of all.
             b"ROLLBACK" => self.undone = true,
             // All cursors are closed.
-            b"DISCARD ALL" => self.portals.retain(|_, named| !named.is_answered()),
+            b"DISCARD ALL" => self.portals.retain(|named| !named.is_answered()),
             _ => {}
         }
         if let Some(sharing) = &mut self.sharing {
@@ -497,7 +495,7 @@ impl State {
         let undone = self.undone;
         if status == IDLE {
             // A cursor WITH HOLD outlives its transaction, unless that is rolled back.
-            self.portals.retain(|_, named| {
+            self.portals.retain(|named| {
                 let outlives = named.outlives(undone);
                 named.lasting |= outlives && named.held && named.confirmed;
                 outlives
@@ -513,7 +511,7 @@ impl State {
 }
 
 /// Forgets what was made under a name in a batch; another batch may have taken the name since.
-fn forget(known: &mut FixedMap<Box<str>, Named>, name: &str, batch: u64) {
+fn forget(known: &mut Table, name: &str, batch: u64) {
     if known.get(name).is_some_and(|named| named.batch == batch) {
         known.remove(name);
     }

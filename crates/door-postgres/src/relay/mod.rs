@@ -12,8 +12,10 @@ mod gulp;
 pub(crate) mod link;
 mod port;
 pub(crate) mod sharing;
+mod table;
 mod up;
 
+pub(crate) use frontend::gone;
 pub use fuzz::{
     fuzz_client, fuzz_oauth, fuzz_replication, fuzz_scram, fuzz_server, fuzz_startup, fuzz_values,
 };
@@ -58,6 +60,8 @@ pub(crate) enum Ended {
 /// The two ends of a session.
 pub(crate) struct Ends {
     pub(crate) client_reads: ReadHalf<BoxStream>,
+    /// What the client has sent already.
+    pub(crate) early: BytesMut,
     pub(crate) client_writes: WriteHalf<BoxStream>,
     /// The backend, unless it comes when it is needed.
     pub(crate) backend: Option<Lent>,
@@ -67,11 +71,11 @@ pub(crate) struct Ends {
 
 /// Runs a session to its end.
 pub(crate) async fn run(desk: &Desk, ends: Ends, phase: watch::Receiver<Phase>) {
-    let Ends { client_reads, mut client_writes, backend, sharing } = ends;
+    let Ends { client_reads, early, mut client_writes, backend, sharing } = ends;
     let link = Link::new(sharing);
     let port = Port::new(backend);
     let input = port.with(|backend| std::mem::take(&mut backend.input)).unwrap_or_default();
-    let mut up = Up::new(desk, &link, Inbox::new(client_reads), &port);
+    let mut up = Up::new(desk, &link, Inbox::new(client_reads, early), &port);
     let client = &mut client_writes;
     let mut down = Down { desk, link: &link, port: &port, client, input, passing: 0, owed: Vec::new() };
     let ended = tokio::select! {
@@ -82,33 +86,37 @@ pub(crate) async fn run(desk: &Desk, ends: Ends, phase: watch::Receiver<Phase>) 
     };
     let done = down.is_done() && up.is_done();
     let in_step = link.state().in_step;
-    let farewell = match ended {
+    // A backend that does not answer keeps no client waiting for the last word, nor the other way round.
+    match ended {
         Ended::ClientGone => {
             let busy = link.abandon(None);
             part(desk, &link, port.take(), busy, done).await;
-            None
         }
         Ended::Over(fault) => {
             let busy = link.abandon(Some(&fault));
-            part(desk, &link, port.take(), busy, done).await;
-            Some(fault)
+            let told = Some(&fault).filter(|_| in_step);
+            tokio::join!(farewell(client_writes, told), part(desk, &link, port.take(), busy, done));
         }
         Ended::BackendGone(cause) => {
             link.lose(&cause);
             let gone = Fault::new(codes::SESSION_ENDED, "the database has ended the session");
-            Some(gone.hint("Connect again.").backend_code("08006").cause(cause))
+            let gone = gone.hint("Connect again.").backend_code("08006").cause(cause);
+            farewell(client_writes, Some(&gone).filter(|_| in_step)).await;
         }
-    };
-    if let Some(fault) = farewell.filter(|_| in_step) {
-        let mut out = BytesMut::new();
-        error(&mut out, Severity::Fatal, &fault, None);
-        // The client may be gone as well; there is nobody else to tell.
-        let _ = timeout(FAREWELL_SPAN_MAX, async {
-            client_writes.write_all(&out).await?;
-            client_writes.shutdown().await
-        })
-        .await;
     }
+}
+
+/// The last word to a client, if there is one.
+async fn farewell(mut client: WriteHalf<BoxStream>, told: Option<&Fault>) {
+    let Some(fault) = told else { return };
+    let mut out = BytesMut::new();
+    error(&mut out, Severity::Fatal, fault, None);
+    // The client may be gone as well; there is nobody else to tell.
+    let _ = timeout(FAREWELL_SPAN_MAX, async {
+        client.write_all(&out).await?;
+        client.shutdown().await
+    })
+    .await;
 }
 
 /// Parts with the backend at the session's end. What runs on it is cancelled, and the backend closed; one on

@@ -212,7 +212,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         let body = frame.get(HEADER..).unwrap_or_default();
         let (name, text, types, vetted) = match frontend::parse(body) {
             Ok((name, text, types)) => {
-                let may = self.may_be_named(name);
+                let may = self.may_be_named(name, text.len() + types.len());
                 (name, text, types, may.and_then(|()| Vetted::read_one(&self.desk.parser, text)))
             }
             Err(fault) => ("", "", &[][..], Err(fault)),
@@ -224,7 +224,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         if let (Ok(vetted), Ok(actions)) = (&vetted, &needs)
             && self.permits(actions)
         {
-            match self.engage().await? {
+            match self.engage_for(vetted).await? {
                 Ok(()) => {
                     self.prepare((name, types), vetted, &frame);
                     return Ok(());
@@ -253,14 +253,14 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             let text = format!("prepared statement \"{statement}\" does not exist");
             return self.refuse_message(message, "", &Fault::new(codes::NAME, text)).await;
         };
-        if let Err(fault) = self.may_be_portal(&portal) {
+        if let Err(fault) = self.may_be_portal(&portal, named.vetted.text().len()) {
             return self.refuse_message(message, named.vetted.text(), &fault).await;
         }
         let values = self.values(&named, front.as_deref());
         // What its names mean is looked up now, as the backend does.
         let mut needs = self.needs(&named.vetted).await?;
         if needs.as_ref().is_ok_and(|actions| self.permits(actions))
-            && let Err(fault) = self.engage().await?
+            && let Err(fault) = self.engage_for(&named.vetted).await?
         {
             needs = Err(fault);
         }

@@ -33,7 +33,11 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     /// forever: the client has sent something else.
     pub(super) async fn until(&mut self, so: impl Fn(&State) -> bool) -> Step {
         self.send().await?;
-        self.link.wait(|state| so(state) || state.taking_in).await;
+        tokio::select! {
+            biased;
+            () = self.link.wait(|state| so(state) || state.taking_in) => {}
+            () = self.inbox.gone() => return Err(Ended::ClientGone),
+        }
         if so(&self.link.state()) {
             return Ok(());
         }

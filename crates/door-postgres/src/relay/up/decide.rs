@@ -8,6 +8,7 @@ use bytes::{BufMut, BytesMut};
 use doorward_core::{Actions, Case, Decision, Fault};
 use doorward_pgclient::claims;
 use doorward_pgclient::codes::TIMEOUT;
+use futures_util::FutureExt;
 use tokio::io::AsyncRead;
 
 use super::Up;
@@ -48,22 +49,25 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         bytes: usize,
         Part { parent, bound }: Part,
     ) -> Verdict {
-        let desk = self.desk;
-        let access = desk.gateway.open(desk.arrival.clone());
-        let mid_transaction = self.batch_open || !self.link.is_at_rest();
-        let bytes = bytes as u64;
-        let call = StatementCall {
-            desk,
-            mid_transaction,
-            bytes,
+        let access = self.desk.gateway.open(self.desk.arrival.clone());
+        let (bytes, needs) = (bytes as u64, Some(needs));
+        let call = StatementCall { bytes, needs, parent, bound, ..self.call(text, vetted) };
+        self.desk.gateway.walk(access, call).await.into_inner()
+    }
+
+    /// A statement as a call, of which it is not known what it needs.
+    fn call<'c>(&'c self, text: &'c str, vetted: Option<&'c Vetted>) -> StatementCall<'c> {
+        StatementCall {
+            desk: self.desk,
+            mid_transaction: self.batch_open || !self.link.is_at_rest(),
+            bytes: 0,
             text,
             vetted,
-            needs,
-            parent,
-            bound,
+            needs: None,
+            parent: None,
+            bound: None,
             recorded: true,
-        };
-        desk.gateway.walk(access, call).await.into_inner()
+        }
     }
 
     /// Whether the grants allow these actions now. Parts of a statement (Parse, Bind) are decided like this;
@@ -82,10 +86,26 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
 
     /// What a statement needs, with its names looked up as the backend would look them up now.
     pub(super) async fn needs(&mut self, vetted: &Arc<Vetted>) -> Result<Result<Actions, Fault>, Ended> {
+        let needs = self.needs_now(vetted).await;
+        self.unless_gone(vetted, needs)
+    }
+
+    /// Passes on what has been found out; a statement whose client has gone meanwhile is on the record.
+    pub(super) fn unless_gone<T>(&self, vetted: &Vetted, found: Result<T, Ended>) -> Result<T, Ended> {
+        if matches!(found, Err(Ended::ClientGone)) {
+            let call = self.call(vetted.text(), Some(vetted));
+            // It goes as far as who calls and what, and no further: dropped there, it is recorded as abandoned.
+            let access = self.desk.gateway.open(self.desk.arrival.clone());
+            drop(self.desk.gateway.walk(access, call).now_or_never());
+        }
+        found
+    }
+
+    async fn needs_now(&mut self, vetted: &Arc<Vetted>) -> Result<Result<Actions, Fault>, Ended> {
         // A batch begins with names that are current, whatever its first statement is.
         if (vetted.asks_names() || !self.batch_open)
             && let Err(fault) = self.refresh().await?
-            && vetted.asks_names()
+            && (vetted.asks_names() || fault.code() == codes::CANCELLED)
         {
             return Ok(Err(fault));
         }

@@ -35,7 +35,13 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             return Ok(Err(fault));
         }
         let wanted = Wanted { lease: &self.lease, key: &self.key, outfit: &outfit, who: &self.desk.who };
-        let mut lent = match self.desk.wire.backends.checkout(&wanted).await {
+        let waited = tokio::select! {
+            biased;
+            lent = self.desk.wire.backends.checkout(&wanted) => lent,
+            () = self.inbox.gone() => return Err(Ended::ClientGone),
+            () = self.desk.cancels.asked() => Err(cancelled()),
+        };
+        let mut lent = match waited {
             Ok(lent) => lent,
             Err(fault) => return Ok(Err(fault)),
         };
@@ -55,6 +61,12 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         }
         self.port.bind(lent);
         Ok(Ok(()))
+    }
+
+    /// The same, for a statement that is not on the road yet: should its client go meanwhile, that is on the record.
+    pub(super) async fn engage_for(&mut self, vetted: &Vetted) -> Result<Result<(), Fault>, Ended> {
+        let engaged = self.engage().await;
+        self.unless_gone(vetted, engaged)
     }
 
     /// Connections are opened with this credential from now on.
@@ -166,6 +178,10 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         let statement = statement.trim_end_matches(|end: char| end == ';' || end.is_ascii_whitespace());
         Some(Made { name, statement: (!default).then(|| statement.into()) })
     }
+}
+
+fn cancelled() -> Fault {
+    Fault::new(codes::CANCELLED, "canceling statement due to user request").backend_code("57014")
 }
 
 fn too_many_pinned() -> Fault {
