@@ -1,6 +1,8 @@
 //! Backend logins from a real OpenBao, through the real gateway: made, renewed, replaced, revoked, and what is said
 //! when there are none.
 
+mod namespace;
+
 use std::fs;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};

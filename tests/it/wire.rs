@@ -1,6 +1,7 @@
 //! The Postgres door through the real binary: psql as it is, and a client that speaks the protocol by hand for
 //! what psql never does.
 
+mod certificates;
 mod claims;
 pub(crate) mod client;
 mod gone;

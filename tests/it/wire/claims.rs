@@ -71,6 +71,26 @@ impl Notes {
         quiet_psql(self.database.cluster().port(), &self.role, self.database.name(), ROLE_PASSWORD, script)
     }
 
+    /// Has the database run what this command prints.
+    fn install(&self, command: &[&str]) -> Result<()> {
+        let sql = String::from_utf8(self.gateway.run(command)?.stdout)?;
+        let _turn = roles_turn();
+        self.database.sql(&sql).map(drop)
+    }
+
+    /// What `doctor` finds out of the claims.
+    fn doctor_says(&self, state: &str, text: &str) -> Result<()> {
+        let output = self.gateway.run(&["doctor", "--json"])?;
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let findings = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let found =
+            findings.into_iter().find(|finding| finding["part"] == "claims of shop").unwrap_or_default();
+        let said = found["text"].as_str().unwrap_or_default();
+        ensure!(found["state"] == state && said.contains(text) && !lines.contains(KEY), "{lines}");
+        ensure!(output.status.success() == (state == "ok"), "{lines}");
+        Ok(())
+    }
+
     fn sees(&self, who: &str, script: &str, expected: &str) -> Result<()> {
         let (out, err) = self.psql(who, script)?;
         ensure!(out == expected, "{who}: {script}\nsees {out}{err}\n{}", self.gateway.log());
@@ -174,9 +194,39 @@ fn forging_is_of_no_use(notes: &Notes) -> Result<()> {
     Ok(())
 }
 
+/// Claims end with the proof of who they are of: the gateway says when, and the database looks at it.
+fn claims_end(notes: &Notes) -> Result<()> {
+    let token = notes.issuer.token("ann").claim("groups", ["staff"]).expires_in(3_600).sign()?;
+    let address = notes.gateway.address("postgres")?;
+    let left = "select (doorward.claim('exp')::bigint - extract(epoch from now())) between 3000 and 3660;\n";
+    let (out, err) = quiet_psql(address.port(), "any", "shop", &token, left)?;
+    ensure!(out == "t\n", "the proof's end and its grace: {out}{err}");
+    // With the key at hand, which only its owner has: the same claims before and after their end.
+    let kid = notes.database.sql("select kid from doorward.keys")?;
+    for (ends_in, expected) in [("60", "ann"), ("0", ""), ("-1", "")] {
+        let signed = format!(
+            "with payload as (select encode(convert_to(json_build_object('sub', 'ann', 'exp',
+                 floor(extract(epoch from statement_timestamp()))::bigint + {ends_in})::text, 'UTF8'), 'base64') as text),
+             proof as (select encode(sha256(outer_pad || sha256(inner_pad || convert_to(doorward.session() || chr(10) || text, 'UTF8'))), 'hex') as text
+               from doorward.keys, payload)
+             select set_config('doorward.claims', 'v1.{}.' || payload.text || '.' || proof.text, true) <> '' from payload, proof;
+             select coalesce(doorward.claim('sub'), '');",
+            kid.trim()
+        );
+        let said = notes.database.sql(&signed)?;
+        let said: Vec<&str> = said.lines().collect();
+        ensure!(
+            said.first() == Some(&"t") && said.get(1).copied().unwrap_or_default() == expected,
+            "{ends_in}: {said:?}"
+        );
+    }
+    Ok(())
+}
+
 fn claims_hold(cluster: &'static Cluster) -> Result<()> {
     let notes = Notes::start(cluster, "size: 4, sessions: 20", true)?;
     each_sees_their_own(&notes)?;
+    claims_end(&notes)?;
     forging_is_of_no_use(&notes)?;
     // Sessions that share connections do not share claims.
     let shared = Notes::start(cluster, "size: 2, sessions: 20, mode: transaction", true)?;
@@ -208,12 +258,12 @@ fn wire_a_session_whose_claims_cannot_be_believed_is_refused() -> Result<()> {
         out.is_empty() && err.contains("doorward claims sql") && err.contains("lease.claims-not-set"),
         "{out}{err}"
     );
-    let sql = String::from_utf8(notes.gateway.run(&["claims", "sql", "shop"])?.stdout)?;
-    {
-        let _turn = roles_turn();
-        notes.database.sql(&sql)?;
-    }
+    notes.doctor_says("fail", "`doorward claims sql RESOURCE` prints")?;
+    notes.install(&["claims", "sql", "shop"])?;
     let (out, err) = notes.psql("ann", "select 1;\n")?;
     ensure!(out.is_empty() && err.contains("--with-key"), "{out}{err}");
-    Ok(())
+    notes.doctor_says("fail", "--with-key")?;
+    notes.install(&["claims", "sql", "shop", "--with-key"])?;
+    ensure!(notes.psql("ann", "select 1;\n")?.0 == "1\n");
+    notes.doctor_says("ok", "believes what the gateway signs")
 }

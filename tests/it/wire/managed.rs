@@ -103,3 +103,53 @@ fn wire_managed_logins_on_debians_postgresql() -> Result<()> {
 fn wire_managed_logins_on_a_newer_postgresql() -> Result<()> {
     on_newer(|cluster| a_role(cluster).and_then(|()| a_person(cluster)))
 }
+
+/// `doctor` says what the administrative login lacks, before anybody who wants to work finds out.
+fn doctor_finds_out(cluster: &'static Cluster) -> Result<()> {
+    let newer = cluster.sql("show server_version_num")?.parse::<u32>()? >= 160_000;
+    {
+        let _turn = roles_turn();
+        cluster.ensure_role("authenticator", &format!("login noinherit password '{PASSWORD}'"))?;
+        cluster.ensure_role("doctored_admin", &format!("login nocreaterole password '{ADMIN_PASSWORD}'"))?;
+    }
+    let database = cluster.database()?;
+    let issuer = Issuer::start()?;
+    let roles = "roles: { managed: { admin: { user: doctored_admin, password: \"env:ADMIN\" } } }";
+    let config =
+        base(&issuer, &database).replace("pool: { size: 8 }", &format!("pool: {{ size: 4 }}\n    {roles}"));
+    let grants = "grants:\n  staff: { to: group:staff, allow: read shop/public/*, as: doctored_reader }\n";
+    let setup =
+        Setup::new(&format!("{config}{grants}"))?.env("SHOP_PASSWORD", PASSWORD).env("ADMIN", ADMIN_PASSWORD);
+    let granted = "grant doctored_reader to doctored_admin with admin option, inherit false, set false";
+    let cases = [
+        ("alter role doctored_admin superuser", "is SUPERUSER; it needs CREATEROLE only"),
+        ("alter role doctored_admin nosuperuser", "is not CREATEROLE: ALTER ROLE doctored_admin CREATEROLE"),
+        ("alter role doctored_admin createrole", "the database has no role doctored_reader"),
+        ("create role doctored_reader nologin", if newer { "WITH ADMIN OPTION" } else { "" }),
+        (if newer { granted } else { "select 1" }, ""),
+    ];
+    for (done, told) in cases {
+        cluster.sql(done)?;
+        let output = setup.run(&["doctor", "--json"])?;
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        let findings = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let found = findings.into_iter().find(|found| found["part"] == "role doctored_reader of shop");
+        let found = found.unwrap_or_default();
+        let (state, text) = if told.is_empty() { ("ok", "issues credentials") } else { ("fail", told) };
+        let said = found["text"].as_str().unwrap_or_default();
+        ensure!(found["state"] == state && said.contains(text), "{done}: {lines}");
+        ensure!(
+            !lines.contains(ADMIN_PASSWORD) && output.status.success() == told.is_empty(),
+            "{done}: {lines}"
+        );
+    }
+    let left = "select count(*) from pg_roles where rolname like 'dw\\_doctored%'";
+    ensure!(cluster.sql(left)? == "0", "what was made for the look is given back");
+    cluster.sql("drop role doctored_admin, doctored_reader").map(drop)
+}
+
+#[test]
+fn wire_doctor_says_what_managed_logins_lack() -> Result<()> {
+    doctor_finds_out(Cluster::shared()?)?;
+    on_newer(doctor_finds_out)
+}

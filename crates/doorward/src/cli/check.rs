@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::who_can::line;
 use super::{Source, out, read};
-use crate::clouds;
+use crate::{clouds, role_sources};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -44,6 +44,7 @@ pub(super) fn run(source: &Source, args: &Args) -> anyhow::Result<ExitCode> {
     warnings.extend(config.policy.issuer_lints(&issuers.collect::<Vec<_>>()).iter().map(ToString::to_string));
     warnings.extend(config.shared_roles());
     warnings.extend(config.grants_without_role());
+    warnings.extend(role_sources::advice(&config));
     if !args.quiet {
         for advice in config.root.audit().personal_advice() {
             writeln!(text, "advice: {advice}")?;

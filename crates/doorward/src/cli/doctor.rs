@@ -11,12 +11,14 @@ use std::time::Duration;
 use doorward_audit::config::{Server, StoreUrl};
 use doorward_audit::query::Timeline;
 use doorward_audit::store::postgres;
+use doorward_door_postgres::WireResource;
 use doorward_identity::{Fetch, FetchRequest};
 use serde_json::json;
 
 use super::{Source, out};
 use crate::config::Config;
 use crate::fetch::Outbound;
+use crate::role_sources;
 use crate::wiring::Wiring;
 
 /// How long a backend may take to accept the gateway's login.
@@ -113,6 +115,7 @@ fn configuration(config: &Config, findings: &mut Findings) {
     let lints = config.policy.lints().iter().map(ToString::to_string);
     let unknown = config.policy.issuer_lints(&issuers.collect::<Vec<_>>());
     let warnings = lints.chain(unknown.iter().map(ToString::to_string)).chain(config.shared_roles());
+    let warnings = warnings.chain(role_sources::advice(config));
     let text = format!("{} resources, {}", config.resources.len(), config.digest);
     findings.add(State::Ok, "configuration", text);
     for warning in warnings.chain(config.grants_without_role()) {
@@ -211,6 +214,21 @@ async fn issuers(config: &Config, fetch: &dyn Fetch, findings: &mut Findings) {
     }
 }
 
+/// Whether the database has what it needs to believe the sessions' signed claims, and the key that they are signed with.
+async fn claims(name: &str, wire: &WireResource, findings: &mut Findings) {
+    let part = format!("claims of {name}");
+    match tokio::time::timeout(BACKEND_WAIT_MAX, wire.check_claims()).await {
+        Ok(None) => {}
+        Ok(Some(Ok(()))) => findings.add(State::Ok, part, "the database believes what the gateway signs"),
+        Ok(Some(Err(fault))) => {
+            let (cause, hint) =
+                (fault.cause_text().unwrap_or_default(), fault.hint_text().unwrap_or_default());
+            findings.add(State::Fail, part, format!("{} ({cause}). {hint}", fault.public()));
+        }
+        Err(_) => findings.add(State::Fail, part, "the database does not answer in time"),
+    }
+}
+
 /// Opens the backends as the gateway would: their logins are checked on the way.
 async fn backends(source: &Source, config: Config, outbound: Arc<Outbound>, findings: &mut Findings) {
     let wiring = Wiring::new(source.config.clone(), outbound);
@@ -229,6 +247,10 @@ async fn backends(source: &Source, config: Config, outbound: Arc<Outbound>, find
             (Ok(()), _) | (Err(_), None) => findings.add(State::Ok, part, opened.well),
             (Err(_), Some(trouble)) => findings.add(State::Fail, part, trouble),
         }
+    }
+    for (name, opened) in &wired.resources {
+        let Some(wire) = opened.resource.shared::<WireResource>() else { continue };
+        claims(name.as_str(), &wire, findings).await;
     }
     for (role, resource) in wired.config.policy.roles() {
         let part = format!("role {role} of {resource}");
