@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use doorward_core::{Fault, Login, OwnLogin, ResourceName, RoleName};
+use doorward_core::{Actions, Fault, Login, OwnLogin, ResourceName, RoleName};
 use doorward_pgclient::codes::LOGIN_REFUSED;
 use doorward_pgclient::{
-    CatalogConfig, Connector, Pool, PoolConfig, PoolMode, PoolSettings, SessionClaims, Target, Watch,
+    CatalogConfig, Connector, Pool, PoolClean, PoolConfig, PoolMode, PoolSettings, SessionClaims, Target,
+    Watch,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -33,6 +34,7 @@ pub struct WireResource {
     /// The most sessions that keep a connection, where sessions share them.
     pub(crate) pinned_max: usize,
     mode: PoolMode,
+    clean: PoolClean,
     wait_max: Duration,
     seats: Arc<Semaphore>,
     seats_max: usize,
@@ -87,6 +89,7 @@ impl WireResource {
             origins: Arc::default(),
             pinned_max: pool.pinned_max(),
             mode: pool.mode,
+            clean: pool.clean,
             wait_max: settings.wait_max,
             seats: Arc::new(Semaphore::new(pool.sessions_max())),
             seats_max: pool.sessions_max(),
@@ -187,6 +190,15 @@ impl WireResource {
     /// Whether sessions share connections, transaction by transaction.
     pub(crate) fn shares(&self) -> bool {
         self.mode == PoolMode::Transaction
+    }
+
+    /// Whether a connection is cleaned behind a statement that needs these actions, though nothing is known to be left.
+    pub(crate) fn cleans_behind(&self, actions: &Actions) -> bool {
+        match self.clean {
+            PoolClean::Known => false,
+            PoolClean::Changes => actions.change(),
+            PoolClean::Always => true,
+        }
     }
 
     /// What its connections are doing.

@@ -35,6 +35,8 @@ pub struct PoolConfig {
     pub connection_check: Option<HumanDuration>,
     /// How many prepared statements each connection keeps (default 256).
     pub statements_max: Option<u16>,
+    /// After which transactions a connection is cleaned in transaction mode, before it is lent on (default `known`).
+    pub clean: PoolClean,
     /// The most sessions of the Postgres door, whether they have a connection or not (default 100; in
     /// transaction mode 1000).
     pub sessions: Option<u16>,
@@ -52,6 +54,20 @@ pub enum PoolMode {
     Session,
     /// For a transaction.
     Transaction,
+}
+
+/// After which transactions a connection is cleaned in transaction mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolClean {
+    /// Those of which the gateway knows that they may have left something in the session. What triggers leave is not
+    /// known.
+    #[default]
+    Known,
+    /// Those that have changed something, too: what triggers leave is gone.
+    Changes,
+    /// All: what policies, views and defaults leave that call functions is gone too.
+    Always,
 }
 
 /// Whether sessions of the Postgres door may read the database's catalogue.

@@ -52,7 +52,7 @@ pub use cloud::{
     AwsRdsConfig, AzureCloud, AzureEntraConfig, CloudConfig, CloudProblem, GcpCloudSqlConfig, Impersonate,
     is_account,
 };
-pub use config::{CatalogConfig, PoolConfig, PoolMode};
+pub use config::{CatalogConfig, PoolClean, PoolConfig, PoolMode};
 pub use error::{RunError, ServerError};
 pub use frames::{Field, HEADER, Head, Malformed, affected, head, parameter, read_all, ready, server_error};
 pub use hosts::Server;

@@ -11,7 +11,7 @@ use doorward_testkit::program::Bounded;
 use doorward_testkit::{http::StrictClient, wait_until};
 
 use super::Shop;
-use super::client::{Wire, bind, execute, message, parse, query, sync};
+use super::client::{Wire, bind, execute, message, parse, query, run, sync};
 use crate::bed::{SOON, block_on, on_newer};
 
 /// One connection, for all to fight over.
@@ -294,6 +294,41 @@ fn wire_pool_what_needs_a_session_keeps_its_connection() -> Result<()> {
     ensure!(tags.ends_with("ZI") && code.is_empty(), "{tags} {code}");
     ensure!(bob.ask(&query("create temp table his (n int)"))?.0 == "CZI", "it is free again");
     ensure!(ann.ask(&query("select * from mine"))?.1 == "42P01");
+    Ok(())
+}
+
+#[test]
+fn wire_pool_what_triggers_leave_is_cleaned_where_it_is_asked_for() -> Result<()> {
+    const TRIGGER: &str = "
+        create function leave() returns trigger language plpgsql as $$ begin
+          perform set_config('shop.left', 'behind', false); perform pg_advisory_lock(4712);
+          create temp table if not exists left_behind (n int); return new; end $$;
+        create trigger leaves before insert on orders for each row execute function leave();
+        create function left_by_reading() returns boolean language plpgsql as $$ begin
+          perform set_config('shop.left', 'behind', false); return true; end $$;
+        create view leaving as select id from orders where left_by_reading();
+        grant select on leaving to wire_reader, wire_writer";
+    const INSERT: &str = "insert into orders (customer) values ('of ann')";
+    const READ: &str = "select count(*) from leaving";
+    for (clean, statement, is_left) in [
+        ("known", INSERT, true),
+        ("changes", INSERT, false),
+        ("changes", READ, true),
+        ("always", INSERT, false),
+        ("always", READ, false),
+    ] {
+        let shop =
+            Shop::prepared(Cluster::shared()?, &format!("{ONE}, clean: {clean}"), |db| db.sql(TRIGGER))?;
+        let (mut ann, mut bob) = (shop.connect(&["writers"])?, shop.connect_as("bob", &["writers"])?);
+        for statement in [query(statement), [run(statement), sync()].concat()] {
+            let (tags, code) = ann.ask(&statement)?;
+            ensure!(code.is_empty(), "{tags} {code}");
+            let left = bob.value("select coalesce(current_setting('shop.left', true), '')")?;
+            ensure!((left == "behind") == is_left, "{clean}: after {statement:?} {left:?} is left");
+            let temporary = bob.ask(&query("select * from pg_temp.left_behind"))?.1;
+            ensure!(is_left || temporary == "42P01", "{clean}: {temporary}");
+        }
+    }
     Ok(())
 }
 

@@ -159,6 +159,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             }
             Lasting::State => true,
         };
+        sharing.used |= self.desk.wire.cleans_behind(actions);
         if keeps {
             let right = || self.desk.wire.backends.pin(self.desk.wire.pinned_max);
             sharing.stay(vetted.takes_session_lock(), right).ok_or_else(too_many_pinned)?;
