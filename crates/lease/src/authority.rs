@@ -130,6 +130,8 @@ impl Certificates {
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        // While an authority is replaced, the database believes two of one name: this says which of them has signed.
+        params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().map_err(refused)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(refused)?;
         let chain: Arc<[Box<[u8]>]> = Arc::new([certificate.der().to_vec().into()]);
