@@ -13,6 +13,7 @@ pub const TARGETS: &[Target] = &[
     ("backend", backend),
     ("rest", rest),
     ("http", http),
+    ("cloud", cloud),
     ("redact", redact),
     ("sql", sql),
     ("wire_startup", wire_startup),
@@ -45,6 +46,11 @@ pub fn token(bytes: &[u8]) {
         assert!(text.as_bytes().starts_with(token.signed), "what is signed is the token's own beginning");
         assert!(token.kid.is_none_or(|kid| kid.len() <= doorward_identity::token::KID_BYTES_MAX));
     }
+}
+
+/// What an endpoint of a cloud answers, or whoever answers in its place.
+pub fn cloud(bytes: &[u8]) {
+    doorward_lease::cloud_answer(bytes);
 }
 
 /// A frame of the spool, as recovery reads it from a disk that may hold anything.

@@ -24,7 +24,7 @@ mod vault;
 pub use authority::{
     AuthorityError, AuthorityFacts, Certificates, NewAuthority, authority_facts, new_authority,
 };
-pub use cloud::{CloudError, Clouds};
+pub use cloud::{CloudError, Clouds, cloud_answer};
 pub use keeper::{Keeper, Keepers};
 pub use logins::Logins;
 pub use managed::ManagedLogins;

@@ -200,13 +200,18 @@ fn is_near(host: &str) -> bool {
 /// What an endpoint says of its refusal, in one line; nothing when it repeats what proves the gateway.
 fn words(body: &[u8], ask: &Ask<'_>) -> String {
     let said = wire::words(body);
-    let line: Vec<&str> =
-        said.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
-    let line: String = line.join(" ").chars().take(WORDS_CHARS_MAX).collect();
+    let line = one_line(&said);
     match line.is_empty() || ask.proof.is_some_and(|proof| said.contains(&**proof.expose())) {
         true => String::new(),
         false => format!(" {line}"),
     }
+}
+
+/// A text without line breaks and control characters, of bounded length.
+pub(super) fn one_line(said: &str) -> String {
+    let line: Vec<&str> =
+        said.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
+    line.join(" ").chars().take(WORDS_CHARS_MAX).collect()
 }
 
 /// The media type of [`form`].

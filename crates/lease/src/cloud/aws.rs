@@ -12,10 +12,10 @@ use doorward_core::{Clock, Secret, SystemClock};
 use doorward_sigv4::{Presigned, Signer, date, encoded, sha256_hex};
 use http::{Method, StatusCode};
 
-use super::Token;
 use super::ask::{Answer, Ask, FORM, Line, form, read_file};
 use super::shelf::{Given, Shelf};
 use super::wire::{self, AwsCredentials};
+use super::{LIFE_MAX, Token};
 use crate::source::SourceError;
 
 /// How long RDS takes a token for.
@@ -223,6 +223,6 @@ fn checked(answer: &Answer, given: AwsCredentials) -> Result<Given<Credentials>,
     let good_for = wire::until(&expiration).ok_or_else(|| answer.lacks("readable Expiration"))?;
     Ok(Given {
         value: Credentials { access_key_id, secret_access_key, session_token },
-        good_for: Some(good_for),
+        good_for: Some(good_for.min(LIFE_MAX)),
     })
 }

@@ -14,6 +14,7 @@ mod ask;
 mod aws;
 mod azure;
 mod federation;
+mod fuzz;
 mod gcp;
 mod shelf;
 #[cfg(test)]
@@ -29,6 +30,8 @@ use doorward_http::{Client, ClientOptions, TlsError};
 use doorward_pgclient::{CloudConfig, Impersonate, Target};
 use parking_lot::Mutex;
 use tokio::time::timeout;
+
+pub use fuzz::cloud_answer;
 
 use crate::source::{CredentialSource, Issued, SourceError, Wanted};
 use ask::{Environment, Line};
