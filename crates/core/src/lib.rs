@@ -11,6 +11,7 @@
 
 mod access;
 mod action;
+pub mod blind;
 pub mod calendar;
 pub mod codes;
 mod fault;

@@ -45,50 +45,9 @@ impl Equivalent<Known> for Asked<'_> {
     }
 }
 
-/// The most digits of a number that tells nothing by itself.
-const PLAIN_DIGITS_MAX: usize = 6;
-
-/// Statements that differ in small numbers alone are one text: callers without parameters send a new one each time.
-pub(crate) struct Blinded([u8; TEXT_BYTES_MAX]);
-
-impl Blinded {
-    pub(crate) const fn new() -> Self {
-        Self([0; TEXT_BYTES_MAX])
-    }
-
-    /// The statement with a zero for each digit of its small numbers; as it is, when it has none or is too long. A
-    /// number that stands alone between an operator, bracket or comma and the end of a value is no part of a larger
-    /// one, and no rule looks at what it says.
-    pub(crate) fn of<'t>(&'t mut self, text: &'t str) -> &'t str {
-        let bytes = text.as_bytes();
-        let Some(room) = self.0.get_mut(..bytes.len()) else { return text };
-        room.copy_from_slice(bytes);
-        let mut at = 0;
-        let mut found = false;
-        while let Some(start) = bytes.get(at..).and_then(|rest| rest.iter().position(u8::is_ascii_digit)) {
-            let start = at + start;
-            let digits = bytes.get(start..).unwrap_or_default();
-            let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            at = start + count;
-            let before = bytes.get(..start).unwrap_or_default();
-            let before = before.strip_suffix(b" ").unwrap_or(before);
-            let begins = before.last().is_some_and(|byte| b"=<>(,".contains(byte));
-            let ends = match bytes.get(at..).unwrap_or_default() {
-                [] | [b';' | b')' | b',', ..] => true,
-                [b' ', next @ ..] => {
-                    !next.first().is_some_and(|byte| byte.is_ascii_digit() || b"-+".contains(byte))
-                }
-                _ => false,
-            };
-            if begins && ends && count <= PLAIN_DIGITS_MAX {
-                found = true;
-                room.get_mut(start..at).unwrap_or_default().fill(b'0');
-            }
-        }
-        let blinded: &'t [u8] = room;
-        if found { std::str::from_utf8(blinded).unwrap_or(text) } else { text }
-    }
-}
+/// The most digits of a number that tells nothing by itself: statements that differ in such numbers alone are one
+/// text, and no rule looks at what they say.
+pub(crate) const PLAIN_DIGITS_MAX: usize = 6;
 
 impl Clean {
     /// Whether nothing was found in this very text.

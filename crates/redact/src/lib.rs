@@ -31,6 +31,7 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use aws_lc_rs::hmac;
+use doorward_core::blind::Blinded;
 use doorward_core::{BoundValues, Form, Secret};
 use serde_json::Value;
 
@@ -38,7 +39,7 @@ pub use config::{BindValues, Keep, PatternConfig, RedactConfig};
 pub use detector::Detector;
 pub use rules::RedactError;
 
-use clean::{Blinded, Clean};
+use clean::{Clean, PLAIN_DIGITS_MAX};
 use rules::Rules;
 use span::Span;
 use text::Context;
@@ -92,7 +93,8 @@ impl Redactor {
         let mut blinded = Blinded::new();
         // The operator's own patterns may look for any number.
         let blind = form == Form::Sql && self.rules.patterns.is_empty();
-        let known = if blind { blinded.of(text) } else { text };
+        let blinded = if blind { blinded.of(text, PLAIN_DIGITS_MAX) } else { None };
+        let known = blinded.unwrap_or(text);
         let kept = if self.clean.has(form, known) {
             Cow::Borrowed(text)
         } else {
@@ -107,7 +109,9 @@ impl Redactor {
 
     /// The same, without a look at what is remembered: for texts that hardly ever come twice.
     pub fn redact_once<'a>(&self, form: Form, text: &'a str, bytes_max: usize) -> Cow<'a, str> {
-        bounded(self.unbounded(form, text), text.len(), bytes_max)
+        let plain = form == Form::Sql && self.rules.keep_values() && is_small_number(text);
+        let kept = if plain { Cow::Borrowed(text) } else { self.unbounded(form, text) };
+        bounded(kept, text.len(), bytes_max)
     }
 
     /// A header's value, by the header's name.
@@ -195,6 +199,12 @@ impl doorward_core::Redactor for Redactor {
         let tag = hmac::sign(self.key.get()?, value);
         tag.as_ref().first_chunk().copied()
     }
+}
+
+/// Whether a text of SQL is one number, in quotes or not, that is too short for any detector.
+fn is_small_number(text: &str) -> bool {
+    let number = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\'')).unwrap_or(text);
+    (1..=PLAIN_DIGITS_MAX).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Cuts a redacted text to `max` bytes and says so in its end. A replacement is not cut in two.

@@ -83,6 +83,11 @@ impl Rules {
         })
     }
 
+    /// Whether literals and numbers are kept, as far as no detector finds something in them.
+    pub(crate) fn keep_values(&self) -> bool {
+        self.patterns.is_empty() && !self.redact_literals && !self.redact_numbers
+    }
+
     /// Whether a name of a setting, a column or a field names a secret.
     pub(crate) fn secret_name(&self, name: &[u8]) -> bool {
         if !self.on.has(Detector::Secret) {

@@ -221,6 +221,22 @@ fn what_is_remembered_is_what_would_be_read() {
         "select * from U&\"!0061\" uescape '!'",
         "select * from U&\"!0061\" uescape '#'",
         "",
+        "select * from orders where id = 12",
+        "select * from orders where id = 34",
+        "select * from orders where id = 1234567890",
+        "select * from orders where id = 9876543210",
+        "select * from \"t (1)\" where id = 1",
+        "select * from \"t (2)\" where id = 2",
+        "select * from orders where id = 1 -- a='(1)'",
+        "select * from orders where id = 1 -- a='(2)'",
+        "select pg_advisory_lock(12)",
+        "select pg_advisory_lock(34)",
+        "set statement_timeout = 12",
+        "set statement_timeout = 34",
+        "select f(12), 'it (1)'",
+        "select f(34), 'it (2)'",
+        "select f( 1 ,22) from t limit 5",
+        "select f( 2 ,33) from t limit 6",
     ];
     for _ in 0..2 {
         for text in texts {
@@ -234,6 +250,11 @@ fn what_is_remembered_is_what_would_be_read() {
         std::sync::Arc::ptr_eq(&first.statements[0].shape, &second.statements[0].shape),
         "one shape for both"
     );
+    let (first, second) = (
+        parser.parse("select a from orders where id = 123456789 and b").unwrap(),
+        parser.parse("select a from orders where id = 987654321 and b").unwrap(),
+    );
+    assert!(std::sync::Arc::ptr_eq(&first, &second), "they differ in a small number alone");
     let (first, second) = (parser.parse(texts[4]).unwrap(), parser.parse(texts[5]).unwrap());
     assert_ne!(first.statements[0].shape, second.statements[0].shape, "their literals are what they need");
 }
