@@ -122,13 +122,15 @@ impl<'a> Input<'a> {
     }
 
     pub(crate) fn ext(self) -> Value<'a> {
-        match self.record.ext.is_empty() {
-            true => Value::Null,
-            false => match serde_json::to_string(&self.record.ext) {
-                Ok(text) => Value::Json(Cow::Owned(bounded_json(text, EXT_MAX))),
-                Err(_) => Value::Null,
-            },
+        let process = self.record.backend_pid.map(|pid| format!("{{\"backend_pid\":{pid}"));
+        if self.record.ext.is_empty() {
+            return process.map_or(Value::Null, |process| Value::Json(Cow::Owned(process + "}")));
         }
+        let Ok(mut text) = serde_json::to_string(&self.record.ext) else { return Value::Null };
+        if let Some(process) = process {
+            text.replace_range(..1, &(process + ","));
+        }
+        Value::Json(Cow::Owned(bounded_json(text, EXT_MAX)))
     }
 
     pub(crate) fn stage(self, stage: Stage) -> Value<'a> {
@@ -155,7 +157,7 @@ pub(crate) fn hex(bytes: &[u8]) -> Value<'static> {
 /// Cuts a text to `max` bytes and says so in its end. A zero byte, which PostgreSQL's texts cannot hold, becomes
 /// the symbol for it here, before anything is hashed: so each store keeps the same values.
 pub(crate) fn bounded(text: &str, max: usize) -> Cow<'_, str> {
-    if text.contains('\0') {
+    if text.as_bytes().contains(&0) {
         return Cow::Owned(bounded(&text.replace('\0', "\u{2400}"), max).into_owned());
     }
     if text.len() <= max {
@@ -186,7 +188,25 @@ fn actor(actor: &doorward_core::Actor) -> Json {
 
 #[cfg(test)]
 mod tests {
+    use doorward_core::{AccessId, Timestamp};
+
     use super::*;
+
+    #[test]
+    fn the_process_of_the_backend_stands_in_ext() {
+        let (id, now) = (AccessId::fresh(), Timestamp::default());
+        let mut record = AccessRecord::begin(id, now, "test".into(), "postgres");
+        let mut check = |pid: Option<i32>, more: Option<&str>, wanted: &str| {
+            record.backend_pid = pid;
+            record.ext = more.map(|more| ("key".to_owned(), Json::from(more))).into_iter().collect();
+            let ext = Input { record: &record, subject: None }.ext();
+            assert_eq!(ext, if wanted.is_empty() { Value::Null } else { Value::Json(wanted.into()) });
+        };
+        check(None, None, "");
+        check(Some(7), None, r#"{"backend_pid":7}"#);
+        check(None, Some("value"), r#"{"key":"value"}"#);
+        check(Some(7), Some("value"), r#"{"backend_pid":7,"key":"value"}"#);
+    }
 
     #[test]
     fn texts_are_bounded_and_hold_nothing_that_a_store_refuses() {

@@ -208,6 +208,11 @@ impl Access {
         self.edit(|record| record.bytes_out = record.bytes_out.saturating_add(bytes));
     }
 
+    /// Notes the backend's process that the call runs in.
+    pub fn note_backend_pid(&mut self, process: i32) {
+        self.edit(|record| record.backend_pid = Some(process));
+    }
+
     /// Keeps something that only this door knows.
     pub fn note(&mut self, key: &str, value: impl Into<Value>) {
         let mut value = value.into();

@@ -354,6 +354,8 @@ pub struct AccessRecord {
     pub duration_us: u64,
     /// Microseconds of each stage.
     pub timings: Timings,
+    /// The backend's process that the call ran in; kept in `ext`.
+    pub backend_pid: Option<i32>,
     // — correlation —
     /// Where the call stands in a distributed trace.
     pub trace: TraceContext,
@@ -398,6 +400,7 @@ impl AccessRecord {
             bytes_out: 0,
             duration_us: 0,
             timings: Timings::default(),
+            backend_pid: None,
             trace: TraceContext::own(access_id),
             task: None,
             ext: Map::new(),

@@ -2,10 +2,10 @@
 //! one that it began under.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::hash::FixedMap;
 use crate::name::{ConfigDigest, ResourceName};
 use crate::organs::{AuditMode, Authenticator, Deadlines, Lessor, Policy, Redactor};
 
@@ -61,7 +61,7 @@ pub struct Snapshot {
     /// What came in → what a record may keep of it.
     pub redactor: Arc<dyn Redactor>,
     /// The configured backends.
-    pub resources: HashMap<ResourceName, Resource>,
+    pub resources: FixedMap<ResourceName, Resource>,
     /// The road's timeouts.
     pub deadlines: Deadlines,
 }

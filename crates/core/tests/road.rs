@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -151,7 +150,7 @@ fn gateway(audit: AuditMode, now: i64) -> (Gateway, Arc<Organs>) {
         policy: organs.clone(),
         lessor: organs.clone(),
         redactor: organs.clone(),
-        resources: HashMap::from([(name, resource)]),
+        resources: [(name, resource)].into_iter().collect(),
         deadlines: Deadlines::default(),
     };
     let recorder = Arc::new(Spool(organs.clone()));

@@ -177,7 +177,7 @@ impl Call for ConnectCall<'_> {
             _ => {
                 let lent = wire.backends.checkout(&wanted).await?;
                 let process = lent.canceller().map_or(0, Canceller::process);
-                pass.access().note("backend_pid", process);
+                pass.access().note_backend_pid(process);
                 if let Some(login) = lent.login().filter(|login| login.membership().is_some()) {
                     // The database's own log knows the session by this name.
                     pass.access().note("backend_login", &*login.user);
@@ -332,7 +332,7 @@ impl Call for StatementCall<'_> {
         let client = self.desk.client.lock().clone();
         client.note(access, self.vetted.into_iter().flat_map(Vetted::tags));
         if let Some(process) = self.desk.cancels.process() {
-            access.note("backend_pid", process);
+            access.note_backend_pid(process);
         }
         let resource = access.snapshot().resource(self.desk.resource.as_str());
         self.recorded = resource.is_none_or(|resource| resource.audit == AuditMode::Required);

@@ -31,6 +31,8 @@ const VALUES_MAX: usize = 64;
 const SEEN_BYTES_MIN: usize = 2 << 10;
 /// The longest text whose places are known; with a longer one, no value is kept.
 const TEXT_BYTES_MAX: usize = 32 << 10;
+/// Room for what is kept of a few short values.
+const TEXT_BYTES_USUAL: usize = 64;
 /// What stands in a place to be found again.
 const MARK: &str = "the bound value ";
 /// What no literal keeps.
@@ -160,22 +162,35 @@ pub(crate) fn fuzz(redactor: &dyn Redactor, text: &str, types: &[u32], front: &[
 /// `\n-- $1 = 42, $2 = 'eve'`, on one line.
 fn spelled(redactor: &dyn Redactor, values: Values<'_>, hidden: &[bool]) -> Box<str> {
     let count = values.count;
-    let mut text = String::from("\n--");
+    let mut text = String::with_capacity(TEXT_BYTES_USUAL);
+    text.push_str("\n--");
     for (index, value) in values.enumerate() {
         // A place that is not in the text is not known.
         let shown = hidden.get(index) == Some(&false) || value == Value::Null;
-        let mut kept = if shown { value.redacted(redactor) } else { HIDDEN.to_owned() };
-        if kept.contains(['\n', '\r']) {
-            kept = kept.replace(['\n', '\r'], " ");
+        let mut kept = if shown { value.redacted(redactor) } else { Cow::Borrowed(HIDDEN) };
+        if kept.bytes().any(|byte| matches!(byte, b'\n' | b'\r')) {
+            kept = Cow::Owned(kept.replace(['\n', '\r'], " "));
         }
         if index >= VALUES_MAX || text.len() + kept.len() > VALUES_BYTES_MAX {
             let _ = write!(text, " …[{count} values in all]");
             break;
         }
-        let comma = if index == 0 { "" } else { "," };
-        let _ = write!(text, "{comma} ${} = {kept}", index + 1);
+        text.push_str(if index == 0 { " $" } else { ", $" });
+        push_number(&mut text, index + 1);
+        text.push_str(" = ");
+        text.push_str(&kept);
     }
     text.into()
+}
+
+/// Writes a number of up to two digits without the formatter: most statements have a few values, and each of them
+/// pays for it.
+fn push_number(text: &mut String, number: usize) {
+    let digit = |of: usize| u8::try_from(of).map_or('?', |of| char::from(b'0' + of));
+    if number >= 10 {
+        text.push(digit(number / 10 % 10));
+    }
+    text.push(digit(number % 10));
 }
 
 fn hash(redactor: &dyn Redactor, value: &Value<'_>) -> Option<Box<str>> {
@@ -215,14 +230,18 @@ enum Value<'a> {
 }
 
 impl Value<'_> {
-    fn redacted(&self, redactor: &dyn Redactor) -> String {
+    fn redacted(&self, redactor: &dyn Redactor) -> Cow<'_, str> {
         let literal = |text: &str| {
-            let literal = format!("'{}'", text.replace('\'', "''"));
-            redactor.redact_once(Form::Sql, &literal, VALUE_BYTES_MAX).into_owned()
+            let literal = quoted(text);
+            match redactor.redact_once(Form::Sql, &literal, VALUE_BYTES_MAX) {
+                Cow::Owned(kept) => kept,
+                Cow::Borrowed(kept) if kept.len() == literal.len() => literal,
+                Cow::Borrowed(kept) => kept.to_owned(),
+            }
         };
-        match self {
-            Self::Null => "NULL".to_owned(),
-            Self::Number(text) => redactor.redact_once(Form::Sql, text, VALUE_BYTES_MAX).into_owned(),
+        Cow::Owned(match self {
+            Self::Null => return Cow::Borrowed("NULL"),
+            Self::Number(text) => return redactor.redact_once(Form::Sql, text, VALUE_BYTES_MAX),
             Self::Word(text) => literal(text),
             Self::Text { text, whole: true } => literal(text),
             // The end of what was seen may be half of a secret.
@@ -230,8 +249,20 @@ impl Value<'_> {
             Self::Text { text, .. } => format!("(text of more than {} bytes)", text.len()),
             Self::Opaque { oid: 0, bytes } => format!("({bytes} bytes)"),
             Self::Opaque { oid, bytes } => format!("({}, {bytes} bytes)", type_name(*oid)),
-        }
+        })
     }
+}
+
+/// A text as SQL writes it.
+fn quoted(text: &str) -> String {
+    let mut literal = String::with_capacity(text.len() + 2);
+    literal.push('\'');
+    for (index, part) in text.split('\'').enumerate() {
+        literal.push_str(if index == 0 { "" } else { "''" });
+        literal.push_str(part);
+    }
+    literal.push('\'');
+    literal
 }
 
 /// The values of a Bind message, as far as they can be seen.

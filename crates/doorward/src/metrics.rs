@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use doorward_audit::Status;
 use doorward_audit::log::publish::Published;
 use doorward_audit::sinks::SinkStatus;
+use doorward_core::hash::FixedMap;
 use doorward_core::{AccessRecord, ImportTally, Observer, ResourceName, Stage};
 use doorward_door_postgres::WirePoolStats;
 use doorward_http::Connections;
+use parking_lot::RwLock;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
@@ -62,8 +64,17 @@ struct CodeLabels {
     side: &'static str,
 }
 
+/// The series that one kind of call is counted in.
+#[derive(Clone)]
+struct Series {
+    calls: Counter,
+    seconds: Histogram,
+}
+
 /// Counters and histograms of calls, and of the configuration's reloads.
 pub(crate) struct Metrics {
+    /// The series by their labels, for one look at each call; there are as many as `calls` has.
+    series: RwLock<FixedMap<CallLabels, Series>>,
     calls: Family<CallLabels, Counter>,
     faults: Family<CodeLabels, Counter>,
     seconds: Family<DoorLabels, Histogram, fn() -> Histogram>,
@@ -88,6 +99,7 @@ impl Default for Metrics {
         let config_current = Gauge::default();
         config_current.set(1);
         Self {
+            series: RwLock::default(),
             calls: Family::default(),
             faults: Family::default(),
             seconds: Family::new_with_constructor(call_buckets),
@@ -102,6 +114,24 @@ impl Default for Metrics {
     }
 }
 
+impl Metrics {
+    fn count(&self, labels: CallLabels, duration_us: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "a duration in seconds needs no 53rd bit")]
+        let seconds = duration_us as f64 / 1e6;
+        if let Some(series) = self.series.read().get(&labels) {
+            series.calls.inc();
+            series.seconds.observe(seconds);
+            return;
+        }
+        let of_door = DoorLabels { door: labels.door, resource: labels.resource.clone() };
+        let calls = self.calls.get_or_create_owned(&labels);
+        let series = Series { calls, seconds: self.seconds.get_or_create_owned(&of_door) };
+        series.calls.inc();
+        series.seconds.observe(seconds);
+        self.series.write().insert(labels, series);
+    }
+}
+
 impl Observer for Metrics {
     fn completed(&self, record: &AccessRecord) {
         let action = record.actions.as_ref().and_then(|actions| actions.as_slice().first());
@@ -110,12 +140,7 @@ impl Observer for Metrics {
         let resource = Name(action.filter(|_| known).map(|action| action.resource.clone()));
         let verb = action.map_or("", |action| action.verb.as_str());
         let outcome = record.outcome.as_str();
-        self.calls
-            .get_or_create(&CallLabels { door: record.door, resource: resource.clone(), verb, outcome })
-            .inc();
-        #[expect(clippy::cast_precision_loss, reason = "a duration in seconds needs no 53rd bit")]
-        let seconds = record.duration_us as f64 / 1e6;
-        self.seconds.get_or_create(&DoorLabels { door: record.door, resource }).observe(seconds);
+        self.count(CallLabels { door: record.door, resource, verb, outcome }, record.duration_us);
         if let Some(fault) = &record.fault {
             self.faults.get_or_create(&CodeLabels { code: fault.code, side: fault.side }).inc();
         }

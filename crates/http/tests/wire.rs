@@ -2,7 +2,6 @@
 //! request has exactly one record. The list of forms is that of the field page on smuggling.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-use std::collections::HashMap;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -189,7 +188,7 @@ impl Site {
             policy: organs.clone(),
             lessor: organs.clone(),
             redactor: Arc::new(doorward_redact::Redactor::default()),
-            resources: HashMap::from([(name, resource)]),
+            resources: [(name, resource)].into_iter().collect(),
             deadlines: Deadlines::default(),
         };
         let spool = Arc::new(Spool(records.clone()));

@@ -1,8 +1,8 @@
 //! Which resource has which login, and each of its roles; the organ as the road sees it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use doorward_core::hash::FixedMap;
 use doorward_core::{
     BoxFuture, Fault, Lease, LeaseId, Lessor, Login, OwnLogin, Permit, Principal, ResourceName, RoleName,
     Secret,
@@ -14,13 +14,13 @@ use crate::{NO_LOGIN, NO_ROLE_LOGIN};
 /// The backend logins of one configuration.
 #[derive(Debug, Default)]
 pub struct Logins {
-    by_resource: HashMap<ResourceName, Backend>,
+    by_resource: FixedMap<ResourceName, Backend>,
 }
 
 #[derive(Debug, Default)]
 struct Backend {
     own: Option<Held>,
-    roles: HashMap<RoleName, Held>,
+    roles: FixedMap<RoleName, Held>,
     /// Has a login for each role that is not named.
     other_roles: Option<Arc<Keeper>>,
 }

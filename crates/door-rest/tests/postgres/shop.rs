@@ -166,7 +166,7 @@ impl Shop {
             policy: Arc::new(Grants(setup)),
             lessor: Arc::new(Lender),
             redactor: Arc::new(doorward_redact::Redactor::default()),
-            resources: [(name, resource.clone())].into(),
+            resources: [(name, resource.clone())].into_iter().collect(),
             deadlines: Deadlines::default(),
         });
         let recorder = MemoryRecorder::new();

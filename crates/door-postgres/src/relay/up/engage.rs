@@ -132,7 +132,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             return Ok(Err(fault));
         }
         if let Some(process) = self.desk.cancels.process().filter(|_| shares) {
-            pass.access().note("backend_pid", process);
+            pass.access().note_backend_pid(process);
         }
         Ok(self.keep_what_lasts(vetted, actions))
     }
