@@ -41,6 +41,18 @@ pub(crate) struct Down<'l, W> {
     pub(crate) owed: Vec<Durable>,
 }
 
+/// Why settling stops for something to be written first.
+enum Pause {
+    /// There is nothing more.
+    Done,
+    /// An answer of the gateway's own is due.
+    Own(Bytes),
+    /// So many bytes of the backend's are not for the client.
+    Drop(usize),
+    /// In the place of so many bytes the client is told this.
+    Replace(Bytes, usize),
+}
+
 /// What becomes of a message.
 pub(super) enum Fate {
     Pass,
@@ -110,15 +122,6 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
         }
     }
 
-    /// A setting has another value: the client is told, and so are the books.
-    fn reported(&self, body: &[u8]) {
-        let Ok((name, value)) = parameter(body) else { return };
-        self.port.with(|backend| backend.parameters.set(name, value));
-        if let Some(sharing) = &mut self.link.state().sharing {
-            sharing.told.set(name, value);
-        }
-    }
-
     /// Passes on what has come, as far as it is whole; also what came before something that ends the session, so that
     /// the client can be told why.
     async fn digest(&mut self) -> Result<(), Ended> {
@@ -139,59 +142,83 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
     /// Settles what has come. What is before `at` may be passed on; what is before `from` has been.
     async fn settle_all(&mut self, from: &mut usize, at: &mut usize) -> Result<(), Ended> {
         loop {
-            // The gateway's own answers stand between the backend's.
-            while let Some(own) = self.own_answer() {
-                self.write(*from, *at).await?;
-                *from = *at;
+            let pause = self.settle_run(at)?;
+            let (own, skipped) = match pause {
+                Pause::Done => return Ok(()),
+                Pause::Own(own) => (Some(own), 0),
+                Pause::Drop(whole) => (None, whole),
+                Pause::Replace(own, whole) => (Some(own), whole),
+            };
+            self.write(*from, *at).await?;
+            if let Some(own) = own {
                 self.write_own(&own).await?;
             }
+            *at += skipped;
+            *from = *at;
+        }
+    }
+
+    /// Settles messages that are passed on as they are, up to one that is not; all under one lock, and whoever waits
+    /// for replies is told once.
+    fn settle_run(&mut self, at: &mut usize) -> Result<Pause, Ended> {
+        let link = self.link;
+        let mut state = link.state();
+        let mut turned = false;
+        let pause = self.settle_with(&mut state, at, &mut turned);
+        drop(state);
+        if turned {
+            link.turned.notify_waiters();
+        }
+        pause
+    }
+
+    fn settle_with(&mut self, state: &mut State, at: &mut usize, turned: &mut bool) -> Result<Pause, Ended> {
+        loop {
+            // Not in the middle of a row.
             if self.passing > 0 {
                 let step = self.passing.min(self.input.len() - *at);
                 self.passing -= step;
                 *at += step;
                 if self.passing > 0 {
-                    break;
+                    return Ok(Pause::Done);
                 }
-                continue;
+            }
+            // The gateway's own answers stand between the backend's.
+            if let Some(own) = state.take_local() {
+                *turned = true;
+                return Ok(Pause::Own(own));
             }
             let rest = self.input.get(*at..).unwrap_or_default();
-            let Some(head) = head(rest).map_err(|error| not_followed(&error))? else { break };
+            let Some(head) = head(rest).map_err(|error| not_followed(&error))? else {
+                return Ok(Pause::Done);
+            };
             let whole = HEADER + head.body;
-            if matches!(head.tag, b'D' | b'd') && !self.probing() {
-                self.row(head.tag, whole)?;
+            let probing = matches!(state.queue.front(), Some(Expected::Probe(_)));
+            if matches!(head.tag, b'D' | b'd') && !probing {
+                state.row(head.tag, whole)?;
                 self.passing = whole;
                 continue;
             }
-            let bound = if self.probing() { PROBE_BYTES_MAX } else { CONTROL_BYTES_MAX };
+            let bound = if probing { PROBE_BYTES_MAX } else { CONTROL_BYTES_MAX };
             if head.body > bound {
                 return Err(not_followed(&"a message that is too large"));
             }
             if rest.len() < whole {
-                break;
+                return Ok(Pause::Done);
             }
             let body = rest.get(HEADER..whole).unwrap_or_default();
-            let fate = self.link.state().settle(head.tag, body)?;
+            let fate = state.settle(head.tag, body)?;
+            *turned = true;
             if head.tag == b'S' {
-                self.reported(body);
+                reported(state, self.port, body);
             }
-            self.link.turned.notify_waiters();
             match fate {
                 Fate::Pass => *at += whole,
-                Fate::Drop => {
-                    self.write(*from, *at).await?;
-                    *at += whole;
-                    *from = *at;
-                }
-                Fate::Replace(own) => {
-                    self.write(*from, *at).await?;
-                    self.write_own(&own).await?;
-                    *at += whole;
-                    *from = *at;
-                }
+                Fate::Drop => return Ok(Pause::Drop(whole)),
+                Fate::Replace(own) => return Ok(Pause::Replace(own, whole)),
                 Fate::End(fault) => return Err(Ended::Over(*fault)),
             }
         }
-        Ok(())
     }
 
     async fn write(&mut self, from: usize, to: usize) -> Result<(), Ended> {
@@ -215,47 +242,14 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
         self.link.state().in_step = true;
         Ok(())
     }
+}
 
-    fn own_answer(&self) -> Option<Bytes> {
-        // Not in the middle of a row.
-        if self.passing > 0 {
-            return None;
-        }
-        let mut state = self.link.state();
-        let Some(Expected::Local(own)) = state.queue.front_mut() else { return None };
-        let own = std::mem::take(own);
-        state.queue.pop_front();
-        drop(state);
-        self.link.turned.notify_waiters();
-        Some(own)
-    }
-
-    fn probing(&self) -> bool {
-        matches!(self.link.state().queue.front(), Some(Expected::Probe(_)))
-    }
-
-    /// A row, or a piece of copied data, begins.
-    fn row(&self, tag: u8, bytes: usize) -> Result<(), Ended> {
-        let mut state = self.link.state();
-        match state.queue.front_mut() {
-            Some(Expected::Query(running) | Expected::Execute(running)) => {
-                running.heard();
-                // CommandComplete tells how many rows were copied, when it is too late to stop them.
-                running.rows += u64::from(tag == b'D');
-                running.pieces += u64::from(tag == b'd');
-                running.bytes_out += bytes as u64;
-                if running.is_over() {
-                    let fault = Fault::new(
-                        codes::ANSWER_LIMIT,
-                        "the answer has more rows or bytes than the grant allows",
-                    )
-                    .hint("Ask for less: a filter, a LIMIT, fewer columns. The session ends here.");
-                    return Err(Ended::Over(fault));
-                }
-                Ok(())
-            }
-            _ => Err(not_followed(&"a row that nobody asked for")),
-        }
+/// A setting has another value: the client is told, and so are the books.
+fn reported(state: &mut State, port: &Port, body: &[u8]) {
+    let Ok((name, value)) = parameter(body) else { return };
+    port.with(|backend| backend.parameters.set(name, value));
+    if let Some(sharing) = &mut state.sharing {
+        sharing.told.set(name, value);
     }
 }
 
@@ -273,6 +267,34 @@ fn not_followed(what: &dyn std::fmt::Display) -> Ended {
 }
 
 impl State {
+    /// The gateway's own answer, when it is due.
+    fn take_local(&mut self) -> Option<Bytes> {
+        let Some(Expected::Local(own)) = self.queue.front_mut() else { return None };
+        let own = std::mem::take(own);
+        self.queue.pop_front();
+        Some(own)
+    }
+
+    /// A row, or a piece of copied data, begins.
+    fn row(&mut self, tag: u8, bytes: usize) -> Result<(), Ended> {
+        let Some(Expected::Query(running) | Expected::Execute(running)) = self.queue.front_mut() else {
+            return Err(not_followed(&"a row that nobody asked for"));
+        };
+        running.heard();
+        // CommandComplete tells how many rows were copied, when it is too late to stop them.
+        running.rows += u64::from(tag == b'D');
+        running.pieces += u64::from(tag == b'd');
+        running.bytes_out += bytes as u64;
+        if running.is_over() {
+            let text = "the answer has more rows or bytes than the grant allows";
+            return Err(Ended::Over(
+                Fault::new(codes::ANSWER_LIMIT, text)
+                    .hint("Ask for less: a filter, a LIMIT, fewer columns. The session ends here."),
+            ));
+        }
+        Ok(())
+    }
+
     /// Settles what a message of the backend answers.
     pub(super) fn settle(&mut self, tag: u8, body: &[u8]) -> Result<Fate, Ended> {
         // What may come at any time.

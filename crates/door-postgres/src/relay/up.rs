@@ -38,6 +38,7 @@ use crate::pool::Key;
 use crate::replication;
 use crate::values::FRONT_BYTES_MAX;
 use crate::vet::Vetted;
+use decide::Permitted;
 use text::Part;
 
 /// As much is gathered before it is sent.
@@ -57,6 +58,7 @@ pub(crate) struct Up<'l, R> {
     batch: u64,
     names: Arc<Names>,
     reread_at: Option<Instant>,
+    permitted: Option<Permitted>,
     /// The last credential that was lent for a statement, and the connections that it opens.
     lease: Lease,
     key: Arc<Key>,
@@ -81,6 +83,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             batch: 0,
             names,
             reread_at: None,
+            permitted: None,
         }
     }
 
@@ -259,13 +262,12 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         let values = self.values(&named, front.as_deref());
         // What its names mean is looked up now, as the backend does.
         let mut needs = self.needs(&named.vetted).await?;
-        if needs.as_ref().is_ok_and(|actions| self.permits(actions))
-            && let Err(fault) = self.engage_for(&named.vetted).await?
-        {
+        let permitted = needs.as_ref().is_ok_and(|actions| self.permits(actions));
+        if permitted && let Err(fault) = self.engage_for(&named.vetted).await? {
             needs = Err(fault);
         }
         match needs {
-            Ok(actions) if self.permits(&actions) => {
+            Ok(actions) if permitted => {
                 let origin = named.origin.clone();
                 let bound = Named { bound: values, ..Named::new(named.vetted, Some(actions), self.batch) };
                 let bound = Named { origin: origin.clone(), ..bound };

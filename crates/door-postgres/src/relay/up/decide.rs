@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
-use doorward_core::{Actions, Case, Decision, Fault};
+use doorward_core::{Actions, Case, ConfigDigest, Decision, Fault, Timestamp};
 use doorward_pgclient::claims;
 use doorward_pgclient::codes::TIMEOUT;
 use futures_util::FutureExt;
@@ -25,8 +25,27 @@ use crate::vet::{Vetted, is_missing, with_cursors};
 
 /// A session may have the database's objects read for it this often, because of a name that is not known.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
+/// For so long the same parts of statements stay allowed without another decision.
+const PERMITTED_SPAN_MAX: Duration = Duration::from_secs(1);
 /// What the gateway's own questions are prepared as.
 pub(super) const PROBE: &str = "doorward probe";
+
+/// What the grants have allowed to a part of a statement.
+#[derive(Debug)]
+pub(super) struct Permitted {
+    digest: ConfigDigest,
+    actions: Actions,
+    at: Timestamp,
+}
+
+impl Permitted {
+    fn holds(&self, digest: &ConfigDigest, actions: &Actions, now: Timestamp) -> bool {
+        self.digest == *digest
+            && self.actions == *actions
+            && self.at <= now
+            && now.since(self.at) < PERMITTED_SPAN_MAX
+    }
+}
 
 impl<R: AsyncRead + Unpin> Up<'_, R> {
     /// Has a statement walk the road.
@@ -70,18 +89,20 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         }
     }
 
-    /// Whether the grants allow these actions now. Parts of a statement (Parse, Bind) are decided like this;
-    /// the statement itself walks the road when it is executed.
-    pub(super) fn permits(&self, actions: &Actions) -> bool {
+    /// Whether the grants allow these actions now. Parts of a statement (Parse, Bind) are decided like this, and
+    /// what was allowed a moment ago is not asked again; the statement itself walks the road when it is executed.
+    pub(super) fn permits(&mut self, actions: &Actions) -> bool {
         let desk = self.desk;
-        let case = Case {
-            principal: desk.session.principal(),
-            actions,
-            arrival: &desk.arrival,
-            now: desk.gateway.now(),
-            role: Some(&desk.role),
-        };
-        matches!(desk.gateway.snapshot().policy.decide(&case), Decision::Allow { .. })
+        let (snapshot, now) = (desk.gateway.snapshot(), desk.gateway.now());
+        if self.permitted.as_ref().is_some_and(|last| last.holds(&snapshot.digest, actions, now)) {
+            return true;
+        }
+        let (principal, role) = (desk.session.principal(), Some(&desk.role));
+        let case = Case { principal, actions, arrival: &desk.arrival, now, role };
+        let allowed = matches!(snapshot.policy.decide(&case), Decision::Allow { .. });
+        self.permitted =
+            allowed.then(|| Permitted { digest: snapshot.digest.clone(), actions: actions.clone(), at: now });
+        allowed
     }
 
     /// What a statement needs, with its names looked up as the backend would look them up now.
