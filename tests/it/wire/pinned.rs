@@ -142,6 +142,11 @@ fn wire_cursors_of_a_transaction_that_is_rolled_back_are_gone() -> Result<()> {
         ensure!(wire.value("fetch c")? == "1");
         ensure!(wire.ask(&query("begin"))?.0 == "CZT" && wire.ask(&query("rollback"))?.0 == "CZI");
         ensure!(wire.value("fetch c")? == "2", "what another transaction undoes is not its");
+        // Closed, its name is free at once, also where the answer is not waited for.
+        let again = [query("close c"), declare.clone(), query("fetch c")].concat();
+        ensure!(wire.ask(&again)?.0 == "CZI" && wire.answer()?.0 == "CZI" && wire.answer()?.0 == "TDCZI");
+        ensure!(wire.ask(&query("close all"))?.0 == "CZI" && wire.ask(&query("fetch c"))?.1 == "34000");
+        ensure!(wire.ask(&query("close c"))?.1 == "34000" && wire.ask(&declare)?.0 == "CZI");
     }
     Ok(())
 }

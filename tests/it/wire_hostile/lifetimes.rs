@@ -87,6 +87,10 @@ fn a_grant_is_taken_away(siege: &Siege) -> Result<()> {
         [parse("s", "select customer from orders"), bind("p", "s"), execute("p", 1), sync()].concat();
     ensure!(wire.ask(&prepared)?.0 == "12DsZT");
     ensure!(wire.ask(&query("declare c cursor for select customer from orders"))?.1.is_empty());
+    // One that was asked to close where nothing is done any more: it stays, and is still known.
+    ensure!(wire.ask(&query("savepoint t; select 1 / 0"))?.1 == "22012");
+    ensure!(wire.ask(&query("close held"))?.1 == "25P02" && wire.ask(&query("close all"))?.1 == "25P02");
+    ensure!(wire.ask(&query("rollback to t"))?.1.is_empty());
     ensure!(wire.ask(&query("savepoint s"))?.1.is_empty());
     reconfigure(siege, "\"read shop/public/orders\", ", "")?;
     // A portal, a cursor, a prepared statement: none is a way around.

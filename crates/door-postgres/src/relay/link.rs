@@ -79,6 +79,15 @@ pub(crate) struct Makes {
     pub(crate) setting: Option<Made>,
     /// Whether it leaves something that keeps the backend.
     pub(crate) stays: bool,
+    /// The cursors that it closes.
+    pub(crate) closes: Closes,
+}
+
+/// Cursors that a statement closes in SQL.
+#[derive(Debug, Default)]
+pub(crate) struct Closes {
+    pub(crate) all: bool,
+    pub(crate) names: Vec<Box<str>>,
 }
 
 /// A statement that runs.
@@ -212,6 +221,8 @@ pub(crate) struct Named {
     pub(crate) held: bool,
     /// Whether it has outlived one.
     pub(crate) lasting: bool,
+    /// Whether SQL that closes it has been forwarded: its name may be free, and who reads on it is decided as before.
+    pub(crate) closing: bool,
     /// The types of a statement's parameters, as far as they have been told.
     pub(crate) types: Arc<[u32]>,
     /// The values that a portal is bound to.
@@ -223,9 +234,19 @@ pub(crate) struct Named {
 impl Named {
     /// What has just been made, in this batch.
     pub(crate) fn new(vetted: Arc<Vetted>, actions: Option<Actions>, batch: u64) -> Self {
-        let types = Arc::default();
-        let (confirmed, failed, held, lasting) = (false, false, false, false);
-        Self { vetted, actions, batch, confirmed, failed, held, lasting, types, bound: None, origin: None }
+        Self {
+            vetted,
+            actions,
+            batch,
+            confirmed: false,
+            failed: false,
+            held: false,
+            lasting: false,
+            closing: false,
+            types: Arc::default(),
+            bound: None,
+            origin: None,
+        }
     }
 
     /// Whether a portal outlives a transaction that is over, and was undone or not. What has not been answered yet
@@ -450,6 +471,16 @@ impl State {
                 if let Some(named) = known.get_mut(name).filter(|named| named.batch == makes.batch) {
                     named.confirmed = true;
                 }
+            }
+        }
+        // One that was made behind it has the name again.
+        let closed = |named: &Named| named.closing && named.batch <= makes.batch;
+        if makes.closes.all {
+            self.portals.retain(|named| !closed(named));
+        }
+        for name in &makes.closes.names {
+            if self.portals.get(name).is_some_and(closed) {
+                self.portals.remove(name);
             }
         }
         self.note_answered(makes);

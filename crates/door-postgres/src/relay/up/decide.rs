@@ -19,7 +19,7 @@ use crate::message::{put, put_text};
 use crate::names::{self, Names, Objects};
 use crate::own;
 use crate::relay::Ended;
-use crate::relay::link::{Expected, FAILED, Link, Makes, Named, Probe};
+use crate::relay::link::{Closes, Expected, FAILED, Link, Makes, Named, Probe};
 use crate::relay::sharing::Sharing;
 use crate::vet::{Vetted, is_missing, with_cursors};
 
@@ -355,14 +355,18 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         for name in &effects.deallocates {
             state.statements.remove(name);
         }
-        if effects.closes_all {
-            state.portals.clear();
+        let closes = Closes { all: effects.closes_all, names: effects.closes };
+        // They are known for as long as they may be there: the statement may fail.
+        if closes.all {
+            state.portals.values_mut().for_each(|named| named.closing = true);
         }
-        for name in &effects.closes {
-            state.portals.remove(name);
+        for name in &closes.names {
+            if let Some(named) = state.portals.get_mut(name) {
+                named.closing = true;
+            }
         }
         let stays = state.sharing.as_mut().is_some_and(Sharing::takes_asking);
-        let mut makes = Makes { batch: self.batch, setting, stays, ..Makes::default() };
+        let mut makes = Makes { batch: self.batch, setting, stays, closes, ..Makes::default() };
         for (name, vetted) in vetted.prepared() {
             makes.statements.push(name.clone());
             state.statements.insert(name, Named::new(vetted, None, self.batch));

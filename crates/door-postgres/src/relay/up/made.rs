@@ -47,7 +47,8 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         for (name, declared, _) in vetted.declared() {
             declares = (declares.0 + 1, declares.1 + name.len() + declared.text().len());
             // The end of a transaction within the text may have closed it, unless it is held.
-            let stays = |known: &&Named| known.confirmed && (known.held || !vetted.is_of_several());
+            let stays =
+                |known: &&Named| known.confirmed && !known.closing && (known.held || !vetted.is_of_several());
             let stays = state.portals.get(&name).filter(stays).is_some();
             if *name == *PROBE || (stays && !vetted.closes(&name)) {
                 return Err(cursor_exists(&name));
