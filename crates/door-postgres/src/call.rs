@@ -8,13 +8,14 @@ use doorward_core::{
     Gateway, Lease, LoginWish, Pass, Principal, Refusal, ResourceName, RoleName, Session, Shaped, Stage,
     unknown_resource,
 };
-use doorward_pgclient::Canceller;
+use doorward_pgclient::codes::BACKEND_UNAVAILABLE;
+use doorward_pgclient::{Canceller, Server};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::codes;
 use crate::desk::Desk;
 use crate::message::{Severity, error_bytes};
-use crate::pool::{Bearer, Key, Left, Lent, Outfit, Parameters, Wanted};
+use crate::pool::{Bearer, Key, Left, Lent, Outfit, Parameters, Place, Wanted};
 use crate::replication::{self, Replication};
 use crate::resource::WireResource;
 use crate::settings;
@@ -34,6 +35,8 @@ pub(crate) struct ConnectCall<'a> {
     pub(crate) user: &'a str,
     /// Settings of the start-up packet.
     pub(crate) settings: Result<Vec<(String, String)>, Fault>,
+    /// Where the client wants to read.
+    pub(crate) reads: Result<Option<Place>, Fault>,
     /// What the session's login was minted for.
     pub(crate) wish: Option<&'a LoginWish>,
     pub(crate) client: Option<&'a str>,
@@ -57,6 +60,8 @@ pub(crate) struct Opened {
     pub(crate) wire: Arc<WireResource>,
     pub(crate) resource: ResourceName,
     pub(crate) role: RoleName,
+    /// Whether transactions that only read go to replicas.
+    pub(crate) splits: bool,
 }
 
 impl ConnectCall<'_> {
@@ -161,12 +166,15 @@ impl Call for ConnectCall<'_> {
         let lease = pass.lease().clone();
         let person = wire.claims.is_some().then(|| who.clone());
         let own = wire.own_settings(role, lease.login().map(|login| &**login)).filter(|_| !replicates);
-        let settings = given.iter().cloned().chain(own).collect();
-        let key = Key { lease: lease.id(), settings, replication, person };
-        let key = Arc::new(key);
+        let wish = self.reads.clone()?;
+        // The log is streamed from the primary.
+        let place = if replicates { Place::Primary } else { wire.place(wish)? };
+        let settings = settings::at(place, given.iter().cloned().chain(own).collect()).into();
+        let key = Arc::new(Key { lease: lease.id(), settings, place, replication, person });
         // The log is streamed for the length of a session.
         let shares = wire.shares() && replication.is_none();
-        let wanted = Wanted { lease: &lease, key: &key, outfit: &outfit, who: &who };
+        let splits = shares && wish.is_none() && wire.splits();
+        let wanted = Wanted { lease: &lease, key: &key, outfit: &outfit, who: &who, since: None };
         let (lent, parameters) = match wire.backends.greeting(&key) {
             // What a session is told first is known, and a connection is not needed yet.
             Some(greeting) if shares => {
@@ -175,7 +183,17 @@ impl Call for ConnectCall<'_> {
                 (None, parameters)
             }
             _ => {
-                let lent = wire.backends.checkout(&wanted).await?;
+                let lent = match wire.backends.checkout_or_primary(&wanted).await {
+                    // Reads can be answered all the same.
+                    Err(fault) if splits && fault.code() == BACKEND_UNAVAILABLE => {
+                        let key = Arc::new(Key { place: Place::Replica, ..Key::clone(&key) });
+                        wire.backends.checkout(&Wanted { key: &key, ..wanted }).await.map_err(|_| fault)?
+                    }
+                    lent => lent?,
+                };
+                if let Some(server) = lent.server().filter(Server::is_one_of_several) {
+                    pass.access().note("backend_server", server.name());
+                }
                 let process = lent.canceller().map_or(0, Canceller::process);
                 pass.access().note_backend_pid(process);
                 if let Some(login) = lent.login().filter(|login| login.membership().is_some()) {
@@ -193,7 +211,8 @@ impl Call for ConnectCall<'_> {
         };
         let (wire, role) = (wire.clone(), role.clone());
         let resource = wire.name.clone();
-        Ok(Box::new(Opened { lent, parameters, lease, key, outfit, who, seat, resource, wire, role }))
+        let opened = Opened { lent, parameters, lease, key, outfit, who, seat, resource, wire, role, splits };
+        Ok(Box::new(opened))
     }
 
     fn shape(&mut self, opened: Box<Opened>, _: &mut Pass) -> Result<Shaped<Self::Answer>, Fault> {
@@ -333,6 +352,9 @@ impl Call for StatementCall<'_> {
         client.note(access, self.vetted.into_iter().flat_map(Vetted::tags));
         if let Some(process) = self.desk.cancels.process() {
             access.note_backend_pid(process);
+        }
+        if let Some(server) = &self.desk.server {
+            access.note("backend_server", server.name());
         }
         let resource = access.snapshot().resource(self.desk.resource.as_str());
         self.recorded = resource.is_none_or(|resource| resource.audit == AuditMode::Required);

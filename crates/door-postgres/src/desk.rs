@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use doorward_core::{Arrival, Gateway, Lease, ResourceName, RoleName, Session};
+use doorward_pgclient::Server;
 use doorward_sql::Parser;
 use parking_lot::Mutex;
 
@@ -31,6 +32,10 @@ pub(crate) struct Desk {
     /// The credential that was lent for opening the session, and the connections that it opens.
     pub(crate) lease: Lease,
     pub(crate) key: Arc<Key>,
+    /// Whether transactions that only read go to replicas, and all others to the primary.
+    pub(crate) splits: bool,
+    /// The server that the session is on, where it is one of several, for as long as the session lives.
+    pub(crate) server: Option<Server>,
     /// What the backend knows the session by, until the client says more.
     pub(crate) application_name: Box<str>,
     /// Whose turn it is when the session waits for a connection.

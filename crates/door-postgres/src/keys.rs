@@ -45,7 +45,7 @@ impl Cancels {
         tokio::spawn(async move {
             let mut bound = cancels.bound.lock().await;
             // The session may have another one by now.
-            if bound.as_ref().map(Canceller::process) == lent.canceller().map(Canceller::process) {
+            if bound.as_ref().map(Canceller::session) == lent.canceller().map(Canceller::session) {
                 *bound = None;
             }
             drop(bound);

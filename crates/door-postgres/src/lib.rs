@@ -47,7 +47,7 @@ pub use pool::WirePoolStats;
 pub use relay::{
     fuzz_client, fuzz_oauth, fuzz_replication, fuzz_scram, fuzz_server, fuzz_startup, fuzz_values,
 };
-pub use resource::WireResource;
+pub use resource::{WireConfig, WireResource};
 
 /// The door's name, as records and metrics know it.
 pub const DOOR: &str = "postgres";

@@ -13,6 +13,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::{BufMut, BytesMut};
 use doorward_core::{Arrival, ClientCertificate, Fault, Gateway, Session};
 use doorward_http::{Accepting, Connections, Guest as Accepted, Phase};
+use doorward_pgclient::Server;
 use doorward_sql::{Limits, Parser};
 use parking_lot::Mutex;
 use rustls::ServerConfig;
@@ -194,7 +195,8 @@ impl Guest<'_> {
         };
         let Some(entered) = opened else { return Ok(()) };
         let Entered { mut client, early, session, opened, startup, arrival } = *entered;
-        let Opened { lent, parameters, lease, key, outfit, who, seat, wire, resource, role } = *opened;
+        let Opened { lent, parameters, lease, key, outfit, who, seat, wire, resource, role, splits } =
+            *opened;
         let cancels = Arc::new(Cancels::default());
         if let Some(lent) = &lent {
             cancels.bind(lent).await;
@@ -228,6 +230,8 @@ impl Guest<'_> {
             cancels,
             lease,
             key,
+            splits,
+            server: lent.as_ref().and_then(|lent| lent.server()).filter(Server::is_one_of_several),
             application_name,
             who,
             client: Mutex::new(Arc::new(Client::new(startup.parameter("application_name")))),
@@ -322,6 +326,7 @@ impl Guest<'_> {
             database: &settings::resource(&startup).unwrap_or_default(),
             user,
             settings: settings::passed(&startup),
+            reads: settings::reads(&startup),
             wish: shown.wish.as_ref(),
             client,
             replication: Replication::read(startup.parameter("replication")),

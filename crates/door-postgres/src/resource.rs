@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use doorward_core::{Actions, Fault, Login, OwnLogin, ResourceName, RoleName};
 use doorward_pgclient::codes::LOGIN_REFUSED;
 use doorward_pgclient::{
-    CatalogConfig, Connector, Pool, PoolClean, PoolConfig, PoolMode, PoolSettings, SessionClaims, Target,
-    Watch,
+    CatalogConfig, Connector, Pool, PoolClean, PoolConfig, PoolMode, PoolSettings, Replicas, ReplicasConfig,
+    Serve, SessionClaims, Standing, Target, Watch,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::codes;
 use crate::names::{OBJECTS, Objects};
-use crate::pool::{Backends, Bounds, CHECK_INTERVAL, Origins, WirePoolStats};
+use crate::pool::{Backends, Bounds, CHECK_INTERVAL, Origins, Place, WirePoolStats};
 
 /// How old what is known of the database's objects may become, though nobody tells of a change.
 const OBJECTS_AGE_MAX: Duration = Duration::from_secs(60);
@@ -35,6 +35,7 @@ pub struct WireResource {
     pub(crate) pinned_max: usize,
     mode: PoolMode,
     clean: PoolClean,
+    serve: Serve,
     wait_max: Duration,
     seats: Arc<Semaphore>,
     seats_max: usize,
@@ -51,26 +52,34 @@ pub struct WireResource {
     pub(crate) claims: Option<Arc<SessionClaims>>,
 }
 
+/// What a resource is opened with.
+#[derive(Debug)]
+pub struct WireConfig<'a> {
+    /// Where the database is.
+    pub target: Target,
+    /// The bounds of its connections.
+    pub pool: &'a PoolConfig,
+    /// What its replicas are read for.
+    pub replicas: &'a ReplicasConfig,
+    /// Whether a role that the grants cannot bound is lent.
+    pub dangerous_superuser: bool,
+}
+
 impl WireResource {
     /// Opens it: begins to watch the database's objects through the gateway's own login. Blocks on the files
     /// of trusted certificates only; must be called on a tokio runtime.
     ///
     /// # Errors
     /// When those files cannot be read.
-    pub async fn open(
-        name: ResourceName,
-        target: Target,
-        pool: &PoolConfig,
-        login: OwnLogin,
-        dangerous_superuser: bool,
-    ) -> std::io::Result<Self> {
+    pub async fn open(name: ResourceName, config: WireConfig<'_>, login: OwnLogin) -> std::io::Result<Self> {
+        let WireConfig { target, pool, replicas, dangerous_superuser } = config;
         let settings = pool.settings();
         let own = PoolSettings { size: 1, ..settings };
-        let opened = tokio::task::spawn_blocking(move || {
-            let connector = Connector::new(target)?;
-            Ok::<_, std::io::Error>((connector.pool(login, own), connector))
-        });
-        let (own, connector) = opened.await.map_err(std::io::Error::other)??;
+        let opened = tokio::task::spawn_blocking(move || Connector::new(target));
+        let connector = opened.await.map_err(std::io::Error::other)??;
+        let watched = (replicas.serve != Serve::Nothing)
+            .then(|| Replicas::watch(&connector, login.clone(), replicas.lag_max()));
+        let own = connector.pool(login, own);
         let read = |text: &str, _: u64, began: Instant| {
             Objects::read(text.as_bytes(), began).map_err(|error| error.to_string())
         };
@@ -85,11 +94,12 @@ impl WireResource {
         };
         Ok(Self {
             name,
-            backends: Backends::new(connector, bounds),
+            backends: Backends::new(connector, watched, bounds),
             origins: Arc::default(),
             pinned_max: pool.pinned_max(),
             mode: pool.mode,
             clean: pool.clean,
+            serve: replicas.serve,
             wait_max: settings.wait_max,
             seats: Arc::new(Semaphore::new(pool.sessions_max())),
             seats_max: pool.sessions_max(),
@@ -199,6 +209,27 @@ impl WireResource {
             PoolClean::Changes => actions.change(),
             PoolClean::Always => true,
         }
+    }
+
+    /// Where a session reads that wants to read there: on the primary, unless it may read from replicas.
+    pub(crate) fn place(&self, wish: Option<Place>) -> Result<Place, Fault> {
+        match wish {
+            Some(Place::Replica) if self.serve == Serve::Nothing => {
+                Err(Fault::new(codes::UNSUPPORTED, "this resource has no replicas to read from")
+                    .hint("Leave out doorward.reads; the operator can set the resource's `replicas.serve`."))
+            }
+            wish => Ok(wish.unwrap_or(Place::Primary)),
+        }
+    }
+
+    /// Whether transactions that only read go to replicas.
+    pub(crate) fn splits(&self) -> bool {
+        self.serve == Serve::Reads
+    }
+
+    /// Its servers and how far they are behind, where replicas serve anybody.
+    pub fn standings(&self) -> Vec<Standing> {
+        self.backends.standings()
     }
 
     /// What its connections are doing.

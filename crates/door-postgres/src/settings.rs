@@ -6,6 +6,7 @@
 use doorward_core::{Fault, Principal};
 
 use crate::codes;
+use crate::pool::Place;
 use crate::startup::Startup;
 
 /// Names that are passed on, in lower case.
@@ -32,6 +33,10 @@ const PASSED: [&str; 17] = [
 const RESOURCE: &str = "doorward.resource";
 /// How the client wants to prove who it is; the gateway's own setting.
 const AUTH: &str = "doorward.auth";
+/// Where the client wants to read; the gateway's own setting.
+const READS: &str = "doorward.reads";
+/// A session that asks for a replica changes nothing, wherever it is.
+const READ_ONLY: (&str, &str) = ("default_transaction_read_only", "on");
 /// The longest name that PostgreSQL shows.
 const NAME_BYTES_MAX: usize = 63;
 
@@ -44,7 +49,7 @@ pub(crate) fn passed(startup: &Startup) -> Result<Vec<(String, String)>, Fault> 
         let name = name.to_ascii_lowercase();
         match name.as_str() {
             // What these say is read elsewhere.
-            "application_name" | "replication" | RESOURCE | AUTH => {}
+            "application_name" | "replication" | RESOURCE | AUTH | READS => {}
             "client_encoding" if is_utf8(&value) => {}
             "standard_conforming_strings" if value.eq_ignore_ascii_case("on") => {}
             "client_encoding" | "standard_conforming_strings" => {
@@ -61,6 +66,26 @@ pub(crate) fn passed(startup: &Startup) -> Result<Vec<(String, String)>, Fault> 
         }
     }
     Ok(settings)
+}
+
+/// Where a client wants to read: `None` when it does not say.
+pub(crate) fn reads(startup: &Startup) -> Result<Option<Place>, Fault> {
+    match of_gateway(startup, "reads").as_deref() {
+        None => Ok(None),
+        Some("primary") => Ok(Some(Place::Primary)),
+        Some("replicas") => Ok(Some(Place::Replica)),
+        Some(_) => Err(refused(READS).hint("It is `primary` or `replicas`.")),
+    }
+}
+
+/// The settings of a session that reads there.
+pub(crate) fn at(place: Place, mut settings: Vec<(String, String)>) -> Vec<(String, String)> {
+    if place == Place::Replica {
+        let (name, value) = READ_ONLY;
+        settings.retain(|(given, _)| given != name);
+        settings.push((name.to_owned(), value.to_owned()));
+    }
+    settings
 }
 
 /// The resource that a client asks for: its database, unless `options=-c doorward.resource=…` names another one.

@@ -18,6 +18,8 @@ use crate::names::Names;
 use crate::own;
 use crate::values::Places;
 
+/// An isolation that replicas do not have.
+const SERIALIZABLE: &str = "serializable";
 /// Settings that say what names mean.
 const NAMING: [&str; 4] = ["search_path", "all", "role", "session_authorization"];
 
@@ -160,6 +162,34 @@ impl Vetted {
             Kind::Transaction => matches!(shape.transaction, Transaction::Begin { .. }),
             _ => false,
         })
+    }
+
+    /// Whether it is one statement that only reads, as far as its text tells: a function that it calls may change
+    /// something, see [`only_reads`].
+    pub(crate) fn is_read(&self) -> bool {
+        let reads = |shape: &Shape| {
+            let kind = matches!(shape.kind, Kind::Select | Kind::Copy(Direction::Out));
+            kind && shape.reads_only && !shape.session.sequence && !shape.session.pins()
+        };
+        matches!(self.script.statements.as_slice(), [only] if reads(only)) && !self.respelled
+    }
+
+    /// Whether it only begins or ends a transaction or a part of it: what that makes lasting, other statements have done.
+    pub(crate) fn is_transaction_control(&self) -> bool {
+        let others = |shape: &Shape| {
+            matches!(
+                shape.transaction,
+                Transaction::Prepare(_) | Transaction::CommitPrepared(_) | Transaction::RollbackPrepared(_)
+            )
+        };
+        self.shapes().all(|shape| shape.kind == Kind::Transaction && !others(shape))
+    }
+
+    /// Whether it begins a transaction that reads only, and that a replica can run: none is serializable there.
+    pub(crate) fn begins_reading(&self) -> bool {
+        let begins = |shape: &Shape| shape.transaction == Transaction::Begin { read_only: Some(true) };
+        matches!(self.script.statements.as_slice(), [only] if begins(only))
+            && !self.text.to_ascii_lowercase().contains(SERIALIZABLE)
     }
 
     /// Whether names must be looked up for it.
@@ -509,6 +539,12 @@ fn actions(desk: &Desk, needs: &[Need]) -> Result<Actions, Fault> {
         actions.push(Action::of_session(resource));
     }
     gathered(actions)
+}
+
+/// Whether a statement that needs these actions reads, and leaves nothing behind.
+pub(crate) fn only_reads(vetted: &Vetted, actions: &Actions) -> bool {
+    let reads = |action: &Action| matches!(action.verb, Verb::Read | Verb::List);
+    vetted.is_read() && actions.as_slice().iter().all(reads) && vetted.lasting(actions) == Lasting::Nothing
 }
 
 /// What a text needs that reads on from cursors: first what those were made of, then its own needs.

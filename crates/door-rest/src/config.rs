@@ -1,6 +1,6 @@
 //! The configuration of a resource that the REST door serves.
 
-use doorward_pgclient::{CatalogConfig, ClaimsConfig, LoginConfig, PoolConfig, RolesConfig};
+use doorward_pgclient::{CatalogConfig, ClaimsConfig, LoginConfig, PoolConfig, ReplicasConfig, RolesConfig};
 use doorward_settings::{AuditConfig, ByteSize, HumanDuration};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -39,6 +39,9 @@ pub struct RestConfig {
     /// The bounds of the connections to the database.
     #[serde(default)]
     pub pool: PoolConfig,
+    /// What the replicas are read for, where `url` names several hosts.
+    #[serde(default)]
+    pub replicas: ReplicasConfig,
     /// How long a statement may run, when the grant does not say (default: the pool's bound).
     pub timeout: Option<HumanDuration>,
     /// The most rows that one answer has; further rows are left out and `Content-Range` tells so. A

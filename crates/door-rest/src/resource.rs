@@ -27,6 +27,9 @@ pub enum OpenError {
     /// The URL cannot be used.
     #[error("{0}")]
     Url(#[from] doorward_pgclient::TargetError),
+    /// The replicas cannot serve what they should.
+    #[error("{0}")]
+    Replicas(&'static str),
     /// A file that the URL names cannot be read.
     #[error("the certificates cannot be read: {0}")]
     Files(#[from] std::io::Error),
@@ -66,7 +69,11 @@ impl RestResource {
         if config.schemas.is_empty() || !named.all(|schema| is_name(schema)) {
             return Err(OpenError::Schemas);
         }
-        Ok(Target::parse(&config.url, config.dangerous_plaintext)?)
+        let target = Target::parse(&config.url, config.dangerous_plaintext)?;
+        match config.replicas.problem(&target, &config.pool) {
+            Some(problem) => Err(OpenError::Replicas(problem)),
+            None => Ok(target),
+        }
     }
 
     /// Opens a resource: connects, checks the login, and begins to watch the catalogue. Fails when the

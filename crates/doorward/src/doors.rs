@@ -99,7 +99,7 @@ mod ingest;
 mod rest {
     //! The REST door on PostgreSQL.
 
-    use doorward_door_postgres::WireResource;
+    use doorward_door_postgres::{WireConfig, WireResource};
     use doorward_door_rest::{RestConfig, RestDoor, RestResource};
 
     use super::*;
@@ -156,9 +156,13 @@ mod rest {
             true => None,
             false => {
                 let target = RestResource::check(&config).map_err(|error| node.problem(error.to_string()))?;
-                let dangerous = config.dangerous_superuser;
-                let opened =
-                    WireResource::open(name.clone(), target, &config.pool, login.clone(), dangerous).await;
+                let wired = WireConfig {
+                    target,
+                    pool: &config.pool,
+                    replicas: &config.replicas,
+                    dangerous_superuser: config.dangerous_superuser,
+                };
+                let opened = WireResource::open(name.clone(), wired, login.clone()).await;
                 let opened = opened.map_err(|error| node.problem(error.to_string()))?;
                 Some(Arc::new(opened.with_catalog(config.catalog).with_claims(claims(&name, &config).await?)))
             }

@@ -14,7 +14,6 @@ use doorward_audit::log::publish::Published;
 use doorward_audit::sinks::SinkStatus;
 use doorward_core::hash::FixedMap;
 use doorward_core::{AccessRecord, ImportTally, Observer, ResourceName, Stage};
-use doorward_door_postgres::WirePoolStats;
 use doorward_http::Connections;
 use parking_lot::RwLock;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
@@ -23,6 +22,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+pub(crate) use pools::PoolState;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Name(Option<ResourceName>);
@@ -189,7 +190,7 @@ impl Metrics {
         &self,
         audit: (&Status, &Published),
         connections: Option<&Connections>,
-        pools: &[(ResourceName, WirePoolStats)],
+        pools: &[PoolState],
         digest: &str,
     ) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("doorward");

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::doors::Opened;
-use crate::metrics::{Metrics, checkpoints};
+use crate::metrics::{Metrics, PoolState, checkpoints};
 
 /// The running gateway, as its operator sees it.
 pub(crate) struct State {
@@ -222,7 +222,7 @@ impl State {
             let serving = self.serving.lock();
             let pool = |(name, opened): &(ResourceName, Arc<Opened>)| {
                 let wire = opened.resource.backend::<WireResource>()?;
-                Some((name.clone(), wire.stats()))
+                Some(PoolState { resource: name.clone(), stats: wire.stats(), servers: wire.standings() })
             };
             (serving.digest.clone(), serving.resources.iter().filter_map(pool).collect::<Vec<_>>())
         };

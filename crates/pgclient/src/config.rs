@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::pool::PoolSettings;
+use crate::target::Target;
 
 /// How many connections a resource may open, and how long anything on them may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -68,6 +69,54 @@ pub enum PoolClean {
     Changes,
     /// All: what policies, views and defaults leave that call functions is gone too.
     Always,
+}
+
+/// What the replicas of a database are read for, where its URL names several hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplicasConfig {
+    /// Whom they serve (default `nothing`: they only wait to become the primary).
+    pub serve: Serve,
+    /// How far a replica may be behind and still be read from (default 10s, at least 200ms).
+    pub max_lag: Option<HumanDuration>,
+}
+
+/// Whom replicas serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Serve {
+    /// Nobody.
+    #[default]
+    Nothing,
+    /// Sessions of the Postgres door that ask for it: `doorward.reads=replicas` among their start-up parameters.
+    Sessions,
+    /// Those, and in transaction mode each transaction that only reads.
+    Reads,
+}
+
+/// How far behind a replica may be when nothing is said, and at least.
+const LAG_MAX: Duration = Duration::from_secs(10);
+const LAG_MAX_MIN: Duration = Duration::from_millis(200);
+
+impl ReplicasConfig {
+    /// How far a replica may be behind and still be read from.
+    pub fn lag_max(&self) -> Duration {
+        self.max_lag.map_or(LAG_MAX, HumanDuration::get).max(LAG_MAX_MIN)
+    }
+
+    /// What contradicts the database's address or its pool.
+    pub fn problem(&self, target: &Target, pool: &PoolConfig) -> Option<&'static str> {
+        match self.serve {
+            Serve::Nothing => None,
+            _ if target.others.is_empty() => Some(
+                "`replicas` serve something, and the `url` names one host: name them all, separated by commas",
+            ),
+            Serve::Reads if pool.mode == PoolMode::Session => Some(
+                "`replicas: { serve: reads }` is for `pool: { mode: transaction }`; in session mode let them serve `sessions`",
+            ),
+            Serve::Sessions | Serve::Reads => None,
+        }
+    }
 }
 
 /// Whether sessions of the Postgres door may read the database's catalogue.

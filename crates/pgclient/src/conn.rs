@@ -127,8 +127,12 @@ impl Conn {
 
     /// Whether there is a newer login than the one that it stands on, or the primary is elsewhere.
     pub(crate) fn is_superseded(&self) -> bool {
+        self.has_old_login() || self.server.as_ref().is_some_and(Server::is_no_primary)
+    }
+
+    /// Whether there is a newer login than the one that it stands on.
+    pub(crate) fn has_old_login(&self) -> bool {
         self.login.as_ref().is_some_and(|login| login.is_superseded())
-            || self.server.as_ref().is_some_and(Server::is_no_primary)
     }
 
     /// Whether its server is a replica.

@@ -68,6 +68,11 @@ pub(crate) async fn log_in(
     span_max: Duration,
 ) -> Result<LoggedIn, Failure> {
     let looking = async {
+        if let Wanted::Host(at) = wanted {
+            let (found, part) = log_in_at(dialer, at, login, settings).await?;
+            dialer.hosts().heard(at, part);
+            return Ok(found);
+        }
         if dialer.hosts().are_several() {
             let share = dialer.hosts().share_of(span_max);
             return look_for_primary(dialer, wanted, login, settings, share).await;
@@ -96,8 +101,12 @@ async fn look_for_primary(
     for at in hosts.order() {
         let attempt = timeout(share, log_in_at(dialer, at, login, settings)).await;
         match attempt.unwrap_or_else(|_| Err(Failure::late())) {
-            Ok((found, Part::Primary)) => return Ok(found),
+            Ok((found, Part::Primary)) => {
+                hosts.saw(at, Part::Primary);
+                return Ok(found);
+            }
             Ok((found, Part::Replica)) => {
+                hosts.saw(at, Part::Replica);
                 said.push(format!("{} is a replica", hosts.name(at)));
                 match replica.is_none() && wanted == Wanted::PrimaryFirst {
                     true => replica = Some(found),
@@ -122,7 +131,7 @@ async fn look_for_primary(
     Err(refused.unwrap_or_else(|| Failure::NoPrimary(said.join("; "))))
 }
 
-/// Connects to one server and logs in. What it is, is known from then on.
+/// Connects to one server and logs in; what it is.
 async fn log_in_at(
     dialer: &Dialer,
     at: usize,
@@ -141,7 +150,6 @@ async fn log_in_at(
         // There is no choice, so nobody asks.
         false => Part::Primary,
     };
-    hosts.saw(at, part);
     let server = Server::new(hosts, at);
     let Hand { stream, input, parameters, .. } = hand;
     Ok((LoggedIn { stream, input, cancel_key, parameters, server }, part))

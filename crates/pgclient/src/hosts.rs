@@ -36,6 +36,8 @@ pub(crate) enum Wanted {
     Primary,
     /// The primary; a replica while there is none.
     PrimaryFirst,
+    /// The one at this place, whatever it is.
+    Host(usize),
 }
 
 /// The servers of a database.
@@ -129,6 +131,18 @@ impl Hosts {
         }
     }
 
+    /// The same of a server that is asked all the time. One that goes on to be a primary beside another one, which is for
+    /// the operator to end, does not take its place with each word.
+    pub(crate) fn heard(&self, at: usize, part: Part) {
+        let knew = {
+            let known = self.known.lock();
+            known.primary.is_some() && known.hosts.get(at).and_then(|host| host.part) == Some(part)
+        };
+        if !knew {
+            self.saw(at, part);
+        }
+    }
+
     /// A server could not be reached.
     pub(crate) fn failed(&self, at: usize) {
         let mut known = self.known.lock();
@@ -149,7 +163,8 @@ impl Server {
         Self { hosts: hosts.clone(), at }
     }
 
-    pub(crate) fn at(&self) -> usize {
+    /// Its place among the servers.
+    pub fn at(&self) -> usize {
         self.at
     }
 

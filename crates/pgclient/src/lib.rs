@@ -39,6 +39,7 @@ mod logins;
 mod membership;
 mod pool;
 mod relay;
+mod replicas;
 mod request;
 mod share;
 mod sources;
@@ -52,7 +53,7 @@ pub use cloud::{
     AwsRdsConfig, AzureCloud, AzureEntraConfig, CloudConfig, CloudProblem, GcpCloudSqlConfig, Impersonate,
     is_account,
 };
-pub use config::{CatalogConfig, PoolClean, PoolConfig, PoolMode};
+pub use config::{CatalogConfig, PoolClean, PoolConfig, PoolMode, ReplicasConfig, Serve};
 pub use error::{RunError, ServerError};
 pub use frames::{Field, HEADER, Head, Malformed, affected, head, parameter, read_all, ready, server_error};
 pub use hosts::Server;
@@ -60,6 +61,7 @@ pub use login::LoginFacts;
 pub use logins::{LoginConfig, RoleConfig, RolesConfig, VaultRole};
 pub use pool::{Pool, PoolSettings, PoolStats};
 pub use relay::{Canceller, Connector, Relayed, lost};
+pub use replicas::{Replicas, Standing};
 pub use request::{Reply, Request, Row, SETTINGS_MAX};
 pub use sources::{AdminConfig, CertificatesConfig, ManagedConfig, Per, RolesSource};
 pub use stream::Stream;

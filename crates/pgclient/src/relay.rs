@@ -70,9 +70,15 @@ impl Connector {
         Pool::of(self.dialer.clone(), Wanted::PrimaryFirst, login, settings)
     }
 
-    /// Connects to the primary and logs in as the lease says, with these settings of the session.
+    pub(crate) fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
+    /// Connects to the primary, or to the server at this place, and logs in as the lease says, with these settings of
+    /// the session.
     pub async fn connect(
         &self,
+        to: Option<usize>,
         lease: &Lease,
         settings: &[(&str, &str)],
         span_max: Duration,
@@ -80,7 +86,8 @@ impl Connector {
         let login = lease.login().cloned().ok_or_else(|| {
             Fault::new(codes::REQUEST_INVALID, "there is no login for the connection to the database")
         })?;
-        let connected = handshake::log_in(&self.dialer, Wanted::Primary, &login, settings, span_max).await;
+        let wanted = to.map_or(Wanted::Primary, Wanted::Host);
+        let connected = handshake::log_in(&self.dialer, wanted, &login, settings, span_max).await;
         let connected = connected.map_err(|failure| failure.connect_fault())?;
         let handshake::LoggedIn { stream, input, cancel_key, parameters, server } = connected;
         let (dialer, turns) = (self.dialer.clone(), self.cancels.clone());
@@ -93,6 +100,11 @@ impl Canceller {
     /// The server's process.
     pub fn process(&self) -> i32 {
         self.key.process
+    }
+
+    /// The server's place and its process: no two sessions have the same ones.
+    pub fn session(&self) -> (usize, i32) {
+        (self.host, self.key.process)
     }
 
     /// Asks the server to cancel; returns when it has done so, or cannot be reached, or there are too many others.

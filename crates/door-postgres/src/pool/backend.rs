@@ -36,6 +36,15 @@ const UNASKED_SPAN_MAX: Duration = Duration::from_secs(30);
 /// Leaves a session as it was after the login.
 const FORGET: &str = "DISCARD ALL";
 
+/// Which server a connection leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The primary.
+    Primary,
+    /// A replica, any of them.
+    Replica,
+}
+
 /// What must be the same for two sessions to use one connection, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
@@ -43,6 +52,8 @@ pub(crate) struct Key {
     pub(crate) lease: LeaseId,
     /// Settings of the start-up packet.
     pub(crate) settings: Box<[(String, String)]>,
+    /// Which server it leads to.
+    pub(crate) place: Place,
     /// What it replicates: such a connection is for one session.
     pub(crate) replication: Option<Replication>,
     /// Whose it is, where sessions have signed claims: these are signed for the connection, and what was signed for
@@ -191,7 +202,7 @@ impl Backend {
 
     /// Whether it is not to be used again: there is a newer login, or the primary is elsewhere.
     pub(crate) fn is_superseded(&self) -> bool {
-        self.login.is_superseded() || self.server.is_no_primary()
+        self.login.is_superseded() || (self.key.place == Place::Primary && self.server.is_no_primary())
     }
 
     /// Whether it wears this already.

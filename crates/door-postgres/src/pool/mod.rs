@@ -17,8 +17,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use doorward_core::{Fault, Lease, Login};
-use doorward_pgclient::Connector;
-use doorward_pgclient::codes::BACKEND_UNAVAILABLE;
+use doorward_pgclient::codes::{BACKEND_UNAVAILABLE, LOGIN_REFUSED};
+use doorward_pgclient::{Connector, Relayed, Replicas, Server, Standing};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -27,7 +27,7 @@ use crate::codes;
 use fair::Fair;
 
 use backend::Unfit;
-pub(crate) use backend::{Backend, Bearer, Key, Outfit, Parameters};
+pub(crate) use backend::{Backend, Bearer, Key, Outfit, Parameters, Place};
 pub(crate) use known::{Known, Origin, Origins};
 
 /// How long making a connection forget, or answer, may take before it is closed instead.
@@ -39,6 +39,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// The setting that says how often a server looks whether its client is still there (PostgreSQL 14 and later).
 pub(crate) const CHECK_INTERVAL: &str = "client_connection_check_interval";
+/// How many replicas are tried, all together for as long as one connection may take, before the primary is.
+const REPLICA_TRIES_MAX: u32 = 2;
 /// What the backend shows of a connection that nobody uses.
 const APPLICATION_NAME: &str = "doorward";
 /// How many start-up answers are remembered, each for one key.
@@ -82,6 +84,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) outfit: &'a Arc<Outfit>,
     /// The principal, for the order of those who wait.
     pub(crate) who: &'a Arc<str>,
+    /// A replica shows at least what was committed before.
+    pub(crate) since: Option<Instant>,
 }
 
 /// The connections of a resource. A clone is the same pool.
@@ -91,6 +95,8 @@ pub(crate) struct Backends(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     connector: Connector,
+    /// The replicas, where they serve anybody.
+    replicas: Option<Replicas>,
     bounds: Bounds,
     inner: Mutex<Inner>,
     /// Sessions that keep their connection.
@@ -113,6 +119,7 @@ struct Inner {
 #[derive(Debug)]
 struct Waiter {
     key: Arc<Key>,
+    since: Option<Instant>,
     to: oneshot::Sender<Grant>,
 }
 
@@ -168,7 +175,7 @@ pub(crate) enum Left {
 
 impl Backends {
     /// A pool that connects when it is first asked. Must be called on a runtime.
-    pub(crate) fn new(connector: Connector, bounds: Bounds) -> Self {
+    pub(crate) fn new(connector: Connector, replicas: Option<Replicas>, bounds: Bounds) -> Self {
         let inner = Inner {
             open: 0,
             idle: Vec::new(),
@@ -176,13 +183,9 @@ impl Backends {
             backoff: Backoff::default(),
             greetings: Vec::new(),
         };
-        let shared = Arc::new(Shared {
-            connector,
-            bounds,
-            inner: Mutex::new(inner),
-            pinned: AtomicUsize::new(0),
-            unchecked: AtomicBool::new(false),
-        });
+        let (inner, pinned) = (Mutex::new(inner), AtomicUsize::new(0));
+        let unchecked = AtomicBool::new(false);
+        let shared = Arc::new(Shared { connector, replicas, bounds, inner, pinned, unchecked });
         tokio::spawn(tend(Arc::downgrade(&shared)));
         Self(shared)
     }
@@ -198,6 +201,27 @@ impl Backends {
             },
         };
         self.dial(seat, wanted).await
+    }
+
+    /// The same; where a replica is wanted and none can be had, on the primary. Where nobody waits for a connection, that
+    /// is at once.
+    pub(crate) async fn checkout_or_primary(&self, wanted: &Wanted<'_>) -> Result<Lent, Fault> {
+        if wanted.key.place == Place::Replica {
+            let replicas = self.0.replicas.as_ref();
+            if replicas.is_some_and(|replicas| replicas.choose(wanted.since).is_some()) {
+                match self.checkout(wanted).await {
+                    // A replica may not have heard of a new login yet.
+                    Err(fault) if matches!(fault.code(), code if code == BACKEND_UNAVAILABLE || code == LOGIN_REFUSED) =>
+                        {}
+                    lent => return lent,
+                }
+            }
+        }
+        let key = match wanted.key.place {
+            Place::Primary => wanted.key.clone(),
+            Place::Replica => Arc::new(Key { place: Place::Primary, ..Key::clone(wanted.key) }),
+        };
+        self.checkout(&Wanted { key: &key, ..*wanted }).await
     }
 
     async fn claim(&self, wanted: &Wanted<'_>) -> Result<Grant, Fault> {
@@ -234,8 +258,12 @@ impl Backends {
         }
     }
 
+    /// The servers, where they are watched.
+    pub(crate) fn standings(&self) -> Vec<Standing> {
+        self.0.replicas.as_ref().map(Replicas::standings).unwrap_or_default()
+    }
+
     async fn dial(&self, seat: Seat, wanted: &Wanted<'_>) -> Result<Lent, Fault> {
-        self.0.inner.lock().backoff.check()?;
         let bounds = &self.0.bounds;
         // A session of replication keeps its name: not all of them know SET.
         let replication = wanted.key.replication;
@@ -247,24 +275,11 @@ impl Backends {
         if self.0.unchecked.load(Ordering::Relaxed) {
             settings.retain(|(name, _)| *name != CHECK_INTERVAL);
         }
-        let connect = async |settings: &[(&str, &str)]| {
-            self.0.connector.connect(wanted.lease, settings, bounds.connect_span_max).await
-        };
-        let mut connected = connect(&settings).await;
+        let mut connected = self.0.connect(wanted, &settings).await;
         if connected.as_ref().is_err_and(refuses_check) {
             settings.retain(|(name, _)| *name != CHECK_INTERVAL);
-            connected = connect(&settings).await;
+            connected = self.0.connect(wanted, &settings).await;
             self.0.unchecked.fetch_or(connected.is_ok(), Ordering::Relaxed);
-        }
-        match &connected {
-            Ok(_) => self.0.inner.lock().backoff = Backoff::default(),
-            Err(fault) => {
-                tracing::warn!(cause = fault.cause_text(), "cannot connect to the database");
-                // A login that is refused says nothing of the others.
-                if fault.code() == BACKEND_UNAVAILABLE {
-                    self.0.inner.lock().backoff.failed();
-                }
-            }
         }
         let mut backend = Backend::new(connected?, wanted.key.clone(), bounds.statements_max, seat);
         if replication.is_some() {
@@ -354,15 +369,86 @@ enum Claimed {
 }
 
 impl Shared {
+    async fn connect(&self, wanted: &Wanted<'_>, settings: &[(&str, &str)]) -> Result<Relayed, Fault> {
+        match wanted.key.place {
+            Place::Primary => self.connect_primary(wanted, settings).await,
+            Place::Replica => self.connect_replica(wanted, settings).await,
+        }
+    }
+
+    async fn connect_primary(
+        &self,
+        wanted: &Wanted<'_>,
+        settings: &[(&str, &str)],
+    ) -> Result<Relayed, Fault> {
+        self.inner.lock().backoff.check()?;
+        let span_max = self.bounds.connect_span_max;
+        let connected = self.connector.connect(None, wanted.lease, settings, span_max).await;
+        match &connected {
+            Ok(_) => self.inner.lock().backoff = Backoff::default(),
+            Err(fault) => {
+                tracing::warn!(cause = fault.cause_text(), "cannot connect to the database");
+                // A login that is refused says nothing of the others.
+                if fault.code() == BACKEND_UNAVAILABLE {
+                    self.inner.lock().backoff.failed();
+                }
+            }
+        }
+        connected
+    }
+
+    /// Connects to a replica. One that fails is not tried again until it has answered who watches it.
+    async fn connect_replica(
+        &self,
+        wanted: &Wanted<'_>,
+        settings: &[(&str, &str)],
+    ) -> Result<Relayed, Fault> {
+        let none = || Fault::new(BACKEND_UNAVAILABLE, "no replica can be read from now");
+        let Some(replicas) = &self.replicas else { return Err(none()) };
+        let span_max = self.bounds.connect_span_max / REPLICA_TRIES_MAX;
+        for _ in 0..REPLICA_TRIES_MAX {
+            let Some(at) = replicas.choose(wanted.since) else { break };
+            match self.connector.connect(Some(at), wanted.lease, settings, span_max).await {
+                Err(fault) if fault.code() == BACKEND_UNAVAILABLE => {
+                    tracing::warn!(cause = fault.cause_text(), "cannot connect to a replica");
+                    replicas.failed(at);
+                }
+                connected => return connected,
+            }
+        }
+        Err(none().hint("Try again in a moment."))
+    }
+
+    /// Whether a connection of this key, if it is to a replica, shows what was committed before.
+    fn shows(&self, backend: &Backend, since: Option<Instant>) -> bool {
+        match backend.key.place {
+            Place::Primary => true,
+            Place::Replica => {
+                self.replicas.as_ref().is_some_and(|replicas| replicas.is_usable(backend.server.at(), since))
+            }
+        }
+    }
+
     /// What somebody gets.
     fn claim(self: &Arc<Self>, wanted: &Wanted<'_>) -> Claimed {
         let mut inner = self.inner.lock();
-        let fits = |backend: &Backend| *backend.key == **wanted.key && !backend.is_superseded();
-        let dressed = inner.idle.iter().rposition(|backend| fits(backend) && backend.wears(wanted.outfit));
-        if let Some(at) = dressed.or_else(|| inner.idle.iter().rposition(fits)) {
+        let fits = |backend: &Backend| {
+            *backend.key == **wanted.key && !backend.is_superseded() && self.shows(backend, wanted.since)
+        };
+        // Replicas take turns, as far as there is room for connections to each.
+        let turn = match wanted.key.place {
+            Place::Primary => None,
+            Place::Replica => self.replicas.as_ref().and_then(|replicas| replicas.next(wanted.since)),
+        };
+        let its = |backend: &Backend| fits(backend) && turn.is_none_or(|at| backend.server.at() == at);
+        let room = inner.open < self.bounds.size;
+        let dressed = inner.idle.iter().rposition(|backend| its(backend) && backend.wears(wanted.outfit));
+        let found = dressed.or_else(|| inner.idle.iter().rposition(its));
+        let found = found.or_else(|| if room { None } else { inner.idle.iter().rposition(fits) });
+        if let Some(at) = found {
             return Claimed::Now(Grant::Backend(Box::new(inner.idle.remove(at))));
         }
-        if inner.open < self.bounds.size {
+        if room {
             inner.open += 1;
             return Claimed::Now(Grant::Seat(self.seat()));
         }
@@ -370,7 +456,8 @@ impl Shared {
             return Claimed::InPlaceOf(Box::new(inner.idle.remove(0)));
         }
         let (to, grant) = oneshot::channel();
-        let ticket = inner.waiting.join(wanted.who, Waiter { key: wanted.key.clone(), to });
+        let waiter = Waiter { key: wanted.key.clone(), since: wanted.since, to };
+        let ticket = inner.waiting.join(wanted.who, waiter);
         Claimed::Later(ticket, grant)
     }
 
@@ -409,7 +496,7 @@ impl Shared {
                 return;
             };
             drop(inner);
-            if waiter.key != backend.key {
+            if waiter.key != backend.key || !self.shows(&backend, waiter.since) {
                 // Should that one have gone, the seat finds the next.
                 tokio::spawn(async move { waiter.to.send(Grant::Seat(backend.close().await)).map_err(drop) });
                 return;
@@ -500,6 +587,11 @@ impl Lent {
     /// What the server has reported.
     pub(crate) fn parameters(&self) -> Parameters {
         self.backend.as_ref().map(|backend| backend.parameters.clone()).unwrap_or_default()
+    }
+
+    /// The server that it is to.
+    pub(crate) fn server(&self) -> Option<Server> {
+        self.backend.as_ref().map(|backend| backend.server.clone())
     }
 
     /// What it is logged in with.

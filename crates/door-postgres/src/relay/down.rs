@@ -16,6 +16,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::gulp::{gulp, relax};
 use super::link::{Expected, Link, State};
 use super::port::Port;
+use super::trial::{ALONE_BYTES_MAX, Trial};
 use super::{Ended, frontend};
 use crate::codes;
 use crate::desk::Desk;
@@ -39,6 +40,8 @@ pub(crate) struct Down<'l, W> {
     pub(crate) passing: usize,
     /// What must be durable before more is passed on; empty between two steps.
     pub(crate) owed: Vec<Durable>,
+    /// What a replica has said and the client is not told yet.
+    pub(crate) kept: BytesMut,
 }
 
 /// Why settling stops for something to be written first.
@@ -119,6 +122,7 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
             }
             drop(state);
             self.desk.cancels.give_back(lent, left);
+            self.link.turned.notify_waiters();
         }
     }
 
@@ -223,7 +227,10 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
 
     async fn write(&mut self, from: usize, to: usize) -> Result<(), Ended> {
         let bytes = self.input.get(from..to).unwrap_or_default();
-        if bytes.is_empty() {
+        if self.desk.splits && keeps_back(self.link, &mut self.kept, bytes) {
+            return Ok(());
+        }
+        if bytes.is_empty() && self.kept.is_empty() {
             return Ok(());
         }
         self.link.state().take_owed(&mut self.owed);
@@ -231,12 +238,21 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
             durable.await.map_err(|_| unrecorded())?;
         }
         self.link.state().in_step = false;
+        if !self.kept.is_empty() {
+            self.client.write_all(&std::mem::take(&mut self.kept)).await.map_err(|_| Ended::ClientGone)?;
+        }
         self.client.write_all(bytes).await.map_err(|_| Ended::ClientGone)?;
         self.link.state().in_step = true;
         Ok(())
     }
 
     async fn write_own(&mut self, own: &[u8]) -> Result<(), Ended> {
+        if self.desk.splits && keeps_back(self.link, &mut self.kept, own) {
+            return Ok(());
+        }
+        if !self.kept.is_empty() {
+            self.write(0, 0).await?;
+        }
         self.link.state().in_step = false;
         self.client.write_all(own).await.map_err(|_| Ended::ClientGone)?;
         self.link.state().in_step = true;
@@ -251,6 +267,23 @@ fn reported(state: &mut State, port: &Port, body: &[u8]) {
     if let Some(sharing) = &mut state.sharing {
         sharing.told.set(name, value);
     }
+}
+
+/// Keeps back what a replica says that has answered nothing yet, and drops it when the primary is asked instead. Whether the
+/// client is not told.
+fn keeps_back(link: &Link, kept: &mut BytesMut, said: &[u8]) -> bool {
+    let mut state = link.state();
+    let Some(sharing) = &mut state.sharing else { return false };
+    match sharing.trial {
+        Trial::Over => return false,
+        Trial::Open if kept.len() + said.len() > ALONE_BYTES_MAX => {
+            sharing.trial.answered();
+            return false;
+        }
+        Trial::Open => kept.extend_from_slice(said),
+        Trial::Failed => kept.clear(),
+    }
+    true
 }
 
 /// The client gets nothing whose record could not be kept; what it has is no whole answer, so the session ends.
@@ -277,6 +310,7 @@ impl State {
 
     /// A row, or a piece of copied data, begins.
     fn row(&mut self, tag: u8, bytes: usize) -> Result<(), Ended> {
+        self.answered();
         let Some(Expected::Query(running) | Expected::Execute(running)) = self.queue.front_mut() else {
             return Err(not_followed(&"a row that nobody asked for"));
         };
@@ -318,13 +352,16 @@ impl State {
             b'Z' => return self.ready(body),
             _ => {}
         }
-        let Some(front) = self.queue.front_mut() else { return Err(not_followed(&"an answer to nothing")) };
-        if let Expected::Probe(probe) = front {
+        if let Some(Expected::Probe(probe)) = self.queue.front_mut() {
             if tag == b'D' {
                 probe.row = body.to_vec();
             }
             return Ok(Fate::Drop);
         }
+        if matches!(tag, b'C' | b'I' | b's' | b'H' | b'G' | b'W') {
+            self.answered();
+        }
+        let Some(front) = self.queue.front_mut() else { return Err(not_followed(&"an answer to nothing")) };
         match (front, tag) {
             (Expected::Query(running), b'G') => {
                 running.heard();
@@ -398,6 +435,11 @@ impl State {
     fn failed(&mut self, body: &[u8]) -> Result<Fate, Ended> {
         let error = server_error(body).map_err(|error| not_followed(&error))?;
         self.taking_in = false;
+        if let Some(sharing) = &mut self.sharing
+            && !matches!(self.queue.front(), Some(Expected::Probe(_)))
+        {
+            sharing.trial.failed(if error.is_fatal() { "" } else { &error.sqlstate });
+        }
         self.note_failure(&error.sqlstate, error.routine.as_deref(), self.origin_at_front());
         // A question of the gateway's own stands in no transaction of the session's.
         self.undone |= !matches!(self.queue.front(), Some(Expected::Probe(_)));
@@ -436,6 +478,13 @@ impl State {
         Ok(fate)
     }
 
+    /// What is answered counts.
+    fn answered(&mut self) {
+        if let Some(sharing) = &mut self.sharing {
+            sharing.trial.answered();
+        }
+    }
+
     /// The prepared statement that what is answered now is about.
     fn origin_at_front(&self) -> Option<Arc<Origin>> {
         match self.queue.front()? {
@@ -459,7 +508,10 @@ impl State {
                 self.owed.extend(running.end());
                 Fate::Pass
             }
-            Some(Expected::Sync | Expected::FailingQuery(_)) => Fate::Pass,
+            Some(Expected::Sync | Expected::FailingQuery(_)) => {
+                self.answered();
+                Fate::Pass
+            }
             Some(Expected::Probe(probe)) => {
                 self.probed = Some(probe);
                 Fate::Drop

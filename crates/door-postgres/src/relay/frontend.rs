@@ -85,6 +85,19 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
         Ok(true)
     }
 
+    /// All that is there.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Puts messages that have been taken back in front.
+    pub(crate) fn put_back(&mut self, messages: &[u8]) {
+        let mut bytes = BytesMut::with_capacity(messages.len() + self.bytes.len());
+        bytes.extend_from_slice(messages);
+        bytes.extend_from_slice(&self.bytes);
+        self.bytes = bytes;
+    }
+
     /// What is there of the next message's body, up to its end.
     pub(crate) fn body(&self, message: Message) -> &[u8] {
         let end = self.bytes.len().min(HEADER.saturating_add(message.body));

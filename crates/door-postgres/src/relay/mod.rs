@@ -13,6 +13,7 @@ pub(crate) mod link;
 mod port;
 pub(crate) mod sharing;
 mod table;
+mod trial;
 mod up;
 
 pub(crate) use frontend::gone;
@@ -77,7 +78,16 @@ pub(crate) async fn run(desk: &Desk, ends: Ends, phase: watch::Receiver<Phase>) 
     let input = port.with(|backend| std::mem::take(&mut backend.input)).unwrap_or_default();
     let mut up = Up::new(desk, &link, Inbox::new(client_reads, early), &port);
     let client = &mut client_writes;
-    let mut down = Down { desk, link: &link, port: &port, client, input, passing: 0, owed: Vec::new() };
+    let mut down = Down {
+        desk,
+        link: &link,
+        port: &port,
+        client,
+        input,
+        passing: 0,
+        owed: Vec::new(),
+        kept: BytesMut::new(),
+    };
     let ended = tokio::select! {
         biased;
         ended = down.run() => ended,

@@ -6,9 +6,11 @@
 //! a backend on which anything may have been left behind is not lent on as it is.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::pool::{Known, Left, Origin, Origins, Outfit, Parameters, Pin};
 use crate::relay::link::{IDLE, State};
+use crate::relay::trial::Trial;
 
 /// The most settings that a session finds again, and the longest statement that makes one.
 pub(crate) const SETTINGS_MAX: usize = 32;
@@ -57,6 +59,12 @@ pub(crate) struct Sharing {
     pub(crate) used: bool,
     /// The outfit has changed since the backend was put into it.
     pub(crate) redressed: bool,
+    /// A transaction on a replica.
+    pub(crate) trial: Trial,
+    /// Something in this transaction was not known to be a read.
+    pub(crate) changes: bool,
+    /// When the session's last transaction ended that was not known to be a read.
+    pub(crate) changed_at: Option<Instant>,
     /// Settings of this transaction.
     made: Vec<Made>,
     /// A statement has failed since the last ReadyForQuery.
@@ -74,6 +82,9 @@ impl Sharing {
             stay: Stay::default(),
             used: false,
             redressed: false,
+            trial: Trial::Over,
+            changes: false,
+            changed_at: None,
             made: Vec::new(),
             failed: false,
         }
@@ -188,6 +199,9 @@ impl Sharing {
 
     /// How the backend is given back, which it is now.
     pub(crate) fn leave(&mut self) -> Left {
+        if std::mem::take(&mut self.changes) {
+            self.changed_at = Some(Instant::now());
+        }
         self.redressed = false;
         match std::mem::take(&mut self.used) {
             true => Left::Used { in_transaction: false },

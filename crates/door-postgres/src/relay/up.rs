@@ -9,6 +9,7 @@
 //! whose text was decided; a text of several statements is decided as a whole; what a name means is asked anew
 //! before it is used, when it may have changed.
 
+mod aim;
 mod carry;
 mod decide;
 mod engage;
@@ -29,12 +30,13 @@ use super::frontend::{self, Inbox, Message, NAME_BYTES_MAX, NAMES_BYTES_MAX, SQL
 use super::gulp::relax;
 use super::link::{EXPECTED_MAX, Expected, IDLE, Link, Makes, Named, Running};
 use super::port::Port;
+use super::trial::Alone;
 use crate::call::Verdict;
 use crate::codes;
 use crate::desk::Desk;
 use crate::message::{put, ready};
 use crate::names::Names;
-use crate::pool::Key;
+use crate::pool::{Key, Place};
 use crate::replication;
 use crate::values::FRONT_BYTES_MAX;
 use crate::vet::Vetted;
@@ -62,6 +64,12 @@ pub(crate) struct Up<'l, R> {
     /// The last credential that was lent for a statement, and the connections that it opens.
     lease: Lease,
     key: Arc<Key>,
+    /// The transaction at hand, if it is of one statement and all of it is there.
+    alone: Option<Alone>,
+    /// Where a transaction goes that begins.
+    place: Place,
+    /// The next transaction is for the primary, whatever it is.
+    insists: bool,
 }
 
 type Step = Result<(), Ended>;
@@ -76,7 +84,10 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             inbox,
             port,
             lease,
+            place: key.place,
             key,
+            alone: None,
+            insists: false,
             out,
             skip: false,
             batch_open: false,
@@ -102,6 +113,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
 
     /// Takes one message.
     async fn step(&mut self) -> Step {
+        self.see_through().await?;
         if !self.inbox.has_next() || self.out.len() >= GATHERED_MAX {
             self.send().await?;
             relax(&mut self.out);
@@ -122,6 +134,13 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         if !copies && self.link.state().taking_in {
             return Err(Ended::Over(protocol("another message than data during COPY")));
         }
+        self.look_ahead(message);
+        self.take(message).await?;
+        self.sent(message);
+        Ok(())
+    }
+
+    async fn take(&mut self, message: Message) -> Step {
         match message.tag {
             b'P' | b'B' | b'E' | b'D' | b'C' if self.desk.replication.is_some() => {
                 self.refuse_in_replication(message).await
@@ -173,7 +192,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             Err(fault) => ("", Err(fault)),
         };
         let needs = match &vetted {
-            Ok(vetted) => self.needs(vetted).await?,
+            Ok(vetted) => self.needs_somewhere(vetted).await?,
             Err(fault) => Err(fault.clone()),
         };
         let known = vetted.as_ref().ok();
@@ -221,7 +240,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             Err(fault) => ("", "", &[][..], Err(fault)),
         };
         let mut needs = match &vetted {
-            Ok(vetted) => self.needs(vetted).await?,
+            Ok(vetted) => self.needs_somewhere(vetted).await?,
             Err(fault) => Err(fault.clone()),
         };
         if let (Ok(vetted), Ok(actions)) = (&vetted, &needs)
@@ -261,7 +280,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         }
         let values = self.values(&named, front.as_deref());
         // What its names mean is looked up now, as the backend does.
-        let mut needs = self.needs(&named.vetted).await?;
+        let mut needs = self.needs_somewhere(&named.vetted).await?;
         let permitted = needs.as_ref().is_ok_and(|actions| self.permits(actions));
         if permitted && let Err(fault) = self.engage_for(&named.vetted).await? {
             needs = Err(fault);

@@ -1,7 +1,10 @@
-//! Metrics of the Postgres door's connections. Labels are resources and states.
+//! Metrics of the Postgres door's connections. Labels are resources and states, and the servers that are configured.
+
+use std::sync::atomic::AtomicU64;
 
 use doorward_core::ResourceName;
 use doorward_door_postgres::WirePoolStats;
+use doorward_pgclient::Standing;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -15,16 +18,30 @@ struct StateLabels {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabels {
+    resource: Name,
+    server: String,
+}
+
+/// What a resource's connections are doing, and its servers, where replicas serve anybody.
+pub(crate) struct PoolState {
+    pub(crate) resource: ResourceName,
+    pub(crate) stats: WirePoolStats,
+    pub(crate) servers: Vec<Standing>,
+}
+
 /// Registers the gauges of these resources.
-pub(super) fn register(registry: &mut Registry, pools: &[(ResourceName, WirePoolStats)]) {
+pub(super) fn register(registry: &mut Registry, pools: &[PoolState]) {
     if pools.is_empty() {
         return;
     }
+    register_servers(registry, pools);
     let connections = Family::<StateLabels, Gauge>::default();
     let size = Family::<ResourceLabels, Gauge>::default();
     let sessions = Family::<StateLabels, Gauge>::default();
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    for (resource, stats) in pools {
+    for PoolState { resource, stats, .. } in pools {
         let resource = || Name(Some(resource.clone()));
         size.get_or_create(&ResourceLabels { resource: resource() }).set(count(stats.size));
         for (state, number) in [("idle", stats.idle), ("in_use", stats.in_use)] {
@@ -43,4 +60,20 @@ pub(super) fn register(registry: &mut Registry, pools: &[(ResourceName, WirePool
         "Sessions of the Postgres door: open ones, and of those the ones that wait for a connection or keep one",
         sessions,
     );
+}
+
+/// Which server is the primary, and how far each replica is behind. One that is neither is away, or not to be compared.
+fn register_servers(registry: &mut Registry, pools: &[PoolState]) {
+    let primaries = Family::<ServerLabels, Gauge>::default();
+    let lags = Family::<ServerLabels, Gauge<f64, AtomicU64>>::default();
+    let all = pools.iter().flat_map(|pool| pool.servers.iter().map(|server| (&pool.resource, server)));
+    for (resource, server) in all {
+        let labels = ServerLabels { resource: Name(Some(resource.clone())), server: server.name.to_string() };
+        primaries.get_or_create(&labels).set(i64::from(server.primary));
+        if let Some(lag) = server.lag {
+            lags.get_or_create(&labels).set(lag.as_secs_f64());
+        }
+    }
+    registry.register("database_primary", "1 for the server that takes changes", primaries);
+    registry.register("database_replica_lag_seconds", "How far a replica is behind the primary", lags);
 }

@@ -5,19 +5,23 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use doorward_core::{Action, Actions, Completion, Fault, Lease, Login, Pass};
-use doorward_pgclient::HEADER;
+use doorward_pgclient::{HEADER, Server};
 use tokio::io::AsyncRead;
 
 use super::{Step, Up};
 use crate::call::RenewCall;
 use crate::codes;
 use crate::message::{Severity, error_bytes, parameter, put, put_text, ready};
-use crate::pool::{Key, Origin, Wanted};
+use crate::pool::{Key, Origin, Place, Wanted};
 use crate::relay::Ended;
 use crate::relay::frontend::{self, Message, NAMES_BYTES_MAX};
 use crate::relay::link::{Expected, Named};
 use crate::relay::sharing::{Made, SETTING_BYTES_MAX};
-use crate::vet::{Lasting, Vetted};
+use crate::relay::trial::Trial;
+use crate::vet::{Lasting, Vetted, only_reads};
+
+/// The setting in which a server reports whether it is a replica.
+const IN_HOT_STANDBY: &str = "in_hot_standby";
 
 impl<R: AsyncRead + Unpin> Up<'_, R> {
     /// Sees to it that there is a backend until the batch is over.
@@ -34,10 +38,16 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         if let Err(fault) = self.renew().await {
             return Ok(Err(fault));
         }
-        let wanted = Wanted { lease: &self.lease, key: &self.key, outfit: &outfit, who: &self.desk.who };
+        let since = self.link.state().sharing.as_ref().and_then(|sharing| sharing.changed_at);
+        let key = match self.place == self.key.place {
+            true => self.key.clone(),
+            false => Arc::new(Key { place: self.place, ..Key::clone(&self.key) }),
+        };
+        let who = &self.desk.who;
+        let wanted = Wanted { lease: &self.lease, key: &key, outfit: &outfit, who, since };
         let waited = tokio::select! {
             biased;
-            lent = self.desk.wire.backends.checkout(&wanted) => lent,
+            lent = self.desk.wire.backends.checkout_or_primary(&wanted) => lent,
             () = self.inbox.gone() => return Err(Ended::ClientGone),
             () = self.desk.cancels.asked() => Err(cancelled()),
         };
@@ -49,12 +59,18 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         let mut told = BytesMut::new();
         if let (Some(sharing), Some(backend)) = (&mut self.link.state().sharing, lent.backend()) {
             for (name, value) in backend.parameters.iter() {
-                if sharing.told.set(name, value) {
+                // Where it reads is the gateway's affair, transaction by transaction.
+                let of_place = name == IN_HOT_STANDBY && self.desk.splits;
+                if !of_place && sharing.told.set(name, value) {
                     parameter(&mut told, name, value);
                 }
             }
             std::mem::swap(&mut sharing.known, &mut backend.known);
             sharing.engaged = true;
+            if let Some(alone) = self.alone.as_mut().filter(|_| backend.key.place == Place::Replica) {
+                alone.placed = true;
+                sharing.trial = Trial::Open;
+            }
         }
         if !told.is_empty() {
             self.link.expect(Expected::Local(told.freeze()));
@@ -133,8 +149,22 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         }
         if let Some(process) = self.desk.cancels.process().filter(|_| shares) {
             pass.access().note_backend_pid(process);
+            let several = |server: &Server| server.is_one_of_several().then(|| server.clone());
+            if let Some(server) = self.port.with(|backend| several(&backend.server)).flatten() {
+                pass.access().note("backend_server", server.name());
+            }
         }
-        Ok(self.keep_what_lasts(vetted, actions))
+        let on_replica = self.desk.splits
+            && self.port.with(|backend| backend.key.place == Place::Replica).unwrap_or_default();
+        if self.desk.splits
+            && !on_replica
+            && !only_reads(vetted, actions)
+            && !vetted.is_transaction_control()
+            && let Some(sharing) = &mut self.link.state().sharing
+        {
+            sharing.changes = true;
+        }
+        Ok(self.keep_what_lasts(vetted, actions, on_replica))
     }
 
     /// Waits for the answer to a statement that makes the backend forget its prepared statements: only then is
@@ -147,7 +177,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     }
 
     /// Keeps the backend for the session, or has it cleaned behind it, if a statement leaves something there.
-    fn keep_what_lasts(&self, vetted: &Vetted, actions: &Actions) -> Result<(), Fault> {
+    fn keep_what_lasts(&self, vetted: &Vetted, actions: &Actions, on_replica: bool) -> Result<(), Fault> {
         let mut state = self.link.state();
         let Some(sharing) = &mut state.sharing else { return Ok(()) };
         let keeps = match vetted.lasting(actions) {
@@ -160,6 +190,12 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             Lasting::State => true,
         };
         sharing.used |= self.desk.wire.cleans_behind(actions);
+        if keeps && on_replica {
+            // What the session does next would find itself there.
+            let text = "a transaction on a replica leaves nothing behind in the session";
+            return Err(Fault::new(codes::UNSUPPORTED, text)
+                .hint("Begin without READ ONLY, or connect with doorward.reads=primary."));
+        }
         if keeps {
             let right = || self.desk.wire.backends.pin(self.desk.wire.pinned_max);
             sharing.stay(vetted.takes_session_lock(), right).ok_or_else(too_many_pinned)?;
