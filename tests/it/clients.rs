@@ -33,7 +33,7 @@ impl Air {
         let issuer = Issuer::start()?;
         let example = std::fs::read_to_string(workspace_root().join("examples/demo.yaml"))?;
         let overlay = format!(
-            "listen: {{ http: 127.0.0.1:0, admin: 127.0.0.1:0 }}
+            "listen: {{ http: 127.0.0.1:0, admin: 127.0.0.1:0, postgres: 127.0.0.1:0 }}
 issuers: {{ demo: {{ url: \"{}\" }} }}
 resources: {{ air: {{ url: \"{}\" }} }}
 ",
