@@ -82,9 +82,9 @@ const LINES: &[Line] = &[
     },
     Line {
         title: "Nobody may delete flights, not even Ines: a deny rule beats every grant",
-        command: r#"curl -s -X DELETE "$AIR/flights?id=eq.1" -H "Authorization: Bearer $ADMINISTRATOR""#,
-        promises: &["authorize.denied-by-rule", "flights-stay"],
-        excludes: &["204"],
+        command: r#"curl -s -i -X DELETE "$AIR/flights?id=eq.1" -H "Authorization: Bearer $ADMINISTRATOR""#,
+        promises: &["403 Forbidden", "authorize.denied-by-rule", "flights-stay"],
+        excludes: &["204 No Content"],
     },
     Line {
         title: "A forged token is refused, and the gateway's record says which check failed",
