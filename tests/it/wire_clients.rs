@@ -1,5 +1,7 @@
 //! Drivers and tools as they are, through the Postgres door, on both versions of PostgreSQL.
 
+mod sqlx;
+
 use std::path::Path;
 use std::process::Command;
 

@@ -29,6 +29,7 @@ insert into big select n, repeat('x', 200) from generate_series(1, 3000) n;
 create table secrets (id int primary key, word text);
 insert into secrets values (1, 'not-for-everyone');
 create type mood as enum ('sad', 'glad');
+create type parcel as (weight int, mood mood);
 create function add_one(n int) returns int language sql immutable as $$ select n + 1 $$;
 create view orders_seen as select id, customer from orders;
 grant select on orders, big, secrets, orders_seen to siege_reader, siege_writer;
