@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
 use anyhow::Context;
+use doorward_testkit::program::Bounded;
 
 /// Nanoseconds of CPU that all threads of a process have used.
 pub fn cpu_nanos(pid: u32) -> anyhow::Result<u64> {
@@ -25,11 +27,9 @@ pub fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
 
 /// Pins a process and all its threads to one core.
 pub fn pin(pid: u32, core: usize) -> anyhow::Result<()> {
-    let status = std::process::Command::new("taskset")
-        .args(["-a", "-p", "-c", &core.to_string(), &pid.to_string()])
-        .stdout(std::process::Stdio::null())
-        .status()?;
-    anyhow::ensure!(status.success(), "taskset failed");
+    let pinned =
+        Command::new("taskset").args(["-a", "-p", "-c", &core.to_string(), &pid.to_string()]).run()?;
+    anyhow::ensure!(pinned.status.success(), "taskset: {}", String::from_utf8_lossy(&pinned.stderr));
     Ok(())
 }
 

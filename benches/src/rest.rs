@@ -13,6 +13,7 @@ use doorward_testkit::child::{Guarded, Signal};
 use doorward_testkit::gateway::{Running, Setup};
 use doorward_testkit::issuer::{Alg, Issuer};
 use doorward_testkit::postgres::{Cluster, Durability, Installation};
+use doorward_testkit::program::Bounded;
 use doorward_testkit::wait_until;
 
 use crate::floor::{Plan, Route};
@@ -161,7 +162,7 @@ impl Load<'_> {
             .arg(script.path())
             .arg(format!("http://{}{}", self.address, self.path))
             .env("BENCH_TOKEN", self.token)
-            .output()
+            .run()
             .context("wrk")?;
         let used = cpu_nanos(self.pid)? - before;
         let text = String::from_utf8_lossy(&output.stdout);

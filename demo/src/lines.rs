@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::Result;
 use doorward_testkit::gateway::Running;
 use doorward_testkit::issuer::PEOPLE;
+use doorward_testkit::program::Bounded;
 
 use crate::STORE_OVERLAY;
 
@@ -217,7 +218,7 @@ pub(crate) fn check(folder: &Path) -> Result<bool> {
     for line in LINES {
         println!("\n# {}\n$ {}", line.title, line.command);
         let script = format!("source '{}/{ENVIRONMENT}'\n{}", folder.display(), line.command);
-        let output = Command::new("bash").args(["-c", &script]).output()?;
+        let output = Command::new("bash").args(["-c", &script]).run()?;
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
         println!("{}", text.trim_end());

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use doorward_testkit::gateway::{CONFIG, Setup, binary};
 use doorward_testkit::postgres::{Cluster, Durability, Installation, SUPERUSER};
+use doorward_testkit::program::Bounded;
 
 /// Its database.
 const DATABASE: &str = "timeline";
@@ -57,7 +58,7 @@ impl Store {
 
         let mut migrate = Command::new(binary()?);
         migrate.args(["store", "migrate", "--create-logins", "--config", CONFIG, "--config", overlay]);
-        let done = migrate.current_dir(setup.folder()).env("DOORWARD_ADMIN_PASSWORD", password).output()?;
+        let done = migrate.current_dir(setup.folder()).env("DOORWARD_ADMIN_PASSWORD", password).run()?;
         let said = String::from_utf8_lossy(&done.stderr);
         ensure!(done.status.success(), "doorward store migrate failed: {said}");
         let edition = String::from_utf8(done.stdout)?;

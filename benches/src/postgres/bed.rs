@@ -8,6 +8,7 @@ use doorward_testkit::child::{Guarded, Signal};
 use doorward_testkit::gateway::{Running, Setup};
 use doorward_testkit::issuer::{Alg, Issuer};
 use doorward_testkit::postgres::{Cluster, Durability, Installation};
+use doorward_testkit::program::Bounded;
 use doorward_testkit::{free_port, wait_until};
 
 use crate::process::pin;
@@ -205,7 +206,7 @@ fn fill(cluster: &Cluster) -> Result<()> {
         ])
         .arg("postgres")
         .env("PGPASSWORD", cluster.password())
-        .output()
+        .run()
         .context("pgbench")?;
     ensure!(made.status.success(), "pgbench -i: {}", String::from_utf8_lossy(&made.stderr));
     // VACUUM stands by itself, and psql sends one text as one transaction.
@@ -250,7 +251,7 @@ log_stats = 0
     let program = program.into_iter().find(|path| std::path::Path::new(path).exists());
     let mut command = Command::new(program.context("no PgBouncer here; run scripts/setup.sh bench")?);
     // It runs as anybody but root.
-    if Command::new("id").arg("-u").output()?.stdout == b"0\n" {
+    if Command::new("id").arg("-u").run()?.stdout == b"0\n" {
         open_to_all(folder)?;
         command.args(["-u", "postgres"]);
     }

@@ -1,9 +1,9 @@
 //! Wide rows and COPY: bytes that pass for each second of CPU.
 
-use std::fs::File;
-use std::process::Stdio;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use doorward_testkit::program::Bounded;
 
 use super::bed::{Bed, Route};
 use crate::process::cpu_nanos;
@@ -16,6 +16,7 @@ const ROUNDS: usize = 3;
 const TIMES: usize = 8;
 /// What one statement carries: 2,000 rows of 8 kB.
 const MEGABYTES: f64 = 16.0;
+const NOWHERE: &str = "/dev/null";
 
 /// What is carried.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +30,7 @@ pub fn run(table: &Table, _: bool) -> Result<()> {
     let bed = Bed::set_up(false)?;
     let folder = tempfile::tempdir()?;
     let rows = folder.path().join("rows");
-    copy(&bed.direct(), Cargo::CopyOut, 1, &rows, File::create(&rows)?.into())?;
+    copy(&bed.direct(), Cargo::CopyOut, 1, &rows, &rows)?;
     table.heading("postgres: bytes per second of CPU, one client, 8 kB a row");
     for (cargo, name) in
         [(Cargo::Rows, "wide rows"), (Cargo::CopyOut, "COPY out"), (Cargo::CopyIn, "COPY in")]
@@ -64,15 +65,16 @@ pub fn run(table: &Table, _: bool) -> Result<()> {
 }
 
 /// Megabytes per second of the proxy's CPU.
-fn measure(route: &Route, cargo: Cargo, rows: &std::path::Path) -> Result<f64> {
+fn measure(route: &Route, cargo: Cargo, rows: &Path) -> Result<f64> {
     let pid = route.pid.context("nothing stands in between")?;
     let before = cpu_nanos(pid)?;
-    copy(route, cargo, TIMES, rows, Stdio::null())?;
+    copy(route, cargo, TIMES, rows, Path::new(NOWHERE))?;
     let seconds = (cpu_nanos(pid)? - before) as f64 / 1e9;
     Ok(MEGABYTES * TIMES as f64 / seconds)
 }
 
-fn copy(route: &Route, cargo: Cargo, times: usize, rows: &std::path::Path, out: Stdio) -> Result<()> {
+/// `out` is where psql puts what is copied out.
+fn copy(route: &Route, cargo: Cargo, times: usize, rows: &Path, out: &Path) -> Result<()> {
     let mut command;
     match cargo {
         // pgbench takes rows in without printing them.
@@ -84,7 +86,7 @@ fn copy(route: &Route, cargo: Cargo, times: usize, rows: &std::path::Path, out: 
         }
         Cargo::CopyOut => {
             command = route.command("psql");
-            command.args(["-X", "-q", "-d", route.database]);
+            command.args(["-X", "-q", "-d", route.database]).arg("-o").arg(out);
             for _ in 0..times {
                 command.args(["-c", "copy wide to stdout"]);
             }
@@ -100,8 +102,7 @@ fn copy(route: &Route, cargo: Cargo, times: usize, rows: &std::path::Path, out: 
             }
         }
     }
-    let output =
-        command.stdin(Stdio::null()).stdout(out).stderr(Stdio::piped()).spawn()?.wait_with_output()?;
+    let output = command.run()?;
     ensure!(output.status.success(), "{}: {}", route.name, String::from_utf8_lossy(&output.stderr));
     Ok(())
 }

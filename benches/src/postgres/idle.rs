@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use doorward_testkit::program::Bounded;
 
 use super::bed::{Bed, Route};
 use crate::process::resident_bytes;
@@ -95,7 +96,7 @@ fn say(stream: &mut TcpStream, tag: u8, text: &str) -> Result<()> {
 /// So many clients take more descriptors than a process has by default; children inherit them.
 fn raise_files() -> Result<()> {
     let pid = std::process::id().to_string();
-    let raised = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={FILES_MAX}:")]).output()?;
+    let raised = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={FILES_MAX}:")]).run()?;
     ensure!(raised.status.success(), "prlimit: {}", String::from_utf8_lossy(&raised.stderr));
     Ok(())
 }

@@ -1,11 +1,10 @@
 //! pgbench as the load, and the CPU that the process in between uses meanwhile.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use doorward_testkit::program::Bounded;
 
 use super::bed::Route;
 use crate::process::cpu_by_thread;
@@ -47,18 +46,14 @@ impl Outcome {
 impl Load {
     pub fn run(self, route: &Route) -> Result<Outcome> {
         let pid = route.pid.context("nothing stands in between")?;
-        let mut child = route
+        let mut program = route
             .command("pgbench")
             .args(["-S", "-n", "-P", "1", "-M", self.protocol, "-j", "1"])
             .args(["-c", &self.clients.to_string(), "-T", &(self.seconds + 2).to_string(), route.database])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("pgbench")?;
+            .open()?;
         let mut said = String::new();
         let mut marks = Vec::new();
-        for line in BufReader::new(child.stderr.take().context("stderr")?).lines() {
-            let line = line?;
+        while let Ok(line) = program.error_line() {
             said.push_str(&line);
             said.push('\n');
             if let Some(rate) = line.strip_prefix("progress: ").and_then(rate)
@@ -67,7 +62,7 @@ impl Load {
                 marks.push((Instant::now(), rate, cpu_by_thread(pid)?));
             }
         }
-        let output = child.wait_with_output()?;
+        let output = program.end()?;
         let end = String::from_utf8_lossy(&output.stdout);
         ensure!(
             output.status.success() && end.contains("number of failed transactions: 0 "),
@@ -105,7 +100,7 @@ pub fn p50_micros(route: &Route, protocol: &str) -> Result<f64> {
         .args(["-S", "-n", "-M", protocol, "-c", "1", "-T", LATENCY_SECONDS, "--log", "--log-prefix"])
         .arg(folder.path().join("log"))
         .arg(route.database)
-        .output()?;
+        .run()?;
     ensure!(output.status.success(), "{}: {}", route.name, String::from_utf8_lossy(&output.stderr));
     let mut micros = Vec::new();
     for file in std::fs::read_dir(folder.path())? {

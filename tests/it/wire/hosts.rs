@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use doorward_testkit::http::StrictClient;
 use doorward_testkit::postgres::Cluster;
+use doorward_testkit::program::Bounded;
 use doorward_testkit::wait_until;
 
 use super::Shop;
@@ -138,7 +139,7 @@ fn wire_hosts_a_session_may_ask_for_a_replica() -> Result<()> {
             .args(["-p", &shop.gateway.address("postgres")?.port().to_string(), &format!("{options}{reads}")])
             .env("PGPASSWORD", shop.token(&["writers"])?)
             .env("PGCONNECT_TIMEOUT", "60")
-            .output()?;
+            .run()?;
         let told = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned();
         ensure!(told.contains(said), "{reads}: {told}");
     }
