@@ -485,6 +485,18 @@ pub(super) const NAMES: &[Escape] = &[
         Nobody,
     ),
     ("begin\ndeclare c cursor for select * from orders\nset search_path = hid\nfetch c", Nobody),
+    (
+        "begin\ndeclare c cursor for select set_config('search_path', 'hid', false)\nfetch c\nselect word from orders",
+        DENIED,
+    ),
+    (
+        "begin\ndeclare c cursor for select set_config('search_path', 'hid', false)\nfetch c; select word from orders",
+        DENIED,
+    ),
+    (
+        "begin\ndeclare c cursor for select set_config('search_path', 'hid', false)\nmove c\nselect word from orders",
+        DENIED,
+    ),
     ("declare c cursor with hold for select * from orders\nset search_path = hid\nfetch c", Nobody),
     ("create temp table orders (word text)\nselect word from orders", Nobody),
     ("select word from pg_temp.vault", Server("42P01")),
@@ -570,6 +582,22 @@ pub(super) const BUILDING: &[Escape] = &[
     (
         "create function lab.k() returns int language plpgsql as $$ begin execute 'copy (select 1) to program ''true'''; return 1; end $$\nselect lab.k()",
         FORBIDDEN,
+    ),
+    (
+        "create view lab.v as select set_config('search_path', 'hid', false)\nselect * from lab.v\nselect word from orders",
+        DENIED,
+    ),
+    (
+        "create table lab.d (id int, word text default set_config('search_path', 'hid', false))\ninsert into lab.d (id) values (1)\nselect word from orders",
+        DENIED,
+    ),
+    (
+        "create table lab.e (id int check (set_config('search_path', 'hid', false) > ''))\ninsert into lab.e values (1)\nselect word from orders",
+        DENIED,
+    ),
+    (
+        "create table lab.f (id int)\ncreate rule r as on insert to lab.f do also select set_config('search_path', 'hid', false)\ninsert into lab.f values (1)\nselect word from orders",
+        DENIED,
     ),
     // In transaction mode the path is gone with its transaction, and the other table has no such column.
     (

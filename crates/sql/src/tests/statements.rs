@@ -490,6 +490,13 @@ fn what_is_refused_whatever_is_granted() {
         ("select set_config(x, 'admin', false) from (values ('role')) t(x)", "refused: computed"),
         ("select set_config('search_path', $1, false)", "refused: computed"),
         ("select 1 from orders where set_config('role', 'admin', false) is null", "refused: role"),
+        ("declare c cursor for select set_config('search_path', 'x', false)", "refused: code"),
+        ("create view v as select set_config('search_path', 'x', false)", "refused: code"),
+        ("create table made (a text default set_config('search_path', 'x', true))", "refused: code"),
+        (
+            "create rule r as on insert to orders do also select set_config('search_path', 'x', false)",
+            "refused: code",
+        ),
         ("alter role bob set search_path = x", "refused: role"),
         ("alter user bob password 'x'", "refused: role"),
         ("create role bob", "refused: role"),

@@ -168,6 +168,16 @@ impl Walk {
             self.refused.get_or_insert_with(|| Unknown::new(Why::Syntax, "the statement is not understood"));
             (Kind::Ddl, "UNKNOWN")
         });
+        let later = match kind {
+            Kind::Declare(_) => true,
+            // Who calls a function needs a grant for that, after which names are looked up anew.
+            Kind::Ddl => !matches!(tag, "CREATE TABLE AS" | "CREATE FUNCTION" | "CREATE PROCEDURE"),
+            _ => false,
+        };
+        if later && !self.settings.is_empty() {
+            let what = "a setting that is changed whenever what the statement makes is used";
+            self.refused.get_or_insert_with(|| Unknown::new(Why::Code, what));
+        }
         // Other statements keep their literals: what they set, whether they run.
         let plain = matches!(kind, Kind::Select | Kind::Insert | Kind::Update | Kind::Delete | Kind::Merge);
         Walked {
