@@ -8,6 +8,7 @@ mod gone;
 mod held;
 mod hosts;
 mod managed;
+mod named;
 mod pinned;
 mod pools;
 mod records;

@@ -57,13 +57,19 @@ impl Cancels {
         });
     }
 
-    /// Cancels what runs now; returns when the server has done so, or cannot be reached.
-    pub(crate) async fn cancel(&self) {
-        let bound = self.bound.lock().await;
-        match &*bound {
-            Some(canceller) => canceller.cancel().await,
-            None => self.asked.notify_waiters(),
-        }
+    /// Cancels what runs now; returns when the server has done so, or cannot be reached. Whoever asks may go meanwhile:
+    /// the request is under way all the same, and the connection stays the session's until it has been served.
+    pub(crate) async fn cancel(self: &Arc<Self>) {
+        let cancels = self.clone();
+        let serving = tokio::spawn(async move {
+            let bound = cancels.bound.lock().await;
+            match &*bound {
+                Some(canceller) => canceller.cancel().await,
+                None => cancels.asked.notify_waiters(),
+            }
+        });
+        // It fails only with the runtime.
+        let _ = serving.await;
     }
 
     /// Returns when somebody cancels what waits for a connection. What was asked for before is not remembered.

@@ -205,6 +205,14 @@ impl Vetted {
         })
     }
 
+    /// The prepared statements that it deallocates by their names.
+    pub(crate) fn deallocated(&self) -> impl Iterator<Item = &str> {
+        self.shapes().filter_map(|shape| match &shape.kind {
+            Kind::Deallocate(name) => name.as_deref(),
+            _ => None,
+        })
+    }
+
     /// The cursors that it reads on: their needs are those of the statements that they were made of.
     pub(crate) fn fetches(&self) -> impl Iterator<Item = &str> {
         self.shapes().filter_map(|shape| match &shape.kind {

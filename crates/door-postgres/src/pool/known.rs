@@ -17,6 +17,9 @@ const NAMED_BYTES_MAX: usize = 32 << 20;
 /// Longer texts are prepared for the one session, under a name of their own.
 const NAMED_TEXT_BYTES_MAX: usize = 64 << 10;
 
+/// How the gateway's names for statements begin.
+pub(crate) const ORIGIN_PREFIX: &str = "doorward_";
+
 /// A statement as it is prepared at backends.
 #[derive(Debug)]
 pub(crate) struct Origin {
@@ -84,7 +87,7 @@ impl Origins {
 
     fn origin(&self, text: &str, types: &[u8], named: bool) -> Origin {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
-        let name = if named { format!("doorward_{serial}").into() } else { Box::default() };
+        let name = if named { format!("{ORIGIN_PREFIX}{serial}").into() } else { Box::default() };
         Origin { name, serial, text: text.into(), types: types.into() }
     }
 }

@@ -28,7 +28,7 @@ use fair::Fair;
 
 use backend::Unfit;
 pub(crate) use backend::{Backend, Bearer, Key, Outfit, Parameters, Place};
-pub(crate) use known::{Known, Origin, Origins};
+pub(crate) use known::{Known, ORIGIN_PREFIX, Origin, Origins};
 
 /// How long making a connection forget, or answer, may take before it is closed instead.
 const RESCUE_MAX: Duration = Duration::from_secs(5);

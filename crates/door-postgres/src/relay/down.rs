@@ -420,7 +420,14 @@ impl State {
                 self.queue.pop_front();
                 return Ok(Fate::Drop);
             }
-            (Expected::Close, b'3') | (Expected::Describe(_), b'T' | b'n') => drop(self.queue.pop_front()),
+            (Expected::Close(portal), b'3') => {
+                // One that was made behind it has the name again.
+                let closed =
+                    portal.take().filter(|name| self.portals.get(name).is_some_and(|named| named.closing));
+                closed.map(|name| self.portals.remove(&name));
+                self.queue.pop_front();
+            }
+            (Expected::Describe(_), b'T' | b'n') => drop(self.queue.pop_front()),
             (Expected::Describe(statement), b't') => {
                 let named = statement.as_deref().and_then(|name| self.statements.get_mut(name));
                 if let Some(named) = named {

@@ -70,7 +70,7 @@ pub fn fuzz_server(bytes: &[u8]) {
         Expected::Parse("s".into(), 0, None),
         Expected::Describe(None),
         Expected::Bind("p".into(), 0),
-        Expected::Close,
+        Expected::Close(None),
         Expected::Sync,
         Expected::Probe(Probe::default()),
         Expected::Failing(refusal.clone()),

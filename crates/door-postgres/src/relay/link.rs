@@ -44,7 +44,8 @@ pub(crate) enum Expected {
     Bind(Box<str>, u64),
     /// A description; of the prepared statement that is named.
     Describe(Option<Box<str>>),
-    Close,
+    /// The end of a name; of a portal's, if it is one that SQL can use too.
+    Close(Option<Box<str>>),
     Execute(Box<Running>),
     Sync,
     /// The backend was sent something that fails; the client is told this instead.
@@ -393,6 +394,12 @@ impl Link {
 }
 
 impl State {
+    /// What SQL has prepared under a name. What the protocol has prepared stands under another one where backends are shared.
+    pub(crate) fn prepared_by_sql(&self, name: &str) -> Option<Arc<Vetted>> {
+        let named = self.statements.get(name).filter(|named| named.origin.is_none())?;
+        Some(named.vetted.clone())
+    }
+
     /// What must be durable before more is sent to the client, put into `owed`, which is empty: records of
     /// answers that are whole, and the intent of one that has begun.
     pub(crate) fn take_owed(&mut self, owed: &mut Vec<Durable>) {

@@ -1,6 +1,7 @@
 //! Names that a session makes, and what stands under them: prepared statements, or portals.
 //!
-//! Invariant: their texts are bounded together, not only one by one; what is taken out gives its room back.
+//! Invariants: their texts are bounded together, not only one by one; what is taken out gives its room back; names are
+//! told apart as far as the server tells them apart, so that what stands under one here is what stands under it there.
 
 use doorward_core::hash::FixedMap;
 
@@ -11,10 +12,14 @@ pub(crate) const NAMES_MAX: usize = 4_096;
 /// The most bytes that names, texts and types of parameters may take together.
 pub(crate) const TEXTS_BYTES_MAX: usize = 8 << 20;
 
+/// As many bytes of a name as the server keeps (NAMEDATALEN, less the end): it cuts longer ones without a word, in the
+/// middle of a character too.
+const NAME_BYTES_KEPT: usize = 63;
+
 /// A table of names.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    named: FixedMap<Box<str>, Entry>,
+    named: FixedMap<Box<[u8]>, Entry>,
     bytes: usize,
 }
 
@@ -36,28 +41,28 @@ pub(crate) enum Full {
 
 impl Table {
     pub(crate) fn get(&self, name: &str) -> Option<&Named> {
-        self.named.get(name).map(|entry| &entry.named)
+        self.named.get(kept(name)).map(|entry| &entry.named)
     }
 
     pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Named> {
-        self.named.get_mut(name).map(|entry| &mut entry.named)
+        self.named.get_mut(kept(name)).map(|entry| &mut entry.named)
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.named.contains_key(name)
+        self.named.contains_key(kept(name))
     }
 
     /// Puts it in, in the place of what stood under the name.
-    pub(crate) fn insert(&mut self, name: Box<str>, named: Named) {
+    pub(crate) fn insert(&mut self, name: &str, named: Named) {
         let bytes = name.len() + named.vetted.text().len() + size_of_val(&*named.types);
         self.bytes += bytes;
-        if let Some(before) = self.named.insert(name, Entry { named, bytes }) {
+        if let Some(before) = self.named.insert(kept(name).into(), Entry { named, bytes }) {
             self.bytes -= before.bytes;
         }
     }
 
     pub(crate) fn remove(&mut self, name: &str) -> Option<Named> {
-        let entry = self.named.remove(name)?;
+        let entry = self.named.remove(kept(name))?;
         self.bytes -= entry.bytes;
         Some(entry.named)
     }
@@ -78,7 +83,7 @@ impl Table {
 
     /// Whether there is room for one more of this size under this name.
     pub(crate) fn has_room_for(&self, name: &str, bytes: usize) -> Result<(), Full> {
-        let before = self.named.get(name).map_or(0, |entry| entry.bytes);
+        let before = self.named.get(kept(name)).map_or(0, |entry| entry.bytes);
         self.room(1, (bytes + name.len()).saturating_sub(before))
     }
 
@@ -92,6 +97,12 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// As much of a name as tells it from others.
+fn kept(name: &str) -> &[u8] {
+    let bytes = name.as_bytes();
+    bytes.get(..NAME_BYTES_KEPT).unwrap_or(bytes)
 }
 
 #[cfg(test)]
@@ -113,16 +124,16 @@ mod tests {
         let of = |name: &str, table: &Table| table.has_room_for(name, text.len());
         for n in 0..8 {
             assert_eq!(of(&n.to_string(), &table), Ok(()));
-            table.insert(n.to_string().into(), named(&text));
+            table.insert(&n.to_string(), named(&text));
         }
         assert_eq!(of("8", &table), Err(Full::Bytes));
         assert_eq!(of("7", &table), Ok(()), "it takes the place of what is there");
-        table.insert("7".into(), named("select 1"));
+        table.insert("7", named("select 1"));
         assert_eq!(of("8", &table), Ok(()));
-        table.insert("8".into(), named(&text));
+        table.insert("8", named(&text));
         assert!(table.remove("0").is_some() && table.remove("0").is_none());
         assert_eq!(of("0", &table), Ok(()));
-        table.insert("0".into(), Named { held: true, ..named(&text) });
+        table.insert("0", Named { held: true, ..named(&text) });
         table.retain(|named| named.held);
         assert_eq!(table.bytes, text.len() + 1);
         table.clear();
@@ -131,9 +142,22 @@ mod tests {
     }
 
     #[test]
+    fn names_are_told_apart_as_far_as_the_server_does() {
+        let mut table = Table::default();
+        let long = "n".repeat(NAME_BYTES_KEPT);
+        table.insert(&format!("{long}x"), named("select 1"));
+        assert!(table.contains(&long) && table.contains(&format!("{long}y")));
+        assert!(!table.contains(&long[1..]));
+        assert!(table.remove(&format!("{long}ä")).is_some() && table.bytes == 0);
+        // Cut in the middle of a character, it is not the name without the character.
+        table.insert(&format!("{}é", &long[1..]), named("select 1"));
+        assert!(table.contains(&format!("{}è", &long[1..])) && !table.contains(&long[1..]));
+    }
+
+    #[test]
     fn types_of_parameters_count() {
         let mut table = Table::default();
-        table.insert("s".into(), Named { types: vec![23; 1000].into(), ..named("select 1") });
+        table.insert("s", Named { types: vec![23; 1000].into(), ..named("select 1") });
         assert!(table.bytes > 4_000);
         table.remove("s");
         assert_eq!(table.bytes, 0);

@@ -275,6 +275,10 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             let text = format!("prepared statement \"{statement}\" does not exist");
             return self.refuse_message(message, "", &Fault::new(codes::NAME, text)).await;
         };
+        self.await_closing(&portal).await?;
+        if self.ignored() {
+            return self.discard(message).await;
+        }
         if let Err(fault) = self.may_be_portal(&portal, named.vetted.text().len()) {
             return self.refuse_message(message, named.vetted.text(), &fault).await;
         }
@@ -291,7 +295,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
                 let bound = Named { bound: values, ..Named::new(named.vetted, Some(actions), self.batch) };
                 let bound = Named { origin: origin.clone(), ..bound };
                 let skipped = self.bind_to(message, &portal, &statement, origin.as_ref());
-                self.link.state().portals.insert(portal.as_str().into(), bound);
+                self.link.state().portals.insert(&portal, bound);
                 self.link.expect(Expected::Bind(portal.into(), self.batch));
                 self.batch_open = true;
                 self.stream_from(message, skipped).await

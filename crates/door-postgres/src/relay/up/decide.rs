@@ -152,8 +152,9 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     }
 
     pub(super) fn look_up(&self, vetted: &Vetted) -> Result<Actions, Fault> {
-        let prepared = |name: &str| self.link.state().statements.get(name).map(|named| named.vetted.clone());
+        let prepared = |name: &str| self.link.state().prepared_by_sql(name);
         let own = vetted.needs(self.desk, &self.names, &prepared)?;
+        self.may_read_on(vetted)?;
         // Reading on from a cursor is reading what it was made of, under the grants of today.
         let cursors: Vec<Actions> = {
             let state = self.link.state();
@@ -273,7 +274,12 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         }
         self.link.expect(Expected::Probe(Probe::default()));
         self.send().await?;
-        self.link.wait(|state| state.probed.is_some()).await;
+        tokio::select! {
+            biased;
+            () = self.link.wait(|state| state.probed.is_some()) => {}
+            // What waits for a lock waits for nobody.
+            () = self.inbox.gone() => return Err(Ended::ClientGone),
+        }
         let Probe { row, failed } = self.link.state().probed.take().unwrap_or_default();
         Ok(match failed {
             // The client's cancel request has met the question instead of the statement.
@@ -343,7 +349,9 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         let effects = vetted.effects(actions);
         let setting = self.setting(vetted);
         let mut state = self.link.state();
-        if effects.changes_names || (effects.ends_or_rolls_back && state.touched) {
+        // A cursor that a function has opened may call anything.
+        let unknown = vetted.fetches().any(|name| !state.portals.contains(name));
+        if effects.changes_names || unknown || (effects.ends_or_rolls_back && state.touched) {
             state.stale = true;
             state.touched = true;
         }
@@ -368,16 +376,16 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         let stays = state.sharing.as_mut().is_some_and(Sharing::takes_asking);
         let mut makes = Makes { batch: self.batch, setting, stays, closes, ..Makes::default() };
         for (name, vetted) in vetted.prepared() {
-            makes.statements.push(name.clone());
-            state.statements.insert(name, Named::new(vetted, None, self.batch));
+            state.statements.insert(&name, Named::new(vetted, None, self.batch));
+            makes.statements.push(name);
         }
         for (name, vetted, held) in vetted.declared() {
-            makes.portals.push(name.clone());
             // One of the name may be there all the same, and this one fail: what is read on is either.
             let before = state.portals.get(&name).and_then(|named| named.actions.clone());
             let either = before.and_then(|before| with_cursors(&[before], actions).ok());
             let named = Named::new(vetted, Some(either.unwrap_or_else(|| actions.clone())), self.batch);
-            state.portals.insert(name, Named { held, ..named });
+            state.portals.insert(&name, Named { held, ..named });
+            makes.portals.push(name);
         }
         makes
     }

@@ -241,7 +241,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         };
         let mut state = self.link.state();
         let Some(sharing) = &mut state.sharing else {
-            state.statements.insert(name.into(), named(None, false));
+            state.statements.insert(name, named(None, false));
             drop(state);
             self.forward_parse(frame, (name, types), instead.as_deref());
             return;
@@ -249,13 +249,13 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         let origin =
             sharing.origins.find(instead.as_deref().unwrap_or(vetted.text()), types, !name.is_empty());
         if sharing.known.has(&origin) {
-            state.statements.insert(name.into(), named(Some(origin), true));
+            state.statements.insert(name, named(Some(origin), true));
             drop(state);
             self.link.expect(Expected::Local(empty(b'1')));
             return;
         }
         let oldest = sharing.known.add(&origin);
-        state.statements.insert(name.into(), named(Some(origin.clone()), false));
+        state.statements.insert(name, named(Some(origin.clone()), false));
         drop(state);
         self.close_oldest(oldest);
         parse_frame(&mut self.out, &origin);
@@ -334,22 +334,26 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         self.batch_open = true;
     }
 
-    /// Closes a name: at the backend only if it is the session's own there.
+    /// Closes a name: at the backend only if it is the session's own there. What is there under a name that the session
+    /// does not know is the gateway's, for others to find.
     pub(super) fn close_as(&mut self, is_portal: bool, name: &str, frame: &[u8]) {
-        let shared = {
-            let mut state = self.link.state();
-            let removed = if is_portal { state.portals.remove(name) } else { state.statements.remove(name) };
-            let own = removed.is_none_or(|named| named.origin.is_none());
-            state.sharing.is_some() && (!self.port.is_bound() || (!is_portal && !own))
+        let (shares, bound) = (self.link.state().sharing.is_some(), self.port.is_bound());
+        let there = match is_portal {
+            true => bound,
+            false => {
+                let removed = self.link.state().statements.remove(name);
+                bound && removed.is_some_and(|named| named.origin.is_none())
+            }
         };
-        if shared {
+        let portal = if is_portal { self.close_portal(name, there) } else { None };
+        if shares && !there {
             self.link.expect(Expected::Local(empty(b'3')));
             return;
         }
         if let Some(sharing) = &mut self.link.state().sharing {
             sharing.engaged = true;
         }
-        self.forward(frame, Expected::Close);
+        self.forward(frame, Expected::Close(portal));
     }
 
     /// Whether a statement deallocates what is not the session's own at the backend.

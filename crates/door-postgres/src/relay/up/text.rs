@@ -144,7 +144,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
 
     /// What each statement needs. What they need together has just been looked up, with the same names.
     fn needs_each(&self, vetted: &Vetted, all: &Actions) -> Vec<Actions> {
-        let prepared = |name: &str| self.link.state().statements.get(name).map(|named| named.vetted.clone());
+        let prepared = |name: &str| self.link.state().prepared_by_sql(name);
         let each = vetted.needs_each(self.desk, &self.names, &prepared);
         let Ok(each) = each else { return vetted.parts().map(|_| all.clone()).collect() };
         let mut declared: HashMap<Box<str>, Actions> = HashMap::new();
