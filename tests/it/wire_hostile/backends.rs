@@ -201,3 +201,26 @@ fn hostile_logins_get_no_password_and_hold_up_nobody() -> Result<()> {
     ensure!(wait_until(SOON, || siege.serves().is_ok()), "{}", siege.gateway.log());
     Ok(())
 }
+
+/// Servers before PostgreSQL 14, and poolers, do not know the setting by which a server looks for its client.
+#[test]
+fn hostile_servers_that_refuse_to_look_for_their_client_serve_all_the_same() -> Result<()> {
+    const SETTING: &[u8] = b"client_connection_check_interval";
+    let errors: [&[u8]; 2] = [
+        b"SFATAL\0VFATAL\0C42704\0Munrecognized configuration parameter \"client_connection_check_interval\"\0\0",
+        b"SFATAL\0C08P01\0Munsupported startup parameter: client_connection_check_interval\0\0",
+    ];
+    for (mode, error) in MODES.into_iter().zip(errors) {
+        let (siege, fake) = siege(mode)?;
+        fake.refuse(SETTING, message(b'E', error));
+        let mut first = siege.connect("readers")?;
+        ensure!(first.value("show client_connection_check_interval")? == "0", "it was not asked to look");
+        ensure!(first.ask(&query("begin"))?.0 == "CZT");
+        // One who needs a connection of their own; the server is not asked again.
+        let mut second = siege.connect("readers")?;
+        ensure!(second.value("select count(*) from orders")? == "20");
+        ensure!(first.ask(&query("commit"))?.0 == "CZI");
+        ensure!(fake.refused() == 1, "refused {} times", fake.refused());
+    }
+    Ok(())
+}

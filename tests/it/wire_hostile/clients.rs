@@ -8,7 +8,7 @@ use doorward_testkit::gateway::Setup;
 use doorward_testkit::wait_until;
 use rcgen::CertificateParams;
 
-use super::{GRANTS, Siege};
+use super::{GRANTS, MODES, Siege};
 use crate::bed::SOON;
 use crate::identity::Authority;
 use crate::wire::client::{message, query, sync};
@@ -63,7 +63,10 @@ fn hostile_lengths_before_the_session() -> Result<()> {
 
 #[test]
 fn hostile_lengths_in_a_session() -> Result<()> {
-    let siege = Siege::start()?;
+    Siege::start_in_each_mode(GRANTS)?.iter().try_for_each(lengths_in_a_session)
+}
+
+fn lengths_in_a_session(siege: &Siege) -> Result<()> {
     for tag in [b'Q', b'P', b'B', b'E', b'D', b'C', b'S', b'H', b'F', b'd', b'c', b'f', b'X', b'z', 0] {
         for length in [0_u32, 3, 0x8000_0000, 0xffff_ffff] {
             let mut wire = siege.connect("readers")?;
@@ -84,7 +87,10 @@ fn hostile_lengths_in_a_session() -> Result<()> {
 
 #[test]
 fn hostile_messages_of_a_gigabyte_take_no_memory() -> Result<()> {
-    let siege = Siege::start()?;
+    Siege::start_in_each_mode(GRANTS)?.iter().try_for_each(messages_of_a_gigabyte_take_no_memory)
+}
+
+fn messages_of_a_gigabyte_take_no_memory(siege: &Siege) -> Result<()> {
     siege.serves()?;
     let before = siege.memory_peak()?;
     let piece = vec![b'x'; 1 << 20];
@@ -112,7 +118,10 @@ fn hostile_messages_of_a_gigabyte_take_no_memory() -> Result<()> {
 
 #[test]
 fn hostile_readers_that_take_nothing_take_no_memory() -> Result<()> {
-    let siege = Siege::start()?;
+    Siege::start_in_each_mode(GRANTS)?.iter().try_for_each(readers_that_take_nothing_take_no_memory)
+}
+
+fn readers_that_take_nothing_take_no_memory(siege: &Siege) -> Result<()> {
     siege.serves()?;
     let before = siege.memory_peak()?;
     let mut idlers = Vec::new();
@@ -211,11 +220,12 @@ fn hostile_bytes_before_tls_are_never_taken_for_what_came_through_it() -> Result
 
 #[test]
 fn hostile_floods_of_slow_starts_hold_nobody_up_for_long() -> Result<()> {
-    let siege = Siege::start_with(GRANTS, |config, _| {
-        Setup::new(&format!(
-            "{config}\nhttp: {{ connections: 30, connections_per_ip: 30, head_timeout: 3s }}\n"
-        ))
-    })?;
+    MODES.into_iter().try_for_each(floods_of_slow_starts_hold_nobody_up_for_long)
+}
+
+fn floods_of_slow_starts_hold_nobody_up_for_long(mode: fn(&str) -> String) -> Result<()> {
+    const BOUNDS: &str = "http: { connections: 30, connections_per_ip: 30, head_timeout: 3s }";
+    let siege = Siege::start_with(GRANTS, |config, _| Setup::new(&format!("{}\n{BOUNDS}\n", mode(&config))))?;
     let address = siege.gateway.address("postgres")?;
     let mut slow = Vec::new();
     for n in 0..90_usize {
@@ -235,7 +245,15 @@ fn hostile_floods_of_slow_starts_hold_nobody_up_for_long() -> Result<()> {
 
 #[test]
 fn hostile_floods_of_sessions_stop_at_their_bound() -> Result<()> {
+    let [sessions, transactions] = MODES;
+    floods_of_sessions_stop_at_their_bound(sessions, "3")?;
+    // Which share what they use one after another.
+    floods_of_sessions_stop_at_their_bound(transactions, "1")
+}
+
+fn floods_of_sessions_stop_at_their_bound(mode: fn(&str) -> String, connections: &str) -> Result<()> {
     let siege = Siege::start_with(GRANTS, |config, _| {
+        let config = mode(&config).replace(", wait_max: 60s", "");
         Setup::new(&config.replace("sessions: 20", "sessions: 3, wait_max: 100ms"))
     })?;
     let mut open = vec![siege.connect("readers")?, siege.connect("readers")?, siege.connect("readers")?];
@@ -246,7 +264,7 @@ fn hostile_floods_of_sessions_stop_at_their_bound() -> Result<()> {
     for wire in &mut open {
         ensure!(wire.ask(&query("select 1"))?.0 == "TDCZI", "those that are open go on");
     }
-    ensure!(siege.has_connections("siege_reader", "3"), "no more than that reach the database");
+    ensure!(siege.has_connections("siege_reader", connections), "no more than that reach the database");
     open.pop();
     ensure!(wait_until(SOON, || siege.serves().is_ok()), "a seat that is free is taken");
     Ok(())
@@ -288,7 +306,10 @@ fn hostile_guesses_of_cancel_keys_cancel_nothing() -> Result<()> {
 
 #[test]
 fn hostile_pauses_within_a_message_hold_up_nobody_else() -> Result<()> {
-    let siege = Siege::start()?;
+    Siege::start_in_each_mode(GRANTS)?.iter().try_for_each(pauses_within_a_message_hold_up_nobody_else)
+}
+
+fn pauses_within_a_message_hold_up_nobody_else(siege: &Siege) -> Result<()> {
     let mut wires = Vec::new();
     for n in 1..12_usize {
         let mut wire = siege.connect("readers")?;

@@ -38,6 +38,9 @@ struct State {
     at_word: Mutex<Option<(&'static [u8], Deed)>>,
     /// What happens instead of the login of the reader's role.
     at_login: Mutex<Option<Deed>>,
+    /// A word of a start-up packet, and what it is refused with.
+    refuses: Mutex<Option<(&'static [u8], Vec<u8>)>>,
+    refused: AtomicUsize,
     /// What the gateway has sent after a login of the reader's role was met with a deed.
     heard: Mutex<Vec<u8>>,
     /// Whether cancel requests are met with silence; how many of those the gateway has given up.
@@ -53,6 +56,8 @@ impl Fake {
             server,
             at_word: Mutex::default(),
             at_login: Mutex::default(),
+            refuses: Mutex::default(),
+            refused: AtomicUsize::default(),
             heard: Mutex::default(),
             deaf: AtomicBool::default(),
             given_up: AtomicUsize::default(),
@@ -75,6 +80,16 @@ impl Fake {
     pub(super) fn at_login(&self, deed: Option<Deed>) {
         self.state.heard.lock().clear();
         *self.state.at_login.lock() = deed;
+    }
+
+    /// Start-up packets with this word are refused.
+    pub(super) fn refuse(&self, word: &'static [u8], error: Vec<u8>) {
+        *self.state.refuses.lock() = Some((word, error));
+    }
+
+    /// How many were.
+    pub(super) fn refused(&self) -> usize {
+        self.state.refused.load(Ordering::Relaxed)
     }
 
     /// Cancel requests are not answered, and not passed on.
@@ -105,6 +120,11 @@ impl State {
             let given_up = do_it(&mut gateway, &Deed::Say(Vec::new()));
             self.given_up.fetch_add(1, Ordering::Relaxed);
             return given_up;
+        }
+        let refusal = self.refuses.lock().clone().filter(|(word, _)| holds(&start_up, word));
+        if let Some((_, error)) = refusal {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return do_it(&mut gateway, &Deed::SayAndClose(error));
         }
         let at_login = self.at_login.lock().clone();
         if let Some(deed) = at_login
