@@ -508,9 +508,10 @@ fn a_vault_whose_certificate_is_not_believed_gets_nothing() -> Result<()> {
     let approle = bed.vault.approle("1h", "24h")?;
     let config = bed.config("{ vault: database/creds }", APPROLE, "");
     let gateway = bed.gateway(&config, &approle)?;
-    let (out, err) = bed.psql(&gateway, "select 1;")?;
-    ensure!(out.is_empty() && err.contains("lease.source-away"), "{out}\n{err}");
-    ensure!(gateway.log().contains("invalid peer certificate"), "{}", gateway.log());
+    // On a busy machine it may be given up before the certificate has come: it is asked for until it has.
+    let disbelieved = || gateway.log().contains("invalid peer certificate");
+    let away = |out: &str, err: &str| out.is_empty() && err.contains("lease.source-away");
+    bed.answers(&gateway, "select 1;", |out, err| away(out, err) && disbelieved())?;
     // The next configuration names the authority.
     gateway.write("vault-ca.pem", fs::read(bed.vault.ca())?)?;
     gateway.write("doorward.yaml", config.replace("  auth: {", "  ca: vault-ca.pem\n  auth: {"))?;
