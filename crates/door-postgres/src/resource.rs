@@ -91,6 +91,7 @@ impl WireResource {
             idle_max: settings.idle_max,
             age_max: settings.age_max,
             statements_max: settings.statements_max,
+            dangerous_superuser,
         };
         Ok(Self {
             name,
@@ -144,12 +145,7 @@ impl WireResource {
         if !objects.is_powerful(role_name) || (replicates && objects.only_replicates(role_name)) {
             return Ok(());
         }
-        let what = format!("the role {role} is too powerful to be lent");
-        Err(Fault::new(LOGIN_REFUSED, what).hint(
-            "Its operator can name a role that is not, and cannot become one that is, SUPERUSER, BYPASSRLS, REPLICATION, \
-             CREATEROLE or allowed to use the server's files and programs; or set `dangerous_superuser: true` on the \
-             resource.",
-        ))
+        Err(too_powerful(role_name))
     }
 
     /// Settings of the gateway's own for sessions of this login, which stands for this role: the server looks by itself
@@ -250,4 +246,12 @@ impl WireResource {
         (!status.connected)
             .then(|| status.error.unwrap_or_else(|| "its catalogue is not loaded yet".to_owned()))
     }
+}
+
+pub(crate) fn too_powerful(role: &str) -> Fault {
+    Fault::new(LOGIN_REFUSED, format!("the role {role} is too powerful to be lent")).hint(
+        "Its operator can name a role that is not, and cannot become one that is, SUPERUSER, BYPASSRLS, REPLICATION, \
+         CREATEROLE or allowed to use the server's files and programs; or set `dangerous_superuser: true` on the \
+         resource.",
+    )
 }

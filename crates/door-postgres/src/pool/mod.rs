@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use doorward_core::{Fault, Lease, Login};
+use doorward_core::{Fault, Lease, Login, RoleName};
 use doorward_pgclient::codes::{BACKEND_UNAVAILABLE, LOGIN_REFUSED};
 use doorward_pgclient::{Connector, Relayed, Replicas, Server, Standing};
 use parking_lot::Mutex;
@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::codes;
+use crate::resource::too_powerful;
 use fair::Fair;
 
 use backend::Unfit;
@@ -57,6 +58,8 @@ pub(crate) struct Bounds {
     pub(crate) age_max: Duration,
     /// The most prepared statements of a connection.
     pub(crate) statements_max: usize,
+    /// Whether a login that the server calls a superuser's is lent.
+    pub(crate) dangerous_superuser: bool,
 }
 
 /// What a pool is doing, for metrics.
@@ -282,6 +285,11 @@ impl Backends {
             self.0.unchecked.fetch_or(connected.is_ok(), Ordering::Relaxed);
         }
         let mut backend = Backend::new(connected?, wanted.key.clone(), bounds.statements_max, seat);
+        // What is known of roles may be older than this login.
+        if !bounds.dangerous_superuser && backend.parameters.iter().any(|told| told == ("is_superuser", "on"))
+        {
+            return Err(too_powerful(wanted.lease.role().map_or("", RoleName::as_str)));
+        }
         if replication.is_some() {
             return Ok(Lent { backend: Some(backend), pool: self.clone() });
         }

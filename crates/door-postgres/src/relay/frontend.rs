@@ -45,7 +45,7 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
     }
 
     /// Returns when the client has gone. What it sends meanwhile is kept; behind more than that its end is not
-    /// looked for.
+    /// looked for, and it is noticed when the wait is over, which has a bound of its own.
     pub(crate) async fn gone(&mut self) {
         gone(&mut self.stream, &mut self.bytes).await;
     }
