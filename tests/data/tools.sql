@@ -1,6 +1,6 @@
 -- What tools send by themselves when they connect, look at a schema and read a table. Statements end with two
 -- semicolons; each tool has a session of its own. They were written from what is known of each tool, with this test's
--- names in them, and were not captured from a running one.
+-- names in them, and were not captured from a running one; `tools-captured.sql` has those that were taken from the tool.
 
 -- tool: DBeaver
 SET extra_float_digits = 3;;
@@ -45,26 +45,6 @@ select c.oid,pg_catalog.pg_total_relation_size(c.oid) as total_rel_size,pg_catal
 FROM pg_class c WHERE c.relnamespace='public'::regnamespace;;
 SELECT x.* FROM public.orders x LIMIT 200;;
 select word from pg_catalog.pg_get_keywords();;
-
--- tool: pgAdmin
-SET DateStyle=ISO; SET client_min_messages=notice; SELECT set_config('bytea_output','hex',false) FROM pg_settings WHERE name = 'bytea_output'; SET client_encoding='UTF8';;
-SELECT db.oid as did, db.datname, db.datallowconn, pg_encoding_to_char(db.encoding) AS serverencoding,
-has_database_privilege(db.oid, 'CREATE') as cancreate, datistemplate
-FROM pg_catalog.pg_database db WHERE db.datname = current_database();;
-SELECT roles.oid as id, roles.rolname as name, roles.rolsuper as is_superuser,
-CASE WHEN roles.rolsuper THEN true ELSE roles.rolcreaterole END as can_create_role,
-CASE WHEN 'pg_signal_backend'=ANY(ARRAY(WITH RECURSIVE cte AS (
-  SELECT pg_roles.oid,pg_roles.rolname FROM pg_roles WHERE pg_roles.oid = roles.oid
-  UNION ALL SELECT m.roleid,pgr.rolname FROM cte cte_1 JOIN pg_auth_members m ON m.member = cte_1.oid JOIN pg_roles pgr ON pgr.oid = m.roleid)
-  SELECT rolname FROM cte)) THEN True ELSE False END as can_signal_backend
-FROM pg_catalog.pg_roles as roles WHERE rolname = current_user;;
-SELECT CASE WHEN usesuper THEN pg_is_in_recovery() ELSE FALSE END as inrecovery FROM pg_user WHERE usename=current_user;;
-SELECT nsp.oid, nsp.nspname as name, has_schema_privilege(nsp.oid, 'CREATE') as can_create,
-has_schema_privilege(nsp.oid, 'USAGE') as has_usage
-FROM pg_catalog.pg_namespace nsp WHERE nspname NOT LIKE 'pg\_%' ORDER BY nspname;;
-SELECT rel.oid, rel.relname AS name, (SELECT count(*) FROM pg_trigger WHERE tgrelid=rel.oid AND tgisinternal = FALSE) AS triggercount
-FROM pg_catalog.pg_class rel WHERE rel.relkind IN ('r','s','t','p') AND rel.relnamespace = 'public'::regnamespace ORDER BY rel.relname;;
-SELECT * FROM public.orders ORDER BY id ASC LIMIT 1000;;
 
 -- tool: DataGrip
 set extra_float_digits to 3;;
@@ -168,15 +148,6 @@ SELECT result.TABLE_CAT, result.COLUMN_NAME, result.PK_NAME FROM (SELECT NULL AS
 FROM pg_catalog.pg_class ct JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid) JOIN pg_catalog.pg_namespace n ON (ct.relnamespace = n.oid)
 JOIN pg_catalog.pg_index i ON ( a.attrelid = i.indrelid) JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid)
 WHERE true AND ct.relname = 'orders' AND i.indisprimary) result where result.A_ATTNUM = (result.KEYS).x;;
-
--- tool: dbt
-select 1 as id;;
-select distinct nspname from pg_namespace;;
-select 'shop' as database, tablename as name, schemaname as schema, 'table' as type from pg_tables where schemaname ilike 'public'
-union all select 'shop' as database, viewname as name, schemaname as schema, 'view' as type from pg_views where schemaname ilike 'public';;
-BEGIN;;
-/* {"app": "dbt", "dbt_version": "1.9.0", "node_id": "model.shop.orders"} */ select count(*) from public.orders;;
-COMMIT;;
 
 -- tool: Ruby on Rails
 SET client_min_messages TO warning;;
