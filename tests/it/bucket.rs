@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use doorward_testkit::gateway::Setup;
+use doorward_testkit::gateway::{Running, Setup};
 use doorward_testkit::http::StrictClient;
 use doorward_testkit::object_store::ObjectStore;
 use doorward_testkit::postgres::Cluster;
@@ -55,6 +55,59 @@ fn archive_is_whole(store: &ObjectStore) -> Result<()> {
     let archived: BTreeSet<&str> = lines.iter().filter_map(|line| line["leaf_hash"].as_str()).collect();
     let logged: BTreeSet<&str> = leaves.iter().skip(1).map(String::as_str).collect();
     ensure!(archived == logged, "{archived:?} {logged:?}");
+    Ok(())
+}
+
+/// Copies the bucket, with the archive and the logs of it, to a folder.
+fn copied(store: &ObjectStore) -> Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    for key in store.keys()? {
+        let path = folder.path().join(&key);
+        std::fs::create_dir_all(path.parent().context("a folder")?)?;
+        std::fs::write(path, store.get(&key)?)?;
+    }
+    Ok(folder)
+}
+
+/// An archive is verified where it is, and as a copy for which nothing is configured; what is missing is named.
+fn archive_verifies(store: &ObjectStore, gateway: &Running) -> Result<()> {
+    let verify = |more: &[&str]| -> Result<(Option<i32>, String)> {
+        let output = gateway.run(&[&["audit", "verify"], more].concat())?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8(text)?))
+    };
+    let key = String::from_utf8(gateway.run(&["audit", "key"])?.stdout)?;
+    let (code, text) = verify(&["--archive", "archive", "--lag", "0s", "--vkey", key.trim()])?;
+    ensure!(code == Some(0) && text.starts_with("verified: ") && text.contains("in 1 logs"), "{text}");
+    let copy = copied(store)?;
+    let place = |name: &str| copy.path().join(name).to_string_lossy().into_owned();
+    let (archive, log) = (place("records"), place("log"));
+    let offline = [
+        "--config",
+        "nothing.yaml",
+        "--archive",
+        &archive,
+        "--checkpoints",
+        &log,
+        "--lag",
+        "0s",
+        "--vkey",
+        key.trim(),
+    ];
+    let (code, text) = verify(&offline)?;
+    ensure!(code == Some(0) && text.starts_with("verified: "), "{text}");
+    let keys = store.keys()?;
+    let object = keys.iter().find(|key| key.ends_with(".jsonl.gz")).context("no object")?;
+    std::fs::remove_file(copy.path().join(object))?;
+    let (code, text) = verify(&offline)?;
+    ensure!(code == Some(6) && (text.contains("missing") || text.contains("truncated")), "{text}");
+    for (arguments, wanted) in [
+        (&["--archive", "siem"][..], "siem is neither a directory nor the name of a sink"),
+        (&["--archive", "archive", "--store-only"], "an archive proves nothing by itself"),
+    ] {
+        let (code, text) = verify(arguments)?;
+        ensure!(code == Some(1) && text.contains(wanted), "{text}");
+    }
     Ok(())
 }
 
@@ -142,6 +195,7 @@ fn a_bucket_keeps_checkpoints_and_those_that_refuse_are_told() -> Result<()> {
     let (code, text) = verify(&[])?;
     ensure!(code == Some(0), "{text}");
     archive_is_whole(&store)?;
+    archive_verifies(&store, &bed.gateway)?;
     let keys = store.keys()?;
     let newest = keys.iter().find(|key| key.ends_with("/checkpoint")).context("no checkpoint")?.clone();
     let by_size: Vec<_> = keys.iter().filter(|key| key.contains("/checkpoints/")).collect();

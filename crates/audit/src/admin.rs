@@ -220,6 +220,11 @@ impl std::fmt::Debug for Begun<'_> {
     }
 }
 
+/// Whether a gateway's name is that of a log of commands.
+pub(crate) fn is_of_commands(gateway_id: &str) -> bool {
+    gateway_id.strip_prefix(FOLDER).is_some_and(|rest| rest.starts_with('-'))
+}
+
 fn own_name(name: &str, bytes_max: usize) -> String {
     let whole = format!("{FOLDER}-{name}");
     whole.get(..bytes_max.min(whole.len())).unwrap_or(&whole).to_owned()

@@ -35,7 +35,7 @@ mod time;
 pub use access::{Access, Answered, Completion, Pass};
 pub use action::{Action, Actions, Object, SESSION_OBJECTS, Verb, encode_segment};
 pub use fault::{Code, Fault, Kind, Side};
-pub use hex::hex;
+pub use hex::{hex, unhex};
 pub use import::{
     Claimed, ClaimedCaller, ClaimedFault, ClaimedText, IMPORT_ISSUER_PREFIX, Import, ImportTally,
     ImportedRecord, Importer, RECORDS,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::action::Actions;
+use crate::hex::unhex;
 use crate::name::{AccessId, ConfigDigest, GrantName, LeaseId, ResourceName, RoleName};
 use crate::organs::{Form, Redactor};
 use crate::principal::Principal;
@@ -176,31 +177,14 @@ impl TraceParent {
     pub fn read(text: &str) -> Option<Self> {
         let mut parts = text.splitn(5, '-');
         let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let [version] = hex::<1>(version)?;
+        let [version] = unhex::<1>(version)?;
         if version == 0xff || (version == 0 && parts.next().is_some()) {
             return None;
         }
-        let (trace_id, span_id, [flags]) = (hex::<16>(trace)?, hex::<8>(span)?, hex::<1>(flags)?);
+        let (trace_id, span_id, [flags]) = (unhex::<16>(trace)?, unhex::<8>(span)?, unhex::<1>(flags)?);
         let told = trace_id != [0; 16] && span_id != [0; 8];
         told.then_some(Self { trace_id, span_id, sampled: flags & 1 == 1 })
     }
-}
-
-fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let mut out = [0; N];
-    if text.len() != N * 2 {
-        return None;
-    }
-    for (to, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *to = digit(*high)? << 4 | digit(*low)?;
-    }
-    Some(out)
 }
 
 /// What is known of the refusal or failure.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use doorward_core::{AuthMethod, IssuerName, Personal, Principal, Secret, Timestamp, hex, rfc3339};
+use doorward_core::{AuthMethod, IssuerName, Personal, Principal, Secret, Timestamp, hex, rfc3339, unhex};
 use serde_json::{Map, Value};
 
 use crate::config::KindName;
@@ -190,7 +190,7 @@ fn principal(line: &ApiKeyLine, expires_at: Option<Timestamp>) -> Principal {
 
 fn id_of(key: &str) -> Option<&str> {
     let (id, secret) = key.strip_prefix(API_KEY_PREFIX)?.split_once('_')?;
-    (id_is_well_formed(id) && unhex(secret).is_some()).then_some(id)
+    (id_is_well_formed(id) && unhex::<SECRET_BYTES>(secret).is_some()).then_some(id)
 }
 
 fn id_is_well_formed(id: &str) -> bool {
@@ -205,16 +205,4 @@ fn random_hex<const N: usize>() -> Result<String, ApiKeyError> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ApiKeyError::Random)?;
     Ok(hex(&bytes))
-}
-
-/// 64 lower-case hexadecimal digits.
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
-    }
-    Some(bytes)
 }

@@ -13,14 +13,16 @@ use doorward_tlog::note::{NOTE_MAX, Note};
 use doorward_tlog::tile::{LEVELS, TILE, Tile};
 use parking_lot::{Condvar, Mutex};
 
-use super::place::{Objects, PlaceError, by_size};
-use super::{Log, Signed};
+use super::place::{Objects, PlaceError, by_size, note_key};
+use super::{Log, Signed, journal};
 
 /// How long a place that failed is left alone: at first, and at most.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The most bytes of a tile.
 const TILE_BYTES_MAX: usize = TILE * 32;
+/// The most bytes of a note.
+pub(crate) const NOTE_BYTES_MAX: usize = 1 << 20;
 
 /// A checkpoint with the cosignatures that it got.
 #[derive(Debug)]
@@ -237,6 +239,7 @@ impl Carrier {
         for tile in &signed.edge {
             self.put_tile(&log, tile.clone())?;
         }
+        self.put_notes(&log, signed.epoch, from, size)?;
         self.put_by_size(&log, cosigned)?;
         self.place.put(&format!("{log}/checkpoint"), cosigned.note.as_bytes())
     }
@@ -251,6 +254,26 @@ impl Carrier {
             return Err(self.failed(format!("another tile is at {key}: two gateways of one name?")));
         }
         Ok(path)
+    }
+
+    /// Puts what the log says about itself at places that are new: with it, whoever has the place alone knows what
+    /// stands under each leaf that is of no record.
+    fn put_notes(&self, log: &str, epoch: u64, from: u64, size: u64) -> Result<(), PlaceError> {
+        let unread = |error: std::io::Error| self.failed(error.to_string());
+        if from == size {
+            return Ok(());
+        }
+        let places = journal::notes(&*self.log.files, epoch).map_err(unread)?;
+        for index in places.into_iter().filter(|index| (from..size).contains(index)) {
+            let (kind, body) = journal::read_note(&*self.log.files, epoch, index).map_err(unread)?;
+            let (key, bytes) = (note_key(log, index), format!("{kind}\n{body}").into_bytes());
+            if !self.place.put_new(&key, &bytes)?
+                && self.place.read(&key, NOTE_BYTES_MAX)?.as_ref() != Some(&bytes)
+            {
+                return Err(self.failed(format!("another note is at {key}: two gateways of one name?")));
+            }
+        }
+        Ok(())
     }
 
     /// Puts the checkpoint under its size, where such are kept. One of the same tree does as well: it was signed at

@@ -3,10 +3,11 @@
 //! ```text
 //! GATEWAY/EPOCH/checkpoint             the newest checkpoint
 //! GATEWAY/EPOCH/tile/LEVEL/…           tiles
+//! GATEWAY/EPOCH/notes/PLACE            what the log says about itself: the text under the leaf at a place, 20 digits
 //! GATEWAY/EPOCH/checkpoints/SIZE       in a bucket: each checkpoint that was put, 20 digits
 //! ```
 //!
-//! Invariant: a tile, and a checkpoint under its size, is never replaced. Nothing is removed from a bucket; in a
+//! Invariant: a tile, a note, and a checkpoint under its size, is never replaced. Nothing is removed from a bucket; in a
 //! directory, the partial tiles that a full one has taken the place of are.
 
 use std::fmt::Debug;
@@ -25,6 +26,8 @@ use crate::transport::Reach;
 
 /// The folder of checkpoints by their sizes.
 const BY_SIZE: &str = "checkpoints";
+/// The folder of notes by their places.
+const NOTES: &str = "notes";
 
 /// Why a place does not do what it is asked.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +62,7 @@ pub trait Objects: Debug + Send + Sync {
     /// Whether each checkpoint is kept under its size, beside the newest one.
     fn keeps_sizes(&self) -> bool;
 
-    /// The objects right in `folder` whose names come behind `after`, in order; where checkpoints are kept by sizes.
+    /// The objects right in `folder` whose names come behind `after`, in order; none when there is no such folder.
     fn newer(&self, folder: &str, after: &str) -> Result<Vec<String>, PlaceError>;
 }
 
@@ -68,14 +71,23 @@ pub(crate) fn by_size(log: &str, size: u64) -> String {
     format!("{log}/{BY_SIZE}/{size:020}")
 }
 
-/// Keys of checkpoints of more leaves than `size`, the largest last; none where they are not kept.
+/// Keys of checkpoints of more leaves than `size`, the largest last; none where they are not kept. A directory may be
+/// a copy of a bucket.
 pub(crate) fn larger(place: &dyn Objects, log: &str, size: u64) -> Result<Vec<String>, PlaceError> {
     let folder = format!("{log}/{BY_SIZE}");
-    if !place.keeps_sizes() {
-        return Ok(Vec::new());
-    }
     let names = place.newer(&folder, &format!("{size:020}"))?;
     Ok(names.into_iter().map(|name| format!("{folder}/{name}")).collect())
+}
+
+/// The object of the note at a place of a log.
+pub(crate) fn note_key(log: &str, index: u64) -> String {
+    format!("{log}/{NOTES}/{index:020}")
+}
+
+/// The places of a log that a place outside has notes of, in order.
+pub(crate) fn notes_at(place: &dyn Objects, log: &str) -> Result<Vec<u64>, PlaceError> {
+    let names = place.newer(&format!("{log}/{NOTES}"), "")?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 /// Opens a place. Reads the secrets of a bucket: blocks.
@@ -165,8 +177,24 @@ impl Objects for Folder {
         false
     }
 
-    fn newer(&self, _: &str, _: &str) -> Result<Vec<String>, PlaceError> {
-        Ok(Vec::new())
+    fn newer(&self, folder: &str, after: &str) -> Result<Vec<String>, PlaceError> {
+        let listed = || -> io::Result<Vec<String>> {
+            let entries = match fs::read_dir(self.0.join(folder)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+                other => other?,
+            };
+            let mut names = Vec::new();
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.as_str() > after && entry.path().is_file() {
+                    names.push(name);
+                }
+            }
+            names.sort();
+            Ok(names)
+        };
+        listed().map_err(|error| self.failed(&error))
     }
 }
 

@@ -8,6 +8,7 @@ use doorward_settings::{ByteSize, HumanDuration, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::log::config::{BucketPlace, Place};
 use crate::s3::{S3Config, check_url};
 
 /// The most sinks.
@@ -135,6 +136,11 @@ fn default_every() -> HumanDuration {
 }
 
 impl ArchiveConfig {
+    /// The bucket as a place that is read.
+    pub fn place(&self) -> Place {
+        Place::Bucket(Box::new(BucketPlace { s3: self.bucket(), every: self.every }))
+    }
+
     /// The bucket.
     pub(crate) fn bucket(&self) -> S3Config {
         S3Config {

@@ -1,6 +1,6 @@
 //! What an entry looks like outside: the timeline's own columns, or OCSF.
 
-use doorward_core::Timestamp;
+use doorward_core::{Timestamp, hex};
 use serde_json::{Value as Json, json};
 
 use super::config::Format;
@@ -30,15 +30,24 @@ impl Formatter {
     }
 }
 
-/// Missing records, in the form of a row: `gap` tells the two apart.
+/// Missing records, in the form of a row: `gap` tells the two apart. A gap that is in the log has all that its leaf is
+/// made of.
 fn gap_json(gap: &GapEntry) -> Json {
-    json!({
-        "ts": rfc3339(Timestamp::from_micros(gap.at_us)),
+    let time = |us: i64| rfc3339(Timestamp::from_micros(us));
+    let mut line = json!({
+        "ts": time(gap.at_us),
         "gateway_id": &*gap.gateway_id,
         "epoch": gap.epoch,
         "seq": gap.seq,
         "gap": {"lost": gap.lost, "reason": gap.reason},
-    })
+    });
+    if let (Some((from_us, leaf)), Some(object)) = (gap.logged, line.as_object_mut()) {
+        object.insert("leaf_hash".to_owned(), hex(&leaf).into());
+        if let Some(gap) = object.get_mut("gap").and_then(Json::as_object_mut) {
+            gap.insert("from".to_owned(), time(from_us).into());
+        }
+    }
+    line
 }
 
 /// How grave an entry is.

@@ -7,11 +7,13 @@
 use std::io;
 use std::sync::Arc;
 
+use doorward_tlog::Hash;
 use serde_json::{Map, Value as Json};
 
 use super::config::PersonalValues;
 use super::retained::Retained;
 use super::row;
+use crate::leaf::Hasher;
 use crate::spool::Shared;
 use crate::spool::reader::{column_map, in_our_columns};
 use crate::spool::segment::{Chunk, Cursor, Found, parse_name};
@@ -37,6 +39,8 @@ pub(crate) struct GapEntry {
     pub(crate) lost: Option<u64>,
     pub(crate) at_us: i64,
     pub(crate) reason: String,
+    /// When the first of them was, and the leaf, of a gap that is in the log; what this sink alone does not get has none.
+    pub(crate) logged: Option<(i64, Hash)>,
 }
 
 /// How far a sink has come; the text form is kept in its cursor file.
@@ -224,6 +228,7 @@ impl Tail {
             lost,
             at_us: doorward_core::Clock::now(&doorward_core::SystemClock).micros(),
             reason: reason.to_owned(),
+            logged: None,
         }));
     }
 
@@ -284,14 +289,21 @@ impl Tail {
                 let rows = row::rows(gateway_id, epoch, seq, &access, self.personal);
                 batch.entries.extend(rows.map(Entry::Row));
             }
-            Frame::Gap(gap) => batch.entries.push(Entry::Gap(GapEntry {
-                gateway_id: self.shared.settings.gateway_id.clone(),
-                epoch,
-                seq,
-                lost: Some(gap.lost),
-                at_us: gap.until_us,
-                reason: gap.reason.into_owned(),
-            })),
+            Frame::Gap(gap) => {
+                let gateway_id = self.shared.settings.gateway_id.clone();
+                let leaf = Hasher::default().gap(&gateway_id, epoch, seq, &gap);
+                let (lost, at_us, logged) = (Some(gap.lost), gap.until_us, Some((gap.from_us, leaf)));
+                let reason = gap.reason.into_owned();
+                batch.entries.push(Entry::Gap(GapEntry {
+                    gateway_id,
+                    epoch,
+                    seq,
+                    lost,
+                    at_us,
+                    reason,
+                    logged,
+                }));
+            }
             // An intent is told when its call has ended.
             _ => {}
         }

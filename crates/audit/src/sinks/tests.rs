@@ -354,6 +354,7 @@ fn ocsf_events_have_what_the_schema_requires() {
         lost: Some(3),
         at_us: 1_795_000_000_000_000,
         reason: "a test".to_owned(),
+        logged: None,
     }));
     let classes: Vec<u64> = events.iter().map(|event| event["class_uid"].as_u64().unwrap()).collect();
     assert_eq!(classes, [6005, 6003, 0]);

@@ -171,6 +171,11 @@ impl Which {
 }
 
 pub(super) fn run(source: &Source, command: &Command) -> anyhow::Result<ExitCode> {
+    if let Command::Verify(args) = command
+        && let Some(done) = audit_verify::offline(args)
+    {
+        return done;
+    }
     let config = Config::read(&source.config, Arc::default())?;
     match command {
         Command::Tail { which, no_follow } => {

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use doorward_audit::log::config::Place;
 use doorward_audit::log::verify::{
-    self, Evidence, Finding, LogId, PostgresEvidence, Proved, Report, Scope, SqliteEvidence,
+    self, ArchiveEvidence, Evidence, Finding, LogId, PostgresEvidence, Proved, Report, Scope, SqliteEvidence,
 };
 use doorward_audit::{log, time};
 use doorward_core::{Clock, SystemClock, Timestamp};
@@ -13,7 +15,8 @@ use doorward_tlog::checkpoint::Checkpoint;
 use doorward_tlog::note::{Note, Vkey};
 use serde_json::{Value, json};
 
-use super::{EXIT_TAMPERED, note, out, places};
+use super::places::Places;
+use super::{EXIT_TAMPERED, audit_archive, note, out, places};
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
@@ -47,6 +50,8 @@ pub(super) struct Args {
     /// Checks a proof bundle by itself, without the store.
     #[arg(long, value_name = "FILE", requires = "vkey")]
     bundle: Option<PathBuf>,
+    #[command(flatten)]
+    archive: audit_archive::Args,
     /// One JSON object a line: each finding, and then the summary.
     #[arg(long)]
     json: bool,
@@ -80,24 +85,64 @@ pub(super) fn evidence(config: &Config) -> anyhow::Result<Box<dyn Evidence>> {
     }
 }
 
-pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
+/// What needs no configuration: a bundle, or a directory with an archive beside directories with its logs.
+pub(super) fn offline(args: &Args) -> Option<anyhow::Result<ExitCode>> {
     if let Some(path) = &args.bundle {
-        return bundle(path, args);
+        return Some(bundle(path, args));
     }
+    let folder = args.archive.folder().filter(|_| !args.checkpoints.is_empty())?;
+    let directories = args.checkpoints.iter().cloned().map(Place::Directory);
+    let places: Vec<Place> = directories.collect();
+    Some(places::open_all(&places).and_then(|places| archived(folder, places, args)))
+}
+
+pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
     let places = places::open(config, &args.checkpoints, args.store_only)?;
-    let scope = Scope {
+    if let Some(archive) = args.archive.archive(config)? {
+        return archived(archive, places, args);
+    }
+    tell(&mut *evidence(config)?, &scope(args, &places, None), args)
+}
+
+/// Verifies an archive.
+fn archived(archive: audit_archive::Archive, places: Places, args: &Args) -> anyhow::Result<ExitCode> {
+    if places.open.is_empty() {
+        bail!(
+            "an archive proves nothing by itself: name a place that has the logs, by --checkpoints or `checkpoints.to`"
+        );
+    }
+    let opened = places::open_all(&[archive.place])?;
+    let held = opened.open.first().cloned().context("the archive")?;
+    let mut evidence = ArchiveEvidence::new(held, places.open.clone(), archive.hashes_only);
+    if archive.hashes_only {
+        note(
+            "the values of the rows are not verified: without the personal ones no leaf can be made again\n",
+        );
+    }
+    tell(&mut evidence, &scope(args, &places, Some(archive.lag)), args)
+}
+
+fn scope(args: &Args, places: &Places, lag: Option<Duration>) -> Scope {
+    Scope {
         gateway_id: args.gateway.clone(),
         epoch: args.epoch,
         since_us: args.since.map(Timestamp::micros),
         until_us: args.until.map(Timestamp::micros),
         outside: places.open.clone(),
         keys: args.vkey.clone(),
+        lag_us: lag.map(|lag| i64::try_from(lag.as_micros()).unwrap_or(i64::MAX)),
         now_us: SystemClock.now().micros(),
-    };
-    let report = verify::check(&mut *evidence(config)?, &scope)?;
+    }
+}
+
+/// Checks, and tells what was found.
+fn tell(evidence: &mut dyn Evidence, scope: &Scope, args: &Args) -> anyhow::Result<ExitCode> {
+    let report = verify::check(evidence, scope)?;
     let narrowed = scope.gateway_id.is_some() || scope.epoch.is_some();
     if narrowed && report.summary.logs == 0 && report.findings.is_empty() {
-        bail!("neither the store nor a place outside it has a log of that gateway and epoch");
+        bail!(
+            "neither the store (or the archive) nor a place outside it has a log of that gateway and epoch"
+        );
     }
     if args.json {
         report.findings.iter().try_for_each(|finding| out(&format!("{}\n", finding_json(finding))))?;
@@ -107,7 +152,7 @@ pub(super) fn run(config: &Config, args: &Args) -> anyhow::Result<ExitCode> {
         out(&summary_text(&report))?;
         if args.vkey.is_empty() {
             note(
-                "the keys are those that the store names; give --vkey, kept elsewhere, to be sure of them\n",
+                "the keys are those that the logs name themselves; give --vkey, kept elsewhere, to be sure of them\n",
             );
         }
     }
@@ -231,6 +276,8 @@ fn summary_json(report: &Report) -> Value {
         "before_log": summary.before_log,
         "dead_letters": summary.dead_letters,
         "gaps": summary.gaps,
+        "not_archived_yet": summary.waiting,
+        "logs_of_commands": summary.elsewhere,
         "checkpoints": summary.checkpoints,
     })
 }
@@ -253,6 +300,8 @@ fn summary_text(report: &Report) -> String {
         (summary.before_log, "from before there was a log, without proof"),
         (summary.dead_letters, "dead letters"),
         (summary.gaps, "gaps"),
+        (summary.waiting, "not yet in the archive"),
+        (summary.elsewhere, "logs of commands, which no archive gets"),
     ];
     for (count, what) in others {
         if count > 0 {

@@ -5,6 +5,7 @@
 
 mod api_key;
 mod audit;
+mod audit_archive;
 mod audit_erase;
 mod audit_export;
 mod audit_hold;

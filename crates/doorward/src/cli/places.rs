@@ -31,6 +31,11 @@ pub(super) fn open(config: &Config, more: &[PathBuf], store_only: bool) -> anyho
     };
     let more = more.iter().cloned().map(Place::Directory);
     let places: Vec<Place> = configured.filter(there).cloned().chain(more).collect();
+    open_all(&places).context("--store-only leaves out the places of `checkpoints.to`")
+}
+
+/// These places.
+pub(super) fn open_all(places: &[Place]) -> anyhow::Result<Places> {
     let runtime = match places.iter().any(|place| matches!(place, Place::Bucket(_))) {
         true => Some(runtime()?),
         false => None,
@@ -42,7 +47,7 @@ pub(super) fn open(config: &Config, more: &[PathBuf], store_only: bool) -> anyho
     let open = places.iter().map(|place| {
         place::open(place, reach.as_ref())
             .map_err(anyhow::Error::new)
-            .with_context(|| format!("{} cannot be looked at; --store-only leaves it out", place.name()))
+            .with_context(|| format!("{} cannot be looked at", place.name()))
     });
     Ok(Places { open: open.collect::<anyhow::Result<_>>()?, _runtime: runtime })
 }

@@ -9,6 +9,8 @@
 //! [`FINDINGS_MAX`] and by the epoch's gaps, notes and dead letters. What is missing because retention removed it is no finding, up to the horizon that the
 //! store recorded, and [`SLACK_US`] after it: a call may be logged that much later than it began.
 
+mod align;
+mod archive;
 mod bundle;
 mod expiry;
 mod postgres;
@@ -26,15 +28,18 @@ use doorward_tlog::checkpoint::Checkpoint;
 use doorward_tlog::note::{NOTE_MAX, Note, NoteError, Vkey};
 use uuid::Uuid;
 
+pub use archive::ArchiveEvidence;
 pub use bundle::{BundleError, Proved, prove, verify_bundle};
 pub use postgres::PostgresEvidence;
 pub use report::{Finding, Kind, Report, Summary};
 pub use sqlite::SqliteEvidence;
+pub use walk::Tiles;
 
 use super::journal::LOGGED;
 use super::logger::{EPOCH_NOTE, FOR_EVER, origin};
 use super::place::{Objects, PlaceError, larger};
 use super::tally::{Tally, class_of};
+use crate::admin::is_of_commands;
 use crate::retention::CLASSES;
 use expiry::{Expiry, Keep};
 
@@ -163,6 +168,13 @@ pub trait Evidence {
     /// Classes, and up to when retention says that it has removed their rows, microseconds; the class without a name
     /// stands for all.
     fn horizons(&mut self) -> Result<Vec<(String, i64)>, VerifyError>;
+    /// Told before the items of a log are asked for: its leaves as tiles have them, and how many a checkpoint counts. For
+    /// evidence whose rows do not tell their places.
+    fn beside(&mut self, _tiles: &Arc<Tiles>, _largest: u64) {}
+    /// What could not be read of the items that were asked for last, in words.
+    fn damage(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Hands on a row, behind the extras that stand before it; rows come in the order of places.
@@ -189,6 +201,9 @@ pub struct Scope {
     /// The keys that checkpoints must be signed by. Without any, the key that each log names in its first leaf
     /// is taken, which whoever rewrote the whole store has chosen.
     pub keys: Vec<Vkey>,
+    /// Of an archive: how long after its checkpoint a row may come to it, microseconds. `None` for a store, which is to
+    /// have all that is under a checkpoint.
+    pub lag_us: Option<i64>,
     /// Now, microseconds.
     pub now_us: i64,
 }
@@ -226,6 +241,13 @@ pub fn check(evidence: &mut dyn Evidence, scope: &Scope) -> Result<Report, Verif
         }
     }
     logs.sort();
+    if scope.lag_us.is_some() {
+        // No sink gets what commands record; their logs are at the places outside all the same.
+        let held = evidence.logs()?;
+        let before = logs.len();
+        logs.retain(|log| !is_of_commands(&log.gateway_id) || held.contains(log));
+        report.summary.elsewhere = u64::try_from(before - logs.len()).unwrap_or(0);
+    }
     let mut starts = expiry::starts(evidence, &logs)?;
     let expiry = Expiry::read(evidence, &starts, scope.now_us)?;
     // What was kept without a log was kept before there was one.
@@ -251,6 +273,9 @@ pub fn check(evidence: &mut dyn Evidence, scope: &Scope) -> Result<Report, Verif
         let keys = keys_of(scope, notes.as_ref());
         let mut known = checkpoints(evidence, log, scope, &keys, &mut report)?;
         known.extend(committed.remove(log));
+        if let Some(lag_us) = scope.lag_us.filter(|_| newest) {
+            known.extend(settled(log, scope, &keys, scope.now_us.saturating_sub(lag_us))?);
+        }
         let last = known.iter().map(|known| known.signed_us.unwrap_or(i64::MAX)).max();
         if !newest && scope.since_us.is_some_and(|since| last.is_some_and(|last| last < since)) {
             continue;
@@ -488,6 +513,34 @@ fn outside_notes(place: &dyn Objects, log: &LogId) -> Result<Vec<(String, String
     Ok(notes)
 }
 
+/// The newest checkpoint of a log that was signed by then, of each place that keeps them by their sizes.
+fn settled(log: &LogId, scope: &Scope, keys: &[Vkey], by_us: i64) -> Result<Vec<Known>, VerifyError> {
+    let mut found = Vec::new();
+    for place in &scope.outside {
+        let sizes = larger(&**place, &log_folder(log), 0)?;
+        let read = |key: &String| -> Result<Option<Known>, VerifyError> {
+            let Some(bytes) = place.read(key, NOTE_MAX)? else { return Ok(None) };
+            let from = format!("{}/{key}", place.name()).into();
+            let signed = signed_by(&String::from_utf8_lossy(&bytes), keys, log.epoch);
+            Ok(signed.ok().map(|checkpoint| Known::of(&checkpoint, from)))
+        };
+        // They grow with time: halves are looked at.
+        let (mut from, mut to, mut best) = (0, sizes.len(), None);
+        while from < to {
+            let middle = usize::midpoint(from, to);
+            let known = sizes.get(middle).map(read).transpose()?.flatten();
+            if known.as_ref().is_some_and(|known| known.signed_us.is_some_and(|at| at > by_us)) {
+                to = middle;
+            } else {
+                best = known.or(best);
+                from = middle + 1;
+            }
+        }
+        found.extend(best);
+    }
+    Ok(found)
+}
+
 /// Leaves that a checkpoint says it counts.
 fn size_of(note: &str) -> Option<u64> {
     Some(Checkpoint::parse(&Note::parse(note).ok()?.text).ok()?.size)
@@ -527,6 +580,8 @@ pub fn consistency(
     Ok(holds)
 }
 
+#[cfg(test)]
+mod archive_tests;
 #[cfg(test)]
 mod retention_tests;
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub enum Kind {
     ChainBroken,
     /// A whole log is not there any more.
     EpochMissing,
+    /// A part of an archive cannot be read.
+    Damaged,
 }
 
 impl Kind {
@@ -46,6 +48,7 @@ impl Kind {
             Self::Forked => "forked",
             Self::ChainBroken => "chain-broken",
             Self::EpochMissing => "epoch-missing",
+            Self::Damaged => "damaged",
         }
     }
 }
@@ -101,6 +104,10 @@ pub struct Summary {
     pub dead_letters: u64,
     /// Records that could not be kept, as gaps say.
     pub gaps: u64,
+    /// The newest rows of logs that go on, which an archive does not have yet.
+    pub waiting: u64,
+    /// Logs of administrators' commands, which no archive gets.
+    pub elsewhere: u64,
     /// Checkpoints with a good signature.
     pub checkpoints: u64,
 }

@@ -37,7 +37,8 @@ pub(super) fn walk(
     report: &mut Report,
 ) -> Result<(), VerifyError> {
     let largest = with.known.last().map_or(0, |known| known.size);
-    let tiles = Tiles::read(evidence, log, &with.scope.outside, largest)?;
+    let tiles = Arc::new(Tiles::read(evidence, log, &with.scope.outside, largest)?);
+    evidence.beside(&tiles, largest);
     let mut walk = Walk {
         log,
         with,
@@ -54,6 +55,9 @@ pub(super) fn walk(
         differing: Vec::new(),
     };
     evidence.items(log, &mut |item| walk.item(item))?;
+    for text in evidence.damage() {
+        walk.found(Kind::Damaged, None, None, (None, None), &text);
+    }
     walk.end();
     Ok(())
 }
@@ -96,7 +100,8 @@ pub(super) fn roots(
 }
 
 /// The tiles of level 0 of one log: those kept outside before the store's own.
-pub(super) struct Tiles {
+#[derive(Debug, Default)]
+pub struct Tiles {
     leaves: HashMap<u64, Vec<Hash>>,
 }
 
@@ -188,6 +193,7 @@ struct Differing {
 }
 
 /// Places without a row, and the times of the rows around.
+#[derive(Clone, Copy)]
 pub(super) struct Lost {
     pub(super) first: u64,
     pub(super) last: u64,
@@ -199,7 +205,7 @@ struct Walk<'a, 'w> {
     log: &'a LogId,
     with: With<'w>,
     report: &'a mut Report,
-    tiles: Tiles,
+    tiles: Arc<Tiles>,
     /// Over the leaves as they were logged: of tiles, or as the rows say themselves.
     tree: Tree,
     /// Leaves that checkpoints count, whether they hold or not.
@@ -248,6 +254,13 @@ impl Walk<'_, '_> {
             let text = format!("a row says that its place is {index}, far behind the end of the log");
             return self.found(Kind::Inserted, Some((index, index)), access_id, (ts, ts), &text);
         }
+        if index < size && self.take_missing(index) {
+            if let Some(present) = self.present.get_mut(kind) {
+                *present += 1;
+            }
+            let text = "the row stands behind rows that were logged after it".to_owned();
+            return self.found(Kind::Reordered, Some((index, index)), access_id, (ts, ts), &text);
+        }
         if index < size {
             let text = format!("a second row says that its place is {index}");
             return self.found(Kind::Duplicated, Some((index, index)), access_id, (ts, ts), &text);
@@ -279,6 +292,23 @@ impl Walk<'_, '_> {
         if ts.is_some() {
             self.last_ts = ts;
         }
+    }
+
+    /// A row whose place was passed over has come: whether its place was one of those.
+    fn take_missing(&mut self, index: u64) -> bool {
+        let at = self.missing.partition_point(|lost| lost.last < index);
+        let Some(lost) = self.missing.get_mut(at).filter(|lost| lost.first <= index) else { return false };
+        let Lost { first, last, before_us, after_us } = *lost;
+        match (first < index, index < last) {
+            (false, false) => drop(self.missing.remove(at)),
+            (true, false) => lost.last = index - 1,
+            (false, true) => lost.first = index + 1,
+            (true, true) => {
+                lost.last = index - 1;
+                self.missing.insert(at + 1, Lost { first: index + 1, last, before_us, after_us });
+            }
+        }
+        true
     }
 
     fn push(&mut self, leaf: Hash) {
@@ -345,6 +375,7 @@ impl Walk<'_, '_> {
         if largest > stored {
             self.skip_to(largest, None);
         }
+        self.wait_for_the_end();
         self.lost(stored);
         self.differ();
         let signed = self.with.known.iter().filter_map(|known| known.signed_us).max();
@@ -361,6 +392,27 @@ impl Walk<'_, '_> {
             self.report.summary.unsigned += uncounted;
         }
         self.report.summary.proved += self.proved.min(stored);
+    }
+
+    /// The newest rows come to an archive later than to the log: those that no checkpoint of before then counts are
+    /// not missing.
+    fn wait_for_the_end(&mut self) {
+        let Some(lag_us) = self.with.scope.lag_us.filter(|_| self.with.newest) else { return };
+        let by = self.with.scope.now_us.saturating_sub(lag_us);
+        let due = self.with.known.iter().filter(|known| known.signed_us.is_none_or(|at| at <= by));
+        let due = due.map(|known| known.size).max().unwrap_or(0);
+        // What has no row behind it is at the end; notes may stand between.
+        while let Some(lost) =
+            self.missing.last_mut().filter(|lost| lost.after_us.is_none() && lost.last >= due)
+        {
+            let from = lost.first.max(due);
+            self.report.summary.waiting += lost.last + 1 - from;
+            if from > lost.first {
+                lost.last = from - 1;
+                return;
+            }
+            self.missing.pop();
+        }
     }
 
     /// Places without a row: removed by retention, or taken away.
