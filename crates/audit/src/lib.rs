@@ -52,6 +52,7 @@ use log::Log;
 use log::carry::{Carrier, Desk};
 use log::config::{CheckpointsConfig, Place};
 use log::logger::{Logger, Signing, keep_lines};
+use log::peers::Records;
 use log::publish::{Cosigner, Published, Publisher};
 use personal::pending::Pending;
 use personal::service::Told;
@@ -330,6 +331,11 @@ impl Audit {
     pub fn speak_to_witnesses(&self, cosigner: Arc<dyn Cosigner>) {
         // A second one would say the same.
         let _ = self.log.cosigner.set(cosigner);
+    }
+
+    /// Lets what the log does by itself be recorded. Once is enough.
+    pub fn record_in(&self, records: Records) {
+        let _ = self.log.records.set(records);
     }
 
     /// How the log and its checkpoints fare, outside the store too. Cheap.

@@ -274,6 +274,7 @@ impl Config {
             problems.append(doorward_identity::Plan::check(&root.identity()));
             problems.append(crate::postgres::check(root, node));
             problems.append(crate::syslog::check(root, node));
+            problems.append(crate::peers::check(root, node));
             let peers = root.peers.as_ref().and_then(PeersConfig::problem);
             let vault = root.vault.as_ref().and_then(VaultConfig::problem);
             for (key, text) in root.audit().problem().into_iter().chain(peers).chain(vault) {

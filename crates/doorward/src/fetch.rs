@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use doorward_audit::log::publish::Cosigner;
 use doorward_audit::transport::{Answer, Transport};
 use doorward_core::{BoxFuture, Secret};
 use doorward_http::{Caps, Client, ClientOptions};
@@ -19,7 +18,7 @@ const POST_SPAN_MAX: Duration = Duration::from_secs(10);
 /// How long an object may take to be put.
 const PUT_SPAN_MAX: Duration = Duration::from_secs(60);
 const POST_BYTES_MAX: usize = 64 << 10;
-const POST_CAPS: Caps =
+pub(crate) const POST_CAPS: Caps =
     Caps { bytes_max: POST_BYTES_MAX, span_max: POST_SPAN_MAX, dangerous_plaintext: false };
 
 /// The gateway's own HTTP client, for identity and for traces. Identity has decided already which issuers
@@ -31,6 +30,11 @@ impl Outbound {
     /// Reads the system's certificate authorities: blocks, at start only.
     pub fn new() -> Result<Arc<Self>, doorward_http::TlsError> {
         Ok(Arc::new(Self(Client::new(ClientOptions::default())?)))
+    }
+
+    /// The client itself.
+    pub(crate) fn client(&self) -> &Client {
+        &self.0
     }
 
     async fn fetch(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
@@ -122,30 +126,5 @@ impl Transport for Outbound {
     ) -> BoxFuture<'a, Result<Answer, String>> {
         let caps = Caps { bytes_max, ..POST_CAPS };
         Box::pin(self.send(Method::GET, url, headers, Vec::new(), caps))
-    }
-}
-
-/// Speaks to witnesses from a thread of its own, over the runtime's client.
-pub(crate) struct Witnesses {
-    outbound: Arc<Outbound>,
-    runtime: tokio::runtime::Handle,
-}
-
-impl Witnesses {
-    /// Over this client; called on the runtime.
-    pub(crate) fn new(outbound: Arc<Outbound>) -> Self {
-        Self { outbound, runtime: tokio::runtime::Handle::current() }
-    }
-}
-
-impl Cosigner for Witnesses {
-    fn post(&self, url: &str, body: String, dangerous_plaintext: bool) -> Result<(u16, String), String> {
-        let caps = Caps { bytes_max: POST_BYTES_MAX, span_max: POST_SPAN_MAX, dangerous_plaintext };
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        let sent = self.outbound.0.send(Method::POST, url, headers, body.into(), caps);
-        let reply = self.runtime.block_on(sent).map_err(|error| error.to_string())?;
-        let text = String::from_utf8(reply.body.to_vec()).map_err(|_| "its answer is not text".to_owned())?;
-        Ok((reply.status.as_u16(), text))
     }
 }

@@ -21,6 +21,7 @@ mod state;
 mod syslog;
 mod wire;
 mod wiring;
+mod witnesses;
 
 use doorward_core::Code;
 

@@ -5,24 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use doorward_audit::log::peers::Records;
 use doorward_audit::sinks::Outside;
 use doorward_audit::transport::Reach;
 use doorward_audit::{Audit, AuditConfig, otlp};
 use doorward_core::{AccessRecord, Gateway, ImportTally, Observer, ResourceName, SystemClock};
 use doorward_door_ingest::SyslogListener;
 use doorward_door_postgres::WireListener;
-use doorward_http::{Front, Listener, bind, client_config, serve_plain, server_config};
+use doorward_http::{Front, Listener, PlainTls, bind, client_config, serve_plain, server_config};
 use doorward_settings::{Problem, Problems};
 use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Root;
-use crate::fetch::{Outbound, Witnesses};
+use crate::fetch::Outbound;
 use crate::metrics::Metrics;
 use crate::minting::Gatekeeper;
 use crate::state::State;
 use crate::wiring::{Wired, Wiring, blocking};
+use crate::witnesses::Witnesses;
 use crate::{admin, doors, minting, peers, postgres, reload, syslog};
 
 /// How long records may take to reach the store when the gateway stops; the rest waits in the spool.
@@ -48,6 +50,7 @@ pub(crate) struct Running {
     front: Arc<Front>,
     listener: Listener,
     syslog: Option<SyslogListener>,
+    peers: Option<PlainTls>,
     wire: Option<WireListener>,
 }
 
@@ -88,18 +91,26 @@ pub(crate) async fn run(files: Vec<PathBuf>, options: Options) -> anyhow::Result
         }
         listener
     });
-    if let Some(address) = peers::start(root, &audit, &wired.snapshot.digest).await?
-        && let Some(addresses) = addresses.as_object_mut()
-    {
-        addresses.insert("witness".to_owned(), address.to_string().into());
-    }
+    let records = Records {
+        recorder: audit.recorder(),
+        environment: root.environment.as_str().into(),
+        digest: wired.snapshot.digest.clone(),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    audit.record_in(records.clone());
+    let peers = peers::start(root, &audit, records).await?.map(|(tls, address)| {
+        if let Some(addresses) = addresses.as_object_mut() {
+            addresses.insert("witness".to_owned(), address.to_string().into());
+        }
+        tls
+    });
     let wire = postgres::start(root, gateway.clone()).await?.map(|(listener, address)| {
         if let Some(addresses) = addresses.as_object_mut() {
             addresses.insert("postgres".to_owned(), address.to_string().into());
         }
         listener
     });
-    let running = Arc::new(Running { wiring, state, gateway, front, listener, syslog, wire });
+    let running = Arc::new(Running { wiring, state, gateway, front, listener, syslog, peers, wire });
     let watch = tokio::spawn(reload::watch(running.clone(), wired));
 
     tracing::info!(%addresses, "listening");
@@ -144,6 +155,9 @@ impl Running {
         self.listener.set_tls(load_tls(root).await?);
         if let Some(syslog) = &self.syslog {
             syslog.set_tls(syslog::tls(root).await?);
+        }
+        if let Some(peers) = &self.peers {
+            peers::set_tls(peers, root).await?;
         }
         if let Some(wire) = &self.wire {
             wire.set(postgres::tls(root).await?.as_ref(), postgres::options(root));

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use doorward_audit::Audit;
-use doorward_audit::log::publish::Published;
+use doorward_audit::log::publish::{PlaceStatus, Published};
 use doorward_core::ResourceName;
 use doorward_door_postgres::WireResource;
 use doorward_http::Connections;
@@ -79,8 +79,19 @@ struct KeeperReadiness {
     name: String,
     /// Leaves under a checkpoint that it does not have yet.
     behind: u64,
+    /// Logs of earlier starts that it does not have yet.
+    #[serde(skip_serializing_if = "is_none")]
+    owed: u64,
+    /// Those that it never gets: they were given up.
+    #[serde(skip_serializing_if = "is_none")]
+    given_up: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     trouble: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it on so")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl CheckpointReadiness {
@@ -89,12 +100,12 @@ impl CheckpointReadiness {
         let Published { leaves, signed, places, witnesses, witnessed, .. } = published;
         let witnessed = (!witnesses.is_empty()).then_some(witnessed);
         let places = places.into_iter().map(|place| {
-            let (name, behind, trouble) = (place.name, place.behind, place.error);
-            KeeperReadiness { name, behind, trouble }
+            let PlaceStatus { name, behind, owed, given_up, error: trouble, .. } = place;
+            KeeperReadiness { name, behind, owed, given_up, trouble }
         });
         let witnesses = witnesses.into_iter().map(|witness| {
             let (name, behind, trouble) = (witness.name, witness.behind, witness.error);
-            KeeperReadiness { name, behind, trouble }
+            KeeperReadiness { name, behind, owed: 0, given_up: 0, trouble }
         });
         let (places, witnesses) = (places.collect(), witnesses.collect());
         Self { leaves, signed, age_seconds, places, witnesses, witnessed }

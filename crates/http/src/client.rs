@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::body::BodyError;
+use crate::config::ClientIdentity;
 use crate::tls::{self, TlsError};
 
 /// How long a connection may take.
@@ -37,6 +38,8 @@ const IDLE_SPAN_MAX: Duration = Duration::from_secs(30);
 pub struct ClientOptions<'a> {
     /// Further certificate authorities, PEM.
     pub extra_ca: Option<&'a Path>,
+    /// What is shown to a server that asks for a certificate.
+    pub identity: Option<&'a ClientIdentity>,
 }
 
 /// The bounds of one request.
@@ -94,7 +97,7 @@ impl Client {
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT_SPAN_MAX));
         tcp.set_nodelay(true);
-        let connector = Connector { tcp, tls: tls::client_config(options.extra_ca)? };
+        let connector = Connector { tcp, tls: tls::client_config_as(options.extra_ca, options.identity)? };
         let pool = Pool::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_SPAN_MAX)

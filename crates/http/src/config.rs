@@ -24,6 +24,16 @@ pub struct TlsConfig {
     pub client_certificates: ClientCertificates,
 }
 
+/// The certificate that the gateway shows where it is the client. Files are read again now and then.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientIdentity {
+    /// The certificate chain, PEM, leaf first.
+    pub cert: SecretRef,
+    /// The private key, PEM (PKCS#8, PKCS#1 or SEC1).
+    pub key: SecretRef,
+}
+
 /// Whether client certificates are asked for (`client_ca` says whose).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use crate::config::{ClientCertificates, TlsConfig};
+use crate::config::{ClientCertificates, ClientIdentity, TlsConfig};
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -55,9 +55,7 @@ pub fn server_config(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> 
 pub fn server_tls(config: &TlsConfig) -> Result<ServerTls, TlsError> {
     let chain = certificates("tls.cert", &config.cert)?;
     let leaf: Arc<[u8]> = chain.first().map(|leaf| leaf.as_ref().into()).unwrap_or_default();
-    let key = config.key.read()?;
-    let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
-        .map_err(|_| unusable("tls.key", "no PEM private key was found"))?;
+    let key = private_key("tls.key", &config.key)?;
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable("tls", error))?;
@@ -83,6 +81,14 @@ pub fn server_tls(config: &TlsConfig) -> Result<ServerTls, TlsError> {
 
 /// The client's side: the system's authorities, and those of a PEM file. Blocks on the disk.
 pub fn client_config(extra_ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+    client_config_as(extra_ca, None)
+}
+
+/// The same, with the certificate that it shows to who asks for one. Blocks on the disk.
+pub(crate) fn client_config_as(
+    extra_ca: Option<&Path>,
+    identity: Option<&ClientIdentity>,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     // A system without authorities still reaches those of the file, and loopback.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -95,7 +101,17 @@ pub fn client_config(extra_ca: Option<&Path>) -> Result<Arc<ClientConfig>, TlsEr
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable("tls", error))?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    let builder = builder.with_root_certificates(roots);
+    let Some(identity) = identity else { return Ok(Arc::new(builder.with_no_client_auth())) };
+    let chain = certificates("cert", &identity.cert)?;
+    let config = builder.with_client_auth_cert(chain, private_key("key", &identity.key)?);
+    Ok(Arc::new(config.map_err(|error| unusable("cert and key", error))?))
+}
+
+fn private_key(what: &'static str, source: &SecretRef) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let key = source.read()?;
+    PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
+        .map_err(|_| unusable(what, "no PEM private key was found"))
 }
 
 fn certificates(what: &'static str, source: &SecretRef) -> Result<Vec<CertificateDer<'static>>, TlsError> {

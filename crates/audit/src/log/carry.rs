@@ -41,6 +41,10 @@ pub struct PlaceStatus {
     pub kept: u64,
     /// Leaves under a checkpoint, of all epochs, that it does not have yet.
     pub behind: u64,
+    /// Logs of earlier starts that it does not have yet.
+    pub owed: u64,
+    /// Those that were given up since this start began.
+    pub given_up: u64,
     /// Why it does not take checkpoints.
     pub error: Option<String>,
 }
@@ -62,6 +66,8 @@ struct State {
     /// Leaves that the place has, by epoch.
     kept: BTreeMap<u64, u64>,
     error: Option<String>,
+    /// Epochs that were given up.
+    given_up: u64,
     ending: bool,
     carrier: Option<JoinHandle<()>>,
 }
@@ -85,7 +91,15 @@ impl Desk {
         self.state.lock().kept.get(&epoch).copied().unwrap_or(0)
     }
 
-    /// An epoch is over, and everybody has it.
+    /// The place's name, if it lacks an epoch of this size that is now given up.
+    pub(crate) fn give_up(&self, epoch: u64, size: u64) -> Option<String> {
+        let mut state = self.state.lock();
+        let lacks = state.kept.get(&epoch).copied().unwrap_or(0) < size;
+        state.given_up += u64::from(lacks);
+        lacks.then(|| self.name.clone())
+    }
+
+    /// An epoch is over, and everybody has it, or it was given up.
     pub(crate) fn forget(&self, epoch: u64) {
         let mut state = self.state.lock();
         state.kept.remove(&epoch);
@@ -103,6 +117,8 @@ impl Desk {
             name: self.name.clone(),
             kept: state.kept.get(&epoch).copied().unwrap_or(0),
             behind: behind.sum(),
+            owed: u64::try_from(state.wanted.keys().filter(|of| **of != epoch).count()).unwrap_or(0),
+            given_up: state.given_up,
             error: state.error.clone().or(nobody),
         }
     }
@@ -301,7 +317,7 @@ impl Carrier {
 }
 
 /// Leaves of the checkpoint that a place has of a log.
-fn size_at(place: &dyn Objects, log: &str) -> Result<u64, PlaceError> {
+pub(crate) fn size_at(place: &dyn Objects, log: &str) -> Result<u64, PlaceError> {
     let failed =
         |cause: String| PlaceError { place: place.name(), cause: format!("{log}/checkpoint: {cause}") };
     let Some(bytes) = place.read(&format!("{log}/checkpoint"), NOTE_MAX)? else { return Ok(0) };

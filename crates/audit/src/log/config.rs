@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use doorward_settings::{HumanDuration, SecretRef};
+use doorward_settings::{ByteSize, HumanDuration, SecretRef};
 use doorward_tlog::note::{Kind, Vkey};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -38,6 +38,9 @@ pub struct CheckpointsConfig {
     pub to: Vec<Place>,
     /// Witnesses that cosign each checkpoint (tlog-witness).
     pub witnesses: Vec<WitnessConfig>,
+    /// How many bytes of logs of earlier starts are kept for places that do not take them. Beyond that, or beyond 256
+    /// starts, the oldest are given up, and it is recorded.
+    pub owed_max: ByteSize,
     /// How many cosignatures a checkpoint needs to count as witnessed; the default is all witnesses.
     pub quorum: Option<usize>,
 }
@@ -50,6 +53,7 @@ impl Default for CheckpointsConfig {
             key: None,
             to: Vec::new(),
             witnesses: Vec::new(),
+            owed_max: ByteSize::new(1 << 30),
             quorum: None,
         }
     }
@@ -94,6 +98,11 @@ impl CheckpointsConfig {
             match place {
                 Place::Directory(path) => *path = base.join(&*path),
                 Place::Bucket(_) => {}
+            }
+        }
+        for witness in &mut self.witnesses {
+            if let Some(ca) = &mut witness.ca {
+                *ca = base.join(&*ca);
             }
         }
         self
@@ -208,6 +217,12 @@ pub struct WitnessConfig {
     pub url: String,
     /// Its public key, as `doorward witness` prints it.
     pub vkey: String,
+    /// A PEM file of authorities, beside the system's, that may vouch for it.
+    pub ca: Option<PathBuf>,
+    /// The certificate that the gateway shows to it, PEM; with `key`.
+    pub cert: Option<SecretRef>,
+    /// The private key of `cert`, PEM.
+    pub key: Option<SecretRef>,
     /// Speaks to it over plain HTTP although it is on another machine. What it answers is signed all the same.
     #[serde(default)]
     pub dangerous_plaintext: bool,
@@ -222,7 +237,19 @@ impl WitnessConfig {
             return Some(("checkpoints.witnesses.vkey", text));
         }
         let known = ["https://", "http://"].iter().any(|scheme| self.url.starts_with(scheme));
-        (!known).then(|| ("checkpoints.witnesses.url", "an address with https:// is expected".to_owned()))
+        if !known {
+            return Some(("checkpoints.witnesses.url", "an address with https:// is expected".to_owned()));
+        }
+        if self.cert.is_some() != self.key.is_some() {
+            return Some(("checkpoints.witnesses", "`cert` and `key` go together".to_owned()));
+        }
+        let tls = self.ca.is_some() || self.cert.is_some();
+        (tls && !self.url.starts_with("https://")).then(|| {
+            (
+                "checkpoints.witnesses.url",
+                "`ca`, `cert` and `key` are for an address with https://".to_owned(),
+            )
+        })
     }
 }
 
@@ -230,10 +257,16 @@ impl WitnessConfig {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PeersConfig {
-    /// Where other gateways ask: `ADDRESS:PORT`, plain HTTP (what is asked and answered is signed); port 0 takes a
-    /// free one. Put a TLS proxy in front where others can listen in.
+    /// Where other gateways ask: `ADDRESS:PORT`; port 0 takes a free one. It speaks TLS when the gateway has `tls`, and
+    /// is on loopback otherwise.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
+    /// Who asks must show a certificate that `tls.client_ca` vouches for; a handshake without one fails.
+    #[serde(default)]
+    pub client_certificate_required: bool,
+    /// Listens beyond loopback without TLS. What is asked and answered is signed all the same.
+    #[serde(default)]
+    pub dangerous_plaintext: bool,
     /// The public keys of the logs that it cosigns for, as `doorward audit key` prints them.
     pub logs: Vec<String>,
     /// The name of its key as a witness: a host name and a path, without a scheme. The default is

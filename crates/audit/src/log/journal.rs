@@ -76,9 +76,9 @@ fn final_name(epoch: u64) -> String {
 }
 
 /// The epoch of one of the log's files.
-fn epoch_of(name: &str) -> Option<u64> {
+pub(crate) fn epoch_of(name: &str) -> Option<u64> {
     let (stem, kind) = name.rsplit_once('.')?;
-    if !["leaves", "note", "tile", "tree", "final"].contains(&kind) {
+    if !["leaves", "note", "tile", "tree", "final", "given-up"].contains(&kind) {
         return None;
     }
     let (epoch, rest) = stem.split_at_checked(16)?;
@@ -110,6 +110,24 @@ pub(crate) fn is_closed(epochs: &[(u64, bool)], files: &dyn Files, epoch: u64) -
     let here =
         |name: &str| name.starts_with(&begins) && (name.ends_with(".leaves") || name.ends_with(".tree"));
     Ok(newest.is_some_and(|newest| epoch <= newest) && !files.list()?.iter().any(|(name, _)| here(name)))
+}
+
+fn given_up_name(epoch: u64) -> String {
+    format!("{epoch:016x}.given-up")
+}
+
+/// Gives an epoch up towards the places outside; the mark goes with its files.
+pub(crate) fn give_up(files: &dyn Files, epoch: u64) -> io::Result<()> {
+    files.put(&given_up_name(epoch), b"")
+}
+
+/// Whether an epoch was given up.
+pub(crate) fn is_given_up(files: &dyn Files, epoch: u64) -> io::Result<bool> {
+    match files.read(&given_up_name(epoch), 0, 1) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Keeps the last checkpoint of an epoch.

@@ -319,7 +319,8 @@ impl Logger {
                 if let Some(size) = size_of(&note) {
                     let closed = journal::is_closed(&epochs, &*files, *over)?;
                     let edge = if closed { Vec::new() } else { self.edge_of(*over)? };
-                    self.log.over(*over, SignedCheckpoint { size, signed_us, note }, edge, closed);
+                    let kept = closed || journal::is_given_up(&*files, *over)?;
+                    self.log.over(*over, SignedCheckpoint { size, signed_us, note }, edge, kept);
                 }
             }
             let current = self.shared.settings.epoch;
@@ -424,7 +425,7 @@ pub(crate) fn origin(key_name: &str, epoch: u64) -> String {
     format!("{key_name}/{epoch}")
 }
 
-fn size_of(note: &str) -> Option<u64> {
+pub(crate) fn size_of(note: &str) -> Option<u64> {
     Some(Checkpoint::parse(&Note::parse(note).ok()?.text).ok()?.size)
 }
 

@@ -16,6 +16,7 @@ pub mod config;
 pub(crate) mod journal;
 pub mod key;
 pub(crate) mod logger;
+pub mod owed;
 pub mod peers;
 pub mod place;
 pub mod publish;
@@ -36,6 +37,7 @@ use crate::spool::SegmentInfo;
 use crate::spool::files::Files;
 use crate::store::{HashTile, SignedCheckpoint, TooLarge};
 use journal::{Entry, LEAVES_PER_FILE};
+use peers::Records;
 use publish::{Cosigner, Witnessing};
 
 /// Checkpoints that wait for the store at one time; between them the older ones are left out.
@@ -117,6 +119,8 @@ pub(crate) struct Log {
     /// Who speaks to witnesses, once there is somebody.
     pub(crate) cosigner: OnceLock<Arc<dyn Cosigner>>,
     pub(crate) witnessing: Mutex<Witnessing>,
+    /// Where what the log does by itself is recorded, once there is a configuration to name.
+    pub(crate) records: OnceLock<Records>,
 }
 
 impl Log {
@@ -141,6 +145,7 @@ impl Log {
             announce: Mutex::default(),
             cosigner: OnceLock::new(),
             witnessing: Mutex::default(),
+            records: OnceLock::new(),
         }
     }
 

@@ -30,7 +30,8 @@ const FOLDER: &str = "witness";
 /// How long a record may take to be durable.
 const DURABLE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Where what is cosigned is recorded.
+/// Where what the gateway's log does is recorded: that it cosigned, or gave something up.
+#[derive(Clone)]
 pub struct Records {
     /// This gateway's recorder.
     pub recorder: Arc<dyn Recorder>,

@@ -6,6 +6,7 @@
 //! has them, but no more than [`LAG_MAX`] of an epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +19,8 @@ use doorward_tlog::witness::{AddCheckpoint, cosignatures};
 pub use super::carry::PlaceStatus;
 use super::carry::{Cosigned, Desk};
 use super::config::{CheckpointsConfig, WitnessConfig};
-use super::{Log, Signed};
+use super::owed::{self, GivenUp};
+use super::{Log, Signed, journal};
 
 /// How often it looks around when nothing is signed.
 const TICK: Duration = Duration::from_millis(500);
@@ -27,13 +29,15 @@ const LAG_MAX: u64 = 64 * super::journal::LEAVES_PER_FILE;
 /// How long a witness that failed is left alone: at first, and at most.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How often what is owed is looked at while nothing changes.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long places may take for the last checkpoint, when the gateway stops.
 const LAST_WAIT: Duration = Duration::from_secs(10);
 
 /// Speaks to witnesses. Called from a thread of its own, and may block, for ten seconds at most.
 pub trait Cosigner: Send + Sync {
     /// Sends a request by POST: the answer's status and text.
-    fn post(&self, url: &str, body: String, dangerous_plaintext: bool) -> Result<(u16, String), String>;
+    fn post(&self, witness: &WitnessConfig, url: &str, body: String) -> Result<(u16, String), String>;
 }
 
 /// How the log of the current epoch and its checkpoints fare.
@@ -103,6 +107,12 @@ pub(crate) struct Publisher {
     newest: Option<Signed>,
     /// Epochs that are over whose last checkpoint was handed to the carriers.
     handed: BTreeSet<u64>,
+    /// Bytes of such epochs that are kept for places.
+    owed_max: u64,
+    /// What was owed when it was looked at last, and when.
+    looked: Option<(usize, Instant)>,
+    /// What was given up and is not recorded yet: no more than was owed.
+    unrecorded: Vec<GivenUp>,
 }
 
 struct Witness {
@@ -136,6 +146,9 @@ impl Publisher {
             quorum: config.quorum(),
             newest: None,
             handed: BTreeSet::new(),
+            owed_max: config.owed_max.get(),
+            looked: None,
+            unrecorded: Vec::new(),
         }
     }
 
@@ -192,8 +205,64 @@ impl Publisher {
         }
     }
 
+    /// Gives up what is owed beyond the bounds, oldest first, and what an administrator has marked.
+    fn limit(&mut self) -> io::Result<()> {
+        let finals = self.log.finals();
+        let owed: Vec<_> = finals.into_iter().filter(|(_, over)| !over.published).collect();
+        let fresh = |(count, at): (usize, Instant)| count == owed.len() && at.elapsed() < LOOK_EVERY;
+        if owed.is_empty() || self.looked.is_some_and(fresh) {
+            return Ok(());
+        }
+        self.looked = Some((owed.len(), Instant::now()));
+        let files = self.log.files.clone();
+        let bytes = owed::bytes(&*files)?;
+        let of = |epoch: &u64| bytes.get(epoch).copied().unwrap_or(0);
+        let mut count = owed.len();
+        let mut total: u64 = owed.iter().map(|(epoch, _)| of(epoch)).sum();
+        for (epoch, over) in &owed {
+            let reason = match (journal::is_given_up(&*files, *epoch)?, count, total) {
+                (true, ..) => "an administrator gave it up",
+                (false, count, _) if count > owed::EPOCHS_MAX => "too many starts are owed",
+                (false, _, total) if total > self.owed_max => "checkpoints.owed_max was reached",
+                (false, ..) => continue,
+            };
+            (count, total) = (count - 1, total.saturating_sub(of(epoch)));
+            self.give_up(*epoch, over.size(), reason)?;
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, epoch: u64, leaves: u64, reason: &'static str) -> io::Result<()> {
+        // The next start must not owe it again, while the store still needs it.
+        journal::give_up(&*self.log.files, epoch)?;
+        self.log.done(epoch, |over| over.published = true)?;
+        self.handed.remove(&epoch);
+        let places: Vec<String> = self.desks.iter().filter_map(|desk| desk.give_up(epoch, leaves)).collect();
+        self.desks.iter().for_each(|desk| desk.forget(epoch));
+        tracing::error!(
+            epoch,
+            leaves,
+            ?places,
+            reason,
+            "the log of an earlier start will not be kept outside"
+        );
+        self.unrecorded.push(GivenUp { epoch, leaves, places, reason });
+        Ok(())
+    }
+
+    /// Records what was given up, once there is a place for it.
+    fn record(&mut self) {
+        if let Some(records) = self.log.records.get() {
+            self.unrecorded.retain(|given_up| !given_up.record(records));
+        }
+    }
+
     /// Looks how far the places are, and lets go of what all of them have.
     fn collect(&mut self) {
+        if let Err(error) = self.limit() {
+            tracing::warn!(%error, "what is owed to places outside could not be looked at");
+        }
+        self.record();
         for (epoch, over) in self.log.finals() {
             let there = self.desks.iter().all(|desk| desk.kept(epoch) >= over.size());
             if over.published || !there || !self.handed.contains(&epoch) {
@@ -301,7 +370,7 @@ impl Witness {
                 .map_err(|missing| format!("it is too far behind to be shown a proof: {missing}"))?;
             let body = AddCheckpoint { old_size, proof, note: note.clone() }.to_string();
             let url = format!("{}/add-checkpoint", self.config.url.trim_end_matches('/'));
-            let (status, text) = cosigner.post(&url, body, self.config.dangerous_plaintext)?;
+            let (status, text) = cosigner.post(&self.config, &url, body)?;
             match status {
                 200 => {
                     let found = cosignatures(&text).map_err(|error| error.to_string())?;

@@ -40,7 +40,7 @@ use doorward_core::{
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-pub(crate) use recovery::{Recovered, gateway_id, ours_to_settle};
+pub(crate) use recovery::{Recovered, gateway_id, ours_to_settle, small_files};
 pub(crate) use writer::Writer;
 
 use crate::imports::{Seen, Ticket, Window};

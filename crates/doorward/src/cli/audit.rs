@@ -11,8 +11,8 @@ use doorward_audit::render;
 use doorward_core::{Outcome, Timestamp, Verb};
 
 use super::{
-    EXIT_NOTHING, Source, audit_erase, audit_export, audit_hold, audit_prove, audit_stats, audit_verify,
-    moment, note, one_of, out,
+    EXIT_NOTHING, Source, audit_erase, audit_export, audit_hold, audit_owed, audit_prove, audit_stats,
+    audit_verify, moment, note, one_of, out,
 };
 use crate::config::Config;
 
@@ -59,6 +59,8 @@ pub(super) enum Command {
     Prove(audit_prove::Args),
     /// Whether two checkpoints are of one log that only grew.
     Consistency(audit_verify::ConsistencyArgs),
+    /// Shows which logs of earlier starts wait for a place outside or for the store; gives up those that no place will take.
+    Owed(audit_owed::Args),
     /// Prints the public keys of this gateway's logs, one a line: its own, and that of the `audit` commands that do
     /// something. Keep them elsewhere.
     Key {
@@ -197,6 +199,7 @@ pub(super) fn run(source: &Source, command: &Command) -> anyhow::Result<ExitCode
         Command::Consistency(args) => audit_verify::consistency(&config, args),
         Command::Key { witness: false } => audit_verify::key(&config),
         Command::Key { witness: true } => audit_verify::witness_key(&config),
+        Command::Owed(args) => audit_owed::run(&config, args),
         Command::Erase(args) => audit_erase::run(&config, args),
         Command::Export(args) => audit_export::run(&config, args),
         Command::Hold(command) => audit_hold::run(&config, command),

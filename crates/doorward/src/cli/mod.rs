@@ -9,6 +9,7 @@ mod audit_archive;
 mod audit_erase;
 mod audit_export;
 mod audit_hold;
+mod audit_owed;
 mod audit_person;
 mod audit_prove;
 mod audit_stats;

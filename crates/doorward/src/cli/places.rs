@@ -11,7 +11,8 @@ use doorward_audit::transport::Reach;
 use tokio::runtime::Runtime;
 
 use crate::config::Config;
-use crate::fetch::{Outbound, Witnesses};
+use crate::fetch::Outbound;
+use crate::witnesses::Witnesses;
 
 /// Places that are open while this lives.
 pub(super) struct Places {

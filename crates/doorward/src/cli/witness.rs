@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use doorward_audit::log::witness::Witness;
 use doorward_core::{Clock, SystemClock};
-use doorward_http::{bind, serve_posts};
+use doorward_http::{PlainTls, bind, serve_posts};
 use doorward_tlog::note::Vkey;
 use doorward_tlog::witness::REQUEST_MAX;
 use http::Method;
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let handler = Arc::new(move |method: &Method, path: &str, body: &[u8]| {
             answer(method, path, || witness.add_checkpoint(body, now()))
         });
-        serve_posts(listener, handler, REQUEST_MAX).await;
+        serve_posts(listener, PlainTls::default(), handler, REQUEST_MAX).await;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -51,7 +51,7 @@ pub(crate) fn plain(text: &str) -> String {
 
 /// An HTTP client that believes these authorities too. Blocks on the disk.
 pub(crate) fn client(ca: Option<&Path>) -> anyhow::Result<Client> {
-    Ok(Client::new(ClientOptions { extra_ca: ca })?)
+    Ok(Client::new(ClientOptions { extra_ca: ca, identity: None })?)
 }
 
 impl Issuer {

@@ -40,14 +40,23 @@ pub(super) fn register(registry: &mut Registry, published: &Published) {
     if !published.places.is_empty() {
         let up = Family::<PlaceLabels, Gauge>::default();
         let unpublished = Family::<PlaceLabels, Gauge>::default();
+        let owed = Family::<PlaceLabels, Gauge>::default();
+        let given_up = Family::<PlaceLabels, Gauge>::default();
         for place in &published.places {
             let labels = PlaceLabels { place: place.name.clone() };
             up.get_or_create(&labels).set(i64::from(place.error.is_none()));
             unpublished.get_or_create(&labels).set(count(place.behind));
+            owed.get_or_create(&labels).set(count(place.owed));
+            given_up.get_or_create(&labels).set(count(place.given_up));
         }
         registry.register("checkpoint_place_up", "1 while the place takes checkpoints", up);
         let help = "Leaves under a checkpoint that the place does not have yet";
         registry.register("checkpoint_unpublished_leaves", help, unpublished);
+        let help = "Logs of earlier starts that the place does not have yet";
+        registry.register("checkpoint_owed_starts", help, owed);
+        let help =
+            "Logs of earlier starts that were given up, and that the place never gets, since the start";
+        registry.register("checkpoint_given_up_starts", help, given_up);
     }
     if !published.witnesses.is_empty() {
         let up = Family::<WitnessLabels, Gauge>::default();

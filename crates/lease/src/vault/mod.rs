@@ -68,7 +68,7 @@ impl Vault {
     /// Reads the certificate authorities and begins to log in. Blocks on the disk; must be called within a tokio
     /// runtime.
     pub fn new(config: VaultConfig) -> Result<Self, TlsError> {
-        let client = Client::new(ClientOptions { extra_ca: config.ca.as_deref() })?;
+        let client = Client::new(ClientOptions { extra_ca: config.ca.as_deref(), identity: None })?;
         let base = format!("{}/v1/", config.url.get().trim_end_matches('/'));
         let link = Arc::new(Link { config, client, base });
         let tokens = Tokens::start(link.clone());

@@ -9,13 +9,14 @@ use doorward_testkit::wait_until;
 use super::*;
 use crate::Audit;
 use crate::config::{AuditConfig, Retention};
-use crate::log::place;
+use crate::log::peers::Records;
 use crate::log::publish::Published;
 use crate::log::verify::{self, Kind, Scope, SqliteEvidence};
+use crate::log::{owed, place};
 use crate::spool::model::record;
 use crate::transport::{Answer, Reach, Transport};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(90);
 const KEY: &str = "s3cret-of-the-bucket";
 
 /// A bucket in memory.
@@ -259,6 +260,84 @@ fn a_bucket_that_refuses_is_told_and_stops_nothing() {
     until(&audit, |published| published.places[1].kept >= 2 && published.places[1].behind == 0);
     assert!(audit.shutdown(SOON));
     assert_eq!((bench.verify().findings, bench.verify().summary.logs), (vec![], 4));
+}
+
+/// The timeline's records of what was given up.
+fn recorded(bench: &Bench) -> Vec<serde_json::Value> {
+    let store = rusqlite::Connection::open(bench.config.store.path().unwrap()).unwrap();
+    let sql = "SELECT ext FROM access_event WHERE endpoint = 'checkpoints given up' AND class = 'admin' ORDER BY seq";
+    let mut found = store.prepare(sql).unwrap();
+    let texts = found.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    texts
+        .map(|ext| serde_json::from_str::<serde_json::Value>(&ext.unwrap()).unwrap()["given_up"].clone())
+        .collect()
+}
+
+#[test]
+fn a_place_that_never_comes_back_is_owed_a_bounded_part_of_the_disk() {
+    let mut bench = Bench::new();
+    let refusal = Some((403, "AccessDenied"));
+    *bench.bucket.refuses.lock() = refusal;
+    let spool = bench.config.spool.dir.clone();
+    let owed = || owed::list(&spool).unwrap();
+    let of = |audit: &Audit| audit.published().places[1].clone();
+    let begin = |bench: &Bench| {
+        let audit = bench.start();
+        audit.record_in(Records {
+            recorder: audit.recorder(),
+            environment: "test".into(),
+            digest: doorward_core::ConfigDigest::new("sha256:0"),
+            runtime: bench.runtime.handle().clone(),
+        });
+        keep(&audit, 20);
+        until(&audit, |published| published.places[0].kept >= 21);
+        audit
+    };
+    // Each start leaves a log that the bucket does not have.
+    for starts in 1..=3 {
+        let audit = begin(&bench);
+        until(&audit, |published| published.places[1].owed == starts - 1);
+        assert_eq!(of(&audit).given_up, 0);
+        assert!(audit.shutdown(SOON));
+    }
+    // An administrator gives up one of them, beside a gateway that runs.
+    let audit = begin(&bench);
+    until(&audit, |published| published.places[1].owed == 3);
+    let first = owed().remove(0);
+    assert_eq!((&*first.gateway_id, first.leaves, first.given_up), ("gw-1", 21, false));
+    owed::give_up(&spool, first.epoch).unwrap();
+    until(&audit, |published| published.places[1].given_up == 1);
+    assert!(wait_until(SOON, || owed().iter().all(|owed| owed.epoch != first.epoch)), "{:?}", owed());
+    let bytes: u64 = owed().iter().take(2).map(|owed| owed.bytes).sum();
+    assert!(audit.shutdown(SOON));
+    drop(audit);
+
+    // Beyond the bound the oldest go, and nothing else does.
+    bench.config.checkpoints.owed_max = doorward_settings::ByteSize::new(bytes);
+    let second = owed().remove(0).epoch;
+    let audit = begin(&bench);
+    until(&audit, |published| published.places[1].given_up == 1);
+    assert!(of(&audit).error.is_some_and(|error| error.contains("403 AccessDenied")));
+    assert!(wait_until(SOON, || owed().iter().all(|owed| owed.epoch != second)), "{:?}", owed());
+    assert_eq!(owed().iter().filter(|owed| owed.epoch > second).count(), 2, "{:?}", owed());
+    assert!(audit.shutdown(SOON), "the records of it are in the store");
+    drop(audit);
+    let told = recorded(&bench);
+    let reasons: Vec<_> =
+        told.iter().map(|one| (one["epoch"].as_u64().unwrap(), one["reason"].as_str().unwrap())).collect();
+    assert_eq!(
+        reasons,
+        [(first.epoch, "an administrator gave it up"), (second, "checkpoints.owed_max was reached")]
+    );
+    assert!(told.iter().all(|one| one["places"] == serde_json::json!(["http://bucket/records"])), "{told:?}");
+
+    // The store has all of them; a place that is back gets what was not given up.
+    *bench.bucket.refuses.lock() = None;
+    let audit = begin(&bench);
+    until(&audit, |published| published.places[1].owed == 0 && published.places[1].behind == 0);
+    assert!(audit.shutdown(SOON));
+    assert_eq!((bench.verify().findings, bench.verify().summary.logs), (vec![], 6));
+    assert_eq!(bench.bucket.keys("/checkpoint").iter().filter(|key| key.ends_with("/checkpoint")).count(), 4);
 }
 
 #[test]
