@@ -210,16 +210,16 @@ peers: {{ listen: \"127.0.0.1:{}\", logs: [\"{}\"], client_certificate_required:
     const GOOD: &str = "ca: ca.pem, cert: \"file:client.crt\", key: \"file:client.key\"";
     let asking = [
         Asking { host: "https://localhost", keys: GOOD, trouble: "" },
-        Asking { host: "https://localhost", keys: "ca: ca.pem", trouble: "certificate" },
+        Asking { host: "https://localhost", keys: "ca: ca.pem", trouble: "alert" },
         Asking {
             host: "https://localhost",
             keys: "ca: ca.pem, cert: \"file:foreign.crt\", key: \"file:foreign.key\"",
-            trouble: "certificate",
+            trouble: "alert",
         },
         Asking {
             host: "https://localhost",
             keys: "ca: ca.pem, cert: \"file:old.crt\", key: \"file:old.key\"",
-            trouble: "certificate",
+            trouble: "alert",
         },
         Asking {
             host: "https://localhost",

@@ -224,6 +224,10 @@ fn a_store_of_the_first_version_is_upgraded_in_place() {
     let versions: Vec<_> = rows.iter().map(|row| row.int("schema_version")).collect();
     assert_eq!(versions, [None, Some(2), Some(2)]);
     assert_eq!(rows[0].int("log_index"), None);
+    // Of the time before the log there may be some in such a file, and in no other.
+    use crate::log::verify::{Scope, SqliteEvidence, check};
+    let mut evidence = SqliteEvidence::open(config.store.path().unwrap()).unwrap();
+    assert_eq!(check(&mut evidence, &Scope::default()).unwrap().summary.before_log, 1);
 }
 
 #[test]

@@ -11,11 +11,13 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use doorward_core::{AccessRecord, Clock, SystemClock};
+use uuid::Uuid;
 
 use super::pending::Pending;
 use super::seal::{Kind, Sealing, SealingKey};
-use super::service::{ANSWER_WAIT, Ask, DAY_US, Key, KeyError, Told, Who};
+use super::service::{ANSWER_WAIT, Ask, DAY_US, Key, KeyError, Keys, Told, Wanted, Who};
 use super::store::ROWS_MAX;
+use super::xaes::Broken;
 
 /// Callers in one generation of the cache; a key takes about a kilobyte.
 const GENERATION_MAX: usize = 16_384;
@@ -23,9 +25,34 @@ const GENERATION_MAX: usize = 16_384;
 /// A caller in the cache.
 #[derive(Clone)]
 struct Cached {
-    key: Arc<SealingKey>,
+    /// For calls after the last erasure, if there was one.
+    live: Option<Arc<SealingKey>>,
+    /// For calls that began up to the last erasure, which was then, microseconds.
+    gone: Option<(i64, Arc<SealingKey>)>,
     /// Fingerprint of the e-mail address that the key store knows to be the caller's latest.
     email: Option<u64>,
+}
+
+impl Cached {
+    /// The key for a call that began then.
+    fn of_call(&self, began_us: i64) -> Option<Arc<SealingKey>> {
+        match &self.gone {
+            Some((erased_us, gone)) if began_us <= *erased_us => Some(gone.clone()),
+            _ => self.live.clone(),
+        }
+    }
+
+    fn is_of(&self, ids: &[Uuid]) -> bool {
+        let gone = self.gone.iter().map(|(_, gone)| gone);
+        self.live.iter().chain(gone).any(|key| ids.contains(&key.id))
+    }
+}
+
+/// A caller whose key is asked for.
+struct Missing {
+    name: Box<str>,
+    email: Option<u64>,
+    wanted: Wanted,
 }
 
 /// The keys.
@@ -64,7 +91,7 @@ impl Keyring {
         let dropped = self.told.take_dropped();
         if !dropped.is_empty() {
             for generation in [&mut self.young, &mut self.old] {
-                generation.retain(|_, cached| !dropped.contains(&cached.key.id));
+                generation.retain(|_, cached| !cached.is_of(&dropped));
             }
         }
     }
@@ -80,25 +107,35 @@ impl Keyring {
             self.old.clear();
         }
         let today = SystemClock.now().micros() / DAY_US;
-        let mut missing: Vec<(Box<str>, Option<u64>, Who)> = Vec::new();
-        let mut keys: Vec<Result<Arc<SealingKey>, usize>> = Vec::new();
+        let mut missing: Vec<Missing> = Vec::new();
+        let mut keys: Vec<Result<Arc<SealingKey>, (usize, i64)>> = Vec::new();
         let mut asked: HashMap<Box<str>, usize> = HashMap::new();
         for record in records {
-            let email = self.spell(record, today);
-            keys.push(match self.cached(email) {
-                Some(key) => Ok(key),
-                None => Err(*asked.entry(self.text.as_str().into()).or_insert_with(|| {
-                    missing.push((self.text.as_str().into(), email, who(record, today)));
-                    missing.len() - 1
-                })),
+            let (email, began_us) = (self.spell(record, today), record.ts.micros());
+            if let Some(key) = self.cached(email, began_us) {
+                keys.push(Ok(key));
+                continue;
+            }
+            let name: Box<str> = self.text.as_str().into();
+            let place = *asked.entry(name.clone()).or_insert_with(|| {
+                let wanted = Wanted { who: who(record, today), began_us };
+                missing.push(Missing { name, email, wanted });
+                missing.len() - 1
             });
+            if let Some(Missing { wanted, .. }) = missing.get_mut(place) {
+                wanted.began_us = wanted.began_us.max(began_us);
+            }
+            keys.push(Err((place, began_us)));
         }
         let found = self.find(&missing)?;
         let key = |key| match key {
-            Ok(key) => Some(key),
-            Err(place) => found.get::<usize>(place).cloned(),
+            Ok(key) => Ok(key),
+            // No key may come to another caller's record.
+            Err((place, began_us)) => {
+                found.get::<usize>(place).and_then(|found| found.of_call(began_us)).ok_or(Broken)
+            }
         };
-        Ok(keys.into_iter().filter_map(key).collect())
+        Ok(keys.into_iter().map(key).collect::<Result<_, _>>()?)
     }
 
     /// Writes the cache's name of a record's caller to `self.text`.
@@ -121,13 +158,13 @@ impl Keyring {
         }
     }
 
-    fn cached(&mut self, email: Option<u64>) -> Option<Arc<SealingKey>> {
+    fn cached(&mut self, email: Option<u64>, began_us: i64) -> Option<Arc<SealingKey>> {
         let fits = |cached: &&Cached| email.is_none() || cached.email == email;
         if let Some(cached) = self.young.get(self.text.as_str()) {
-            return Some(cached).filter(fits).map(|cached| cached.key.clone());
+            return Some(cached).filter(fits)?.of_call(began_us);
         }
         let cached = self.old.get(self.text.as_str()).filter(fits)?.clone();
-        let key = cached.key.clone();
+        let key = cached.of_call(began_us)?;
         self.put(self.text.as_str().into(), cached);
         Some(key)
     }
@@ -139,21 +176,24 @@ impl Keyring {
         self.young.insert(name, cached);
     }
 
-    fn find(&mut self, missing: &[(Box<str>, Option<u64>, Who)]) -> Result<Vec<Arc<SealingKey>>, KeyError> {
+    fn find(&mut self, missing: &[Missing]) -> Result<Vec<Cached>, KeyError> {
         let mut found = Vec::with_capacity(missing.len());
         for chunk in missing.chunks(ROWS_MAX) {
-            let wanted: Vec<Who> = chunk.iter().map(|(_, _, who)| who.clone()).collect();
-            for ((name, email, who), key) in chunk.iter().zip(self.resolve(&wanted)?) {
-                let kind = if who.day().is_some() { Kind::Day } else { Kind::Person };
-                let key = Arc::new(self.sealing.ready(key.id, kind, &key.bytes)?);
-                self.put(name.clone(), Cached { key: key.clone(), email: *email });
-                found.push(key);
+            let wanted: Vec<Wanted> = chunk.iter().map(|missing| missing.wanted.clone()).collect();
+            for (missing, Keys { live, gone }) in chunk.iter().zip(self.resolve(&wanted)?) {
+                let kind = if missing.wanted.who.day().is_some() { Kind::Day } else { Kind::Person };
+                let ready = |key: Key| self.sealing.ready(key.id, kind, &key.bytes).map(Arc::new);
+                let live = live.map(ready).transpose()?;
+                let gone = gone.map(|(at_us, key)| ready(key).map(|key| (at_us, key))).transpose()?;
+                let cached = Cached { live, gone, email: missing.email };
+                self.put(missing.name.clone(), cached.clone());
+                found.push(cached);
             }
         }
         Ok(found)
     }
 
-    fn resolve(&self, wanted: &[Who]) -> Result<Vec<Key>, KeyError> {
+    fn resolve(&self, wanted: &[Wanted]) -> Result<Vec<Keys>, KeyError> {
         if !self.told.away.load(Ordering::Relaxed) {
             let (answer, answered) = sync_channel(1);
             let sent = self.ask.try_send(Ask { wanted: wanted.to_vec(), answer });
@@ -164,7 +204,8 @@ impl Keyring {
                 Some(_) | None => self.told.away.store(true, Ordering::Relaxed),
             }
         }
-        self.pending.mint(wanted)
+        let callers: Vec<Who> = wanted.iter().map(|one| one.who.clone()).collect();
+        Ok(self.pending.mint(&callers)?.into_iter().map(Keys::only).collect())
     }
 }
 

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::keys::{KeyId, Lookup, Masters, Root};
 use super::pending::Pending;
-use super::store::{Imported, KeyStore, KeyStoreError, NewSubject, ROWS_MAX, SubjectRow};
+use super::store::{Erasure, Imported, KeyStore, KeyStoreError, NewSubject, ROWS_MAX, SubjectRow};
 use super::xaes::{self, Broken, KeyBytes};
 
 /// How long the writer waits for an answer.
@@ -210,6 +210,31 @@ pub(crate) struct Key {
     pub(crate) bytes: KeyBytes,
 }
 
+/// The keys of one caller.
+#[derive(Clone)]
+pub(crate) struct Keys {
+    /// Of calls that began after the last erasure, if there was one; `None` when no such call was asked for.
+    pub(crate) live: Option<Key>,
+    /// Of calls that began before the last erasure, and when that was: the id is the one that was erased, and the key
+    /// is kept nowhere, so what is sealed under it is erased too.
+    pub(crate) gone: Option<(i64, Key)>,
+}
+
+impl Keys {
+    /// Of somebody of whom no erasure is known.
+    pub(crate) fn only(live: Key) -> Self {
+        Self { live: Some(live), gone: None }
+    }
+}
+
+/// Whose key is wanted, and for which of their calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) who: Who,
+    /// When the latest of the calls began, microseconds.
+    pub(crate) began_us: i64,
+}
+
 /// How to open the key store; tried again until it works.
 pub(crate) type OpenKeys = Box<dyn Fn() -> Result<Box<dyn KeyStore>, KeyStoreError> + Send>;
 
@@ -255,6 +280,29 @@ impl Opened {
             tracing::info!(subjects = upgraded, "the mapping of subjects was sealed");
         }
         Ok(())
+    }
+
+    /// Keys for these callers' calls, in order; new ones where there are none. A call that began before its caller was
+    /// erased makes no new mapping: it would bring them back.
+    pub(crate) fn keys(&mut self, wanted: &[Wanted]) -> Result<Vec<Keys>, KeyError> {
+        let identities: Vec<Lookup> = wanted.iter().map(|one| one.who.identity(&self.root)).collect();
+        let erasures = self.store.erasures(&identities)?;
+        let erased = |one: &Wanted, erasure: &Option<Erasure>| {
+            erasure.is_some_and(|erasure| one.began_us <= erasure.at_us)
+        };
+        let pairs = || wanted.iter().zip(&erasures);
+        let live: Vec<Who> =
+            pairs().filter(|(one, erasure)| !erased(one, erasure)).map(|(one, _)| one.who.clone()).collect();
+        let mut live = self.resolve(&live)?.into_iter();
+        let keys = pairs().map(|(one, erasure)| {
+            let live = if erased(one, erasure) { None } else { Some(live.next().ok_or(Broken)?) };
+            let gone = match erasure {
+                Some(Erasure { id, at_us }) => Some((*at_us, Key { id: *id, bytes: xaes::fresh_key()? })),
+                None => None,
+            };
+            Ok(Keys { live, gone })
+        });
+        keys.collect::<Result<_, Broken>>().map_err(KeyError::from)
     }
 
     /// Keys for these callers, in order; new ones where there are none.
@@ -331,8 +379,8 @@ impl Told {
 
 /// A question of the writer.
 pub(crate) struct Ask {
-    pub(crate) wanted: Vec<Who>,
-    pub(crate) answer: SyncSender<Result<Vec<Key>, KeyError>>,
+    pub(crate) wanted: Vec<Wanted>,
+    pub(crate) answer: SyncSender<Result<Vec<Keys>, KeyError>>,
 }
 
 /// For how long the keys of unknown callers are kept, and what may forbid to destroy them.
@@ -370,7 +418,7 @@ impl Service {
             }
             match asked.recv_timeout(POLL) {
                 Ok(ask) => {
-                    let answer = self.opened().and_then(|opened| opened.resolve(&ask.wanted));
+                    let answer = self.opened().and_then(|opened| opened.keys(&ask.wanted));
                     self.tell(answer.as_ref().err());
                     // A writer that has not waited made a key of its own; both are the person's.
                     let _ = ask.answer.send(answer);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use doorward_core::{AccessId, AccessRecord, Actor, Personal, Principal};
+use doorward_core::{AccessId, AccessRecord, Actor, Clock, Personal, Principal, SystemClock};
 use doorward_settings::{Document, HumanDuration};
 use doorward_testkit::postgres::{Cluster, Database};
 use uuid::Uuid;
@@ -219,6 +219,77 @@ fn an_erased_person_is_gone_and_nobody_else() {
     assert_eq!(again.len(), 1);
     assert_eq!(rows(&config).last().map(id), Some(again[0].id.to_string()));
     stop(audit);
+}
+
+/// A call of somebody that begins now.
+fn call_now(subject: &str) -> Box<AccessRecord> {
+    let mut call = call_of(subject);
+    call.ts = SystemClock.now();
+    call
+}
+
+#[test]
+fn a_call_that_ends_after_its_caller_was_erased_does_not_bring_them_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path());
+    let audit = Audit::open(&config).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    // Calls in flight: each has written that it begins.
+    let mut flying = Vec::new();
+    for _ in 0..40 {
+        let call = call_now("ann");
+        let mut slot = audit.recorder().reserve().unwrap();
+        let durable = slot.intent(&call);
+        runtime.block_on(durable).unwrap();
+        flying.push((slot, call));
+    }
+    keep(&audit, call_now("bob"));
+    let mut opener = Opener::open(&config).unwrap();
+    let ann = opener.find(&subject("ann")).unwrap().remove(0).id;
+    // The erasure races the ends of half of them.
+    let late = flying.split_off(20);
+    let racing = std::thread::scope(|scope| {
+        let ends =
+            scope.spawn(|| flying.into_iter().map(|(slot, call)| slot.complete(call)).collect::<Vec<_>>());
+        opener.erase(&[ann], SystemClock.now().micros()).unwrap();
+        ends.join().unwrap()
+    });
+    racing.into_iter().for_each(|durable| runtime.block_on(durable).unwrap());
+    // Once the gateway has forgotten the key, the others end, beside a call that has begun since.
+    let of = |id: Uuid| {
+        let id = id.to_string();
+        rows(&config).iter().filter(|row| row.text("subject_id") == Some(&id)).count()
+    };
+    eventually(|| {
+        keep(&audit, call_now("ann"));
+        opener.find(&subject("ann")).unwrap().len() == 1
+    });
+    let again = opener.find(&subject("ann")).unwrap()[0].id;
+    assert_ne!(again, ann);
+    for (slot, call) in late {
+        runtime.block_on(slot.complete(call)).unwrap();
+    }
+    keep(&audit, call_now("ann"));
+    stop(audit);
+
+    // All that began before is under the id that was erased, and nobody can read it.
+    assert!(of(ann) >= 40, "{}", of(ann));
+    assert!(of(again) >= 2);
+    let shown = Reader::new(&config).rows(&rows(&config));
+    let id = ann.to_string();
+    let of_ann = shown.iter().filter(|row| row.text("subject_id") == Some(&id));
+    assert!(of_ann.clone().all(|row| row.text("principal_subject") == Some(ERASED)));
+    assert!(of_ann.clone().all(|row| row.text("operation") == Some(ERASED)));
+
+    // The next start, too, knows when a call began that an earlier one has left open.
+    let before = of(ann);
+    let audit = Audit::open(&config).unwrap();
+    let mut old = call_of("ann");
+    old.ts = doorward_core::Timestamp::from_micros(SystemClock.now().micros() - DAY_US);
+    keep(&audit, old);
+    stop(audit);
+    assert_eq!(opener.find(&subject("ann")).unwrap().len(), 1);
+    assert_eq!(of(ann), before + 1);
 }
 
 /// A person's key, wrapped and in clear.
@@ -471,6 +542,12 @@ impl KeyStore for Flaky {
         identities: &[Lookup],
     ) -> Result<Vec<Option<super::store::SubjectRow>>, KeyStoreError> {
         self.check().and_then(|()| self.inner.find(identities))
+    }
+    fn erasures(
+        &mut self,
+        identities: &[Lookup],
+    ) -> Result<Vec<Option<super::store::Erasure>>, KeyStoreError> {
+        self.check().and_then(|()| self.inner.erasures(identities))
     }
     fn agree(&mut self, rows: &[NewSubject]) -> Result<Vec<super::store::SubjectRow>, KeyStoreError> {
         self.check().and_then(|()| self.inner.agree(rows))
@@ -790,6 +867,10 @@ fn promises(open: &dyn Fn() -> Box<dyn KeyStore>) {
     assert!(two.store.named(&email).unwrap().is_empty());
     one.store.rename(bob, &[email], b"x").unwrap();
     assert!(two.store.named(&email).unwrap().is_empty(), "a name came back");
+    let identities = ["ann", "bob", "kim"].map(|name| one.root.identity("corp", name));
+    let found = two.store.erasures(&identities).unwrap();
+    assert_eq!(found[0].unwrap().at_us, 100);
+    assert_eq!(found[1..], [Some(super::store::Erasure { id: bob, at_us: 101 }), None]);
     let late = [new("ann", 99, &one.root), new("ann", 102, &one.root)];
     assert_eq!(one.store.import(&late).unwrap(), [Imported::Erased, Imported::First]);
     // Expiry.
@@ -799,6 +880,7 @@ fn promises(open: &dyn Fn() -> Box<dyn KeyStore>) {
     assert_eq!(one.store.known(keys[0].id).unwrap(), Known::Unknown);
     assert!(matches!(one.store.known(keys[1].id).unwrap(), Known::Kept(_)));
     one.store.expire(None, i64::MAX).unwrap();
+    assert_eq!(two.store.erasures(&identities).unwrap(), [None; 3]);
     let forgotten = [new("bob", 50, &one.root)];
     assert_eq!(one.store.import(&forgotten).unwrap(), [Imported::First]);
     // Another master key.

@@ -11,7 +11,7 @@ use doorward_settings::HumanDuration;
 use crate::config::Config;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct ArchiveArgs {
     /// Verifies an archive in place of the store: a directory with the objects of an S3 sink, or the name of such a sink.
     /// With a directory and --checkpoints, no configuration is read.
     #[arg(long, value_name = "DIR|SINK", conflicts_with = "bundle")]
@@ -41,7 +41,7 @@ pub(super) struct Archive {
     pub(super) lag: Duration,
 }
 
-impl Args {
+impl ArchiveArgs {
     /// The archive, when it is a directory.
     pub(super) fn folder(&self) -> Option<Archive> {
         let path = self.archive.as_ref().filter(|path| path.is_dir())?;

@@ -51,7 +51,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE", requires = "vkey")]
     bundle: Option<PathBuf>,
     #[command(flatten)]
-    archive: audit_archive::Args,
+    archive: audit_archive::ArchiveArgs,
     /// One JSON object a line: each finding, and then the summary.
     #[arg(long)]
     json: bool,

@@ -313,7 +313,7 @@ fn a_place_that_never_comes_back_is_owed_a_bounded_part_of_the_disk() {
     drop(audit);
 
     // Beyond the bound the oldest go, and nothing else does.
-    bench.config.checkpoints.owed_max = doorward_settings::ByteSize::new(bytes);
+    bench.config.checkpoints.owed_max = doorward_settings::ByteSize::new(bytes * 5 / 4);
     let second = owed().remove(0).epoch;
     let audit = begin(&bench);
     until(&audit, |published| published.places[1].given_up == 1);

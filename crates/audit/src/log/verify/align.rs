@@ -24,6 +24,7 @@ pub(super) type Key = (u64, u64);
 /// Gives rows their places, and hands them on in the order of these.
 pub(super) struct Aligner<'a> {
     tiles: Arc<Tiles>,
+    /// The first place behind those that can be looked up.
     largest: u64,
     /// The first place that nothing was put at.
     next: u64,
@@ -45,6 +46,8 @@ impl<'a> Aligner<'a> {
         notes: BTreeMap<u64, Item>,
         each: &'a mut dyn FnMut(Item),
     ) -> Self {
+        // A checkpoint may say any number; what has no tile is found by nobody.
+        let largest = largest.min(tiles.end());
         let words = usize::try_from(largest.div_ceil(64)).unwrap_or(usize::MAX);
         let (held, sorted, taken) = (Vec::new(), None, vec![0; words]);
         Self { tiles, largest, next: 0, last: None, held, notes, sorted, taken, each }
@@ -87,7 +90,7 @@ impl<'a> Aligner<'a> {
     /// Nothing more comes.
     pub(super) fn end(mut self) {
         if self.next >= self.largest {
-            // No checkpoint counts them yet.
+            // No tile has them: they are taken as they come, and the root tells.
             let held = std::mem::take(&mut self.held);
             for item in held {
                 let place = self.next;

@@ -18,6 +18,8 @@ use crate::wire::Gap;
 pub struct SqliteEvidence {
     connection: Connection,
     hasher: Hasher,
+    /// Whether the file is of the version that had no log, and was upgraded.
+    upgraded: bool,
 }
 
 impl SqliteEvidence {
@@ -32,7 +34,8 @@ impl SqliteEvidence {
         connection.pragma_update(None, "query_only", true)?;
         // One picture of the store, while the gateway goes on.
         connection.execute_batch("BEGIN")?;
-        Ok(Self { connection, hasher: Hasher::default() })
+        let upgraded = is_upgraded(&connection)?;
+        Ok(Self { connection, hasher: Hasher::default(), upgraded })
     }
 
     /// Everything beside the rows in the order of places: gaps, notes and dead letters, up to a place.
@@ -126,8 +129,9 @@ impl Evidence for SqliteEvidence {
         Ok(())
     }
 
+    /// A file that was made with a log has no row from before it.
     fn may_predate_log(&self) -> bool {
-        true
+        self.upgraded
     }
 
     fn items_from_start(&mut self, log: &LogId, each: &mut dyn FnMut(Item)) -> Result<(), VerifyError> {
@@ -169,6 +173,16 @@ impl Evidence for SqliteEvidence {
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
+}
+
+/// Whether a file was made by the version that had no log: what an upgrade adds stands behind what was there.
+fn is_upgraded(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "SELECT (SELECT cid FROM pragma_table_info('access_event') WHERE name = 'ext')
+              < (SELECT cid FROM pragma_table_info('access_event') WHERE name = 'log_index')",
+        [],
+        |row| Ok(row.get::<_, Option<bool>>(0)?.unwrap_or(false)),
+    )
 }
 
 /// Where the columns are that say which row it is.

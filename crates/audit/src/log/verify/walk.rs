@@ -133,6 +133,14 @@ impl Tiles {
         Ok(Self { leaves })
     }
 
+    /// The first place behind all that is here.
+    pub(super) fn end(&self) -> u64 {
+        let end = |(index, hashes): (&u64, &Vec<Hash>)| {
+            index.saturating_mul(256).saturating_add(u64::try_from(hashes.len()).unwrap_or(0))
+        };
+        self.leaves.iter().map(end).max().unwrap_or(0)
+    }
+
     pub(super) fn leaf(&self, index: u64) -> Option<Hash> {
         self.leaves.get(&(index / 256))?.get(usize::try_from(index % 256).ok()?).copied()
     }

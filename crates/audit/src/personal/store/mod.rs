@@ -53,6 +53,15 @@ pub(crate) struct SubjectRow {
     pub(crate) created_us: i64,
 }
 
+/// That somebody was erased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Erasure {
+    /// The id that was theirs.
+    pub(crate) id: Uuid,
+    /// When, microseconds.
+    pub(crate) at_us: i64,
+}
+
 /// A row to be kept, with the names by which it is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NewSubject {
@@ -104,6 +113,9 @@ pub(crate) trait KeyStore: Send {
 
     /// The first rows of these identities.
     fn find(&mut self, identities: &[Lookup]) -> Result<Vec<Option<SubjectRow>>, KeyStoreError>;
+
+    /// The latest erasure of each identity: the id, and when. Those of long ago are forgotten.
+    fn erasures(&mut self, identities: &[Lookup]) -> Result<Vec<Option<Erasure>>, KeyStoreError>;
 
     /// Keeps each row whose identity has none yet. Gives back, in order, the row that is each identity's
     /// first; durable when it returns.

@@ -13,7 +13,7 @@ use doorward_pgclient::blocking::{Client, ClientError, Options, Param};
 use uuid::Uuid;
 
 use super::super::keys::{KeyId, Lookup};
-use super::{Imported, KeyStore, KeyStoreError, Known, NewSubject, ROWS_MAX, SubjectRow};
+use super::{Erasure, Imported, KeyStore, KeyStoreError, Known, NewSubject, ROWS_MAX, SubjectRow};
 use crate::store::config::Server;
 
 /// Keeps two gateways from making the tables at once.
@@ -126,6 +126,24 @@ impl KeyStore for PostgresKeys {
         let rows = self.rows(condition, &[Param::Text(&wanted)])?;
         let row = |identity: &Lookup| rows.iter().find(|row| row.identity == *identity).cloned();
         Ok(identities.iter().map(row).collect())
+    }
+
+    fn erasures(&mut self, identities: &[Lookup]) -> Result<Vec<Option<Erasure>>, KeyStoreError> {
+        let wanted = array(identities.iter().map(|identity| hex(&identity.0)));
+        let reply = self.client.query(
+            "SELECT DISTINCT ON (identity) subject_id, identity, erased_us FROM doorward_keys.erased
+             WHERE identity = ANY (SELECT decode(unnest($1::text[]), 'hex')) ORDER BY identity, erased_us DESC",
+            &[Param::Text(&wanted)],
+        )?;
+        let found = |row: Row<'_>| -> Result<(Vec<u8>, Erasure), KeyStoreError> {
+            let at_us = row.int(2).ok_or_else(malformed)?;
+            let identity = row.bytes(1).ok_or_else(malformed)?;
+            Ok((identity, Erasure { id: id(row, 0)?, at_us }))
+        };
+        let found = reply.rows().map(found).collect::<Result<Vec<_>, _>>()?;
+        let of =
+            |identity: &Lookup| found.iter().find(|(of, _)| *of == identity.0).map(|(_, erasure)| *erasure);
+        Ok(identities.iter().map(of).collect())
     }
 
     fn agree(&mut self, rows: &[NewSubject]) -> Result<Vec<SubjectRow>, KeyStoreError> {

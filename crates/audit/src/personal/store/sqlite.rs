@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, Trans
 use uuid::Uuid;
 
 use super::super::keys::{KeyId, Lookup};
-use super::{Imported, KeyStore, KeyStoreError, Known, NewSubject, Plain, ROWS_MAX, SubjectRow};
+use super::{Erasure, Imported, KeyStore, KeyStoreError, Known, NewSubject, Plain, ROWS_MAX, SubjectRow};
 use crate::spool::files::make_private;
 
 /// How long another gateway's lock is waited for.
@@ -203,6 +203,18 @@ impl KeyStore for SqliteKeys {
 
     fn find(&mut self, identities: &[Lookup]) -> Result<Vec<Option<SubjectRow>>, KeyStoreError> {
         identities.iter().map(|identity| Ok(first(&self.connection, identity)?)).collect()
+    }
+
+    fn erasures(&mut self, identities: &[Lookup]) -> Result<Vec<Option<Erasure>>, KeyStoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT subject_id, erased_us FROM erased WHERE identity = ?1 ORDER BY erased_us DESC LIMIT 1",
+        )?;
+        let mut of = |identity: &Lookup| {
+            let found =
+                statement.query_row([identity.0], |row| Ok(Erasure { id: id(row, 0)?, at_us: row.get(1)? }));
+            Ok(found.optional()?)
+        };
+        identities.iter().map(&mut of).collect()
     }
 
     fn agree(&mut self, rows: &[NewSubject]) -> Result<Vec<SubjectRow>, KeyStoreError> {
