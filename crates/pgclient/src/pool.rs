@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use doorward_core::{Fault, OwnLogin, Pass};
+use doorward_core::{AccessId, Fault, OwnLogin, Pass};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -149,11 +149,12 @@ impl Pool {
         let span = request.timeout.unwrap_or(Duration::MAX).min(inner.settings.statement_timeout);
         let span = span.max(Duration::from_millis(1));
         let millis = span.as_millis().to_string();
-        let access_id = pass.id().to_string();
+        let mut room = [0; AccessId::TEXT_BYTES];
+        let access_id = pass.id().write(&mut room);
         let role = pass.lease().role().map_or("none", |role| role.as_str());
         let own = [
             ("statement_timeout", millis.as_str()),
-            ("doorward.access_id", access_id.as_str()),
+            ("doorward.access_id", access_id),
             // `off` is what it is already, unless a default says otherwise: then a change fails, as it should.
             ("transaction_read_only", if request.read_only { "on" } else { "off" }),
             ("role", role),
@@ -165,27 +166,8 @@ impl Pool {
         }
         let discard = !request.read_only || request.calls_function;
         let ask = Ask { request, own: &own, bytes_max, discard };
-        let mut lent = inner.seat().await?;
-        lent.connection(true).await?;
-        let mut again = true;
-        loop {
-            let conn = lent.conn.as_mut().ok_or_else(|| unavailable("no connection"))?;
-            let failure = match timeout(span.saturating_add(TIMEOUT_GRACE), conn.exchange(&ask)).await {
-                Ok(Ok(reply)) => return Ok(reply),
-                Ok(Err(failure)) => failure,
-                // The guard cancels what still runs.
-                Err(_) => return Err(deadline_passed(request.read_only).into()),
-            };
-            match may_repeat(&failure, conn, request.read_only) {
-                Repeat::SameConnection if again && is_done(timeout(SETTLE_MAX, conn.discard()).await) => {}
-                Repeat::Fresh if again => {
-                    lent.conn = None;
-                    lent.connection(false).await?;
-                }
-                _ => return Err(failure.run_error(request.read_only)),
-            }
-            again = false;
-        }
+        // Boxed: the future of a read that is shared, which under load is nearly each, would have room for this.
+        Box::pin(inner.ask_alone(&ask, span)).await
     }
 
     /// What the pool is doing.
@@ -218,6 +200,32 @@ impl fmt::Debug for Pool {
 }
 
 impl Inner {
+    /// Asks on a connection of its own, for as long as `span`.
+    async fn ask_alone(self: &Arc<Self>, ask: &Ask<'_>, span: Duration) -> Result<Reply, RunError> {
+        let mut lent = self.seat().await?;
+        lent.connection(true).await?;
+        let read_only = ask.request.read_only;
+        let mut again = true;
+        loop {
+            let conn = lent.conn.as_mut().ok_or_else(|| unavailable("no connection"))?;
+            let failure = match timeout(span.saturating_add(TIMEOUT_GRACE), conn.exchange(ask)).await {
+                Ok(Ok(reply)) => return Ok(reply),
+                Ok(Err(failure)) => failure,
+                // The guard cancels what still runs.
+                Err(_) => return Err(deadline_passed(read_only).into()),
+            };
+            match may_repeat(&failure, conn, read_only) {
+                Repeat::SameConnection if again && is_done(timeout(SETTLE_MAX, conn.discard()).await) => {}
+                Repeat::Fresh if again => {
+                    lent.conn = None;
+                    lent.connection(false).await?;
+                }
+                _ => return Err(failure.run_error(read_only)),
+            }
+            again = false;
+        }
+    }
+
     /// Whether a request goes together with others: a small read, once some connections are at work.
     fn may_share(&self, request: &Request<'_>, own: &[(&str, &str)]) -> bool {
         let in_use = self.settings.size.saturating_sub(self.seats.available_permits());

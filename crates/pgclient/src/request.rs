@@ -129,6 +129,11 @@ impl<'a> Row<'a> {
 
     /// The value of one column, sharing the reply's memory.
     pub fn shared(&self, column: usize) -> Option<Bytes> {
-        self.value(column).map(|value| self.data.slice_ref(value))
+        self.value(column).map(|value| self.share(value))
+    }
+
+    /// A value that came from this row, sharing the reply's memory.
+    pub fn share(&self, value: &[u8]) -> Bytes {
+        self.data.slice_ref(value)
     }
 }

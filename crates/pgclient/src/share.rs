@@ -5,6 +5,8 @@
 //! few of them ([`SHARED_MAX`] at most) to one connection.
 //!
 //! Invariants:
+//! - How many go together follows how long reads last ([`Pace`]): while connections are idle nobody stands behind
+//!   others for longer than about [`EASE_MAX`]. When all are at work, the queue is shared out among them.
 //! - Only what reads by statements of the gateway's own making is shared; a change or a call of a function
 //!   has a connection for itself. Each read has a Sync, a reset and settings of its own, so the next one
 //!   finds what it would have found had the connection been given back in between, and an error ends with
@@ -16,14 +18,15 @@
 //!   couriers stand in line for connections with everybody else.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use doorward_core::Fault;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::conn::{Conn, Gather};
@@ -38,8 +41,10 @@ use crate::request::Reply;
 pub(crate) const SHARE_FROM: usize = 2;
 /// The most reads in one write.
 const SHARED_MAX: usize = 8;
-/// How many of them go together before another idle connection is taken.
-const SHARED_AT_EASE: usize = 4;
+/// How long the last of them may have to wait for those before it while other connections are idle.
+const EASE_MAX: Duration = Duration::from_millis(4);
+/// How long a read is taken to last before there was one.
+const PACE_AT_FIRST: Duration = Duration::from_millis(1);
 /// How long one read may keep those behind it waiting before they go elsewhere. Going elsewhere costs a
 /// cancel request and a discarded connection, so a machine that is merely busy should seldom come to it.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -68,6 +73,30 @@ pub(crate) struct Queue {
     asked: VecDeque<Asked>,
     /// Whether a courier is on its way to them. There is one at a time.
     courier: bool,
+    pace: Pace,
+}
+
+/// How long a read has lasted lately.
+struct Pace(Duration);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self(PACE_AT_FIRST)
+    }
+}
+
+impl Pace {
+    /// So many reads were waited for, one after the other, within `span`.
+    fn learn(&mut self, span: Duration, count: u32) {
+        // Three parts of what was known and one of what is new: one slow read does not part those that are quick.
+        self.0 = (self.0 * 3 + span / count.max(1)) / 4;
+    }
+
+    /// How many reads go together while other connections are idle.
+    fn at_ease(&self) -> usize {
+        let count = EASE_MAX.as_nanos() / self.0.as_nanos().max(1);
+        usize::try_from(count).unwrap_or(SHARED_MAX).clamp(1, SHARED_MAX)
+    }
 }
 
 impl Queue {
@@ -153,7 +182,7 @@ impl Inner {
     /// Carries one batch. Couriers are bounded by the connections, and one more that waits for the next.
     async fn carry(self: Arc<Self>) {
         // The calls of the same moment come along.
-        yield_now().await;
+        behind_the_others().await;
         let way = OnItsWay::to(&self.queue);
         let seat = self.seat_in_time().await;
         let batch = seat.as_ref().map(|_| self.take_batch());
@@ -220,7 +249,7 @@ impl Inner {
         let free = self.seats.available_permits();
         let mut queue = self.queue.lock();
         let even = queue.asked.len().div_ceil(free + 1);
-        let count = even.clamp(SHARED_AT_EASE, SHARED_MAX).min(queue.asked.len());
+        let count = even.max(queue.pace.at_ease()).min(SHARED_MAX).min(queue.asked.len());
         let batch = queue.asked.drain(..count).filter(|asked| !asked.answer.is_closed()).collect();
         queue.courier = !queue.asked.is_empty();
         let more = queue.courier;
@@ -252,13 +281,15 @@ impl Inner {
             return Left::Stale(Vec::new());
         }
         let count = u32::try_from(under_way.len()).unwrap_or(u32::MAX);
+        let began = Instant::now();
         if let Err(failure) = conn.send(count).await {
             return Left::Fresh(after_failure(None, under_way, &failure));
         }
         let mut patience = pin!(sleep(PATIENCE));
-        let (mut stale, mut spoilt) = (Vec::new(), false);
+        let (mut stale, mut spoilt, mut heard) = (Vec::new(), false, 0);
         while let Some((mut asked, mut gather)) = under_way.pop_front() {
             conn.next_answer();
+            heard += 1;
             let end = self.head(conn, &mut asked, &mut gather, &mut under_way, patience.as_mut()).await;
             match end {
                 End::Whole(Ok(())) => asked.tell(Ok(gather.into_reply())),
@@ -295,6 +326,7 @@ impl Inner {
             }
         }
         conn.end_answers();
+        self.queue.lock().pace.learn(began.elapsed(), heard);
         if !conn.is_reusable() && !stale.is_empty() {
             self.give_back(stale.into_iter());
             return Left::Stale(Vec::new());
@@ -353,6 +385,20 @@ impl Inner {
     }
 }
 
+/// Lets the tasks run that are ready already. Unlike `tokio::task::yield_now` this does not go through the
+/// system's events first, which would cost each batch a call of the kernel.
+async fn behind_the_others() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// The connection is lost. What it has not answered a word of is asked once more; those behind have lost
 /// nothing yet.
 fn after_failure(
@@ -390,6 +436,30 @@ fn tell_all(batch: Vec<Asked>, fault: &Fault) {
 mod tests {
     use super::*;
     use crate::request::Request;
+
+    #[test]
+    fn reads_that_last_go_by_themselves_and_quick_ones_together() {
+        let after = |millis: &[u64]| {
+            let mut pace = Pace::default();
+            millis.iter().for_each(|span| pace.learn(Duration::from_millis(*span), 4));
+            pace.at_ease()
+        };
+        // One slow batch among quick ones, or a quick one among slow ones, changes little.
+        for (millis, wanted) in [
+            (&[][..], 4),
+            (&[1; 20], SHARED_MAX),
+            (&[8; 20], 2),
+            (&[60; 20], 1),
+            (&[1, 1, 1, 1, 1, 1, 1, 1, 4, 1], SHARED_MAX),
+            (&[60, 60, 60, 60, 60, 60, 1], 1),
+        ] {
+            assert_eq!(after(millis), wanted, "{millis:?}");
+        }
+        let mut pace = Pace::default();
+        pace.learn(Duration::ZERO, 0);
+        (0..100).for_each(|_| pace.learn(Duration::ZERO, 8));
+        assert_eq!(pace.at_ease(), SHARED_MAX);
+    }
 
     #[test]
     fn a_courier_that_is_lost_leaves_a_queue_that_works() {
