@@ -125,8 +125,12 @@ impl Object {
 /// Appends one segment in canonical form.
 pub fn encode_segment(segment: &str, out: &mut String) {
     const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if segment.bytes().all(bare) {
+        return out.push_str(segment);
+    }
     for &byte in segment.as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~@$+=!,;&'()".contains(&byte) {
+        if bare(byte) || b"-.~@$+=!,;&'()".contains(&byte) {
             out.push(char::from(byte));
         } else {
             out.push('%');

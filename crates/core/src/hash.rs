@@ -31,8 +31,8 @@ impl Hasher for QuickHasher {
             self.add(u64::from_le_bytes(*word));
         }
         let mut last = [0; 8];
-        for (to, from) in last.iter_mut().zip(rest) {
-            *to = *from;
+        if let Some(last) = last.get_mut(..rest.len()) {
+            last.copy_from_slice(rest);
         }
         self.add(u64::from_le_bytes(last));
         self.add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));

@@ -141,40 +141,50 @@ impl Gateway {
     }
 
     /// Walks one call down the road: from an open access to an answer whose record is safe.
-    pub async fn walk<C: Call>(&self, access: Access, mut call: C) -> Answered<C::Answer> {
-        // No backend without a pass: decisions first, credentials last.
-        let mut pass = match self.pass(access, &mut call).await {
-            Ok(pass) => pass,
-            Err((access, fault)) => return refuse(access, &fault, &mut call).await,
-        };
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps access and call twice: as arguments and as variables"
+    )]
+    pub fn walk<C: Call>(
+        &self,
+        access: Access,
+        mut call: C,
+    ) -> impl Future<Output = Answered<C::Answer>> + Send {
+        async move {
+            // No backend without a pass: decisions first, credentials last.
+            let mut pass = match self.pass(access, &mut call).await {
+                Ok(pass) => pass,
+                Err((access, fault)) => return refuse(access, &fault, &mut call).await,
+            };
 
-        pass.access().enter(Stage::Forward);
-        let reply = match call.forward(&mut pass).await {
-            Ok(reply) => reply,
-            Err(fault) => return refuse(pass.into_access(), &fault, &mut call).await,
-        };
+            pass.access().enter(Stage::Forward);
+            let reply = match call.forward(&mut pass).await {
+                Ok(reply) => reply,
+                Err(fault) => return refuse(pass.into_access(), &fault, &mut call).await,
+            };
 
-        pass.access().enter(Stage::Shape);
-        let (answer, completion) = match call.shape(reply, &mut pass) {
-            Ok(Shaped::Whole(answer, completion)) => (answer, completion),
-            // The road goes on inside the answer, and ends with its last byte.
-            Ok(Shaped::Live(carry)) => return Answered::new(carry(pass)),
-            Err(fault) => return refuse(pass.into_access(), &fault, &mut call).await,
-        };
+            pass.access().enter(Stage::Shape);
+            let (answer, completion) = match call.shape(reply, &mut pass) {
+                Ok(Shaped::Whole(answer, completion)) => (answer, completion),
+                // The road goes on inside the answer, and ends with its last byte.
+                Ok(Shaped::Live(carry)) => return Answered::new(carry(pass)),
+                Err(fault) => return refuse(pass.into_access(), &fault, &mut call).await,
+            };
 
-        // What was read may leave only with its record. What was changed has its intent on disk
-        // already: its answer leaves even when the completion is lost, and recovery says `unknown`.
-        let changed = pass.permit().actions().change();
-        let mut access = pass.into_access();
-        access.settle_well(&completion);
-        access.enter(Stage::Record);
-        let (access_id, timings) = (access.id(), access.timings());
-        match access.complete().await {
-            Err(_) if !changed => {
-                let fault = unrecorded();
-                Answered::new(call.refuse(&Refusal { fault: &fault, access_id, timings }).0)
+            // What was read may leave only with its record. What was changed has its intent on disk
+            // already: its answer leaves even when the completion is lost, and recovery says `unknown`.
+            let changed = pass.permit().actions().change();
+            let mut access = pass.into_access();
+            access.settle_well(&completion);
+            access.enter(Stage::Record);
+            let (access_id, timings) = (access.id(), access.timings());
+            match access.complete().await {
+                Err(_) if !changed => {
+                    let fault = unrecorded();
+                    Answered::new(call.refuse(&Refusal { fault: &fault, access_id, timings }).0)
+                }
+                Ok(()) | Err(_) => Answered::new(answer),
             }
-            Ok(()) | Err(_) => Answered::new(answer),
         }
     }
 
@@ -202,12 +212,13 @@ impl Gateway {
 
         // All actions of the call are decided together, before any is forwarded.
         access.enter(Stage::Authorize);
-        let permit = or_refuse!(self.authorize(&access, principal, actions, call.role()));
+        let now = self.clock.now();
+        let permit = or_refuse!(self.authorize(&access, principal, actions, call.role(), now));
         access.know_permit(&permit);
 
         // Refused calls have cost nothing up to here; this one now counts.
         access.enter(Stage::Limit);
-        let allowance = or_refuse!(access.snapshot().policy.admit(&permit, self.clock.now()));
+        let allowance = or_refuse!(access.snapshot().policy.admit(&permit, now));
         if let Some(allowance) = &allowance {
             access.know_allowance(allowance);
         }
@@ -305,14 +316,9 @@ impl Gateway {
         principal: Arc<Principal>,
         actions: Actions,
         role: Option<&RoleName>,
+        now: Timestamp,
     ) -> Result<Permit, Fault> {
-        let case = Case {
-            principal: &principal,
-            actions: &actions,
-            arrival: access.arrival(),
-            now: self.clock.now(),
-            role,
-        };
+        let case = Case { principal: &principal, actions: &actions, arrival: access.arrival(), now, role };
         match access.snapshot().policy.decide(&case) {
             Decision::Allow { grant, obligations } => {
                 let session = role.is_some();

@@ -14,6 +14,10 @@ use crate::request::prefer::Return;
 use crate::request::{Operation, Request};
 use crate::wire;
 
+/// Room for the headers that most answers have, those of the front among them.
+const HEADERS_ROOM: usize = 12;
+const CONTENT_PROFILE: HeaderName = HeaderName::from_static("content-profile");
+
 /// What the plan and the row say, in one place.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
@@ -37,7 +41,7 @@ pub(crate) fn answer(request: &Request, resource: &str, facts: Facts) -> Result<
         return Err(not_one_row(facts.rows));
     }
     let (status, range) = status_and_range(request, &facts)?;
-    let mut headers = HeaderMap::new();
+    let mut headers = HeaderMap::with_capacity(HEADERS_ROOM);
     put(&mut headers, header::CONTENT_RANGE, &range);
     let has_body = facts.body.is_some() && !request.head;
     if has_body || (request.head && !facts.void) {
@@ -45,8 +49,8 @@ pub(crate) fn answer(request: &Request, resource: &str, facts: Facts) -> Result<
             true => "application/vnd.pgrst.object+json; charset=utf-8",
             false => "application/json; charset=utf-8",
         };
-        put(&mut headers, header::CONTENT_TYPE, media);
-        put(&mut headers, HeaderName::from_static("content-profile"), &request.schema);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+        put(&mut headers, CONTENT_PROFILE, &request.schema);
     }
     let writes = matches!(request.operation, Operation::Insert | Operation::Update | Operation::Delete);
     let applied = request.prefer.applied(writes);

@@ -339,7 +339,11 @@ fn pool_problem(fault: Fault) -> Problem {
 
 fn facts(plan: &Plan<'_>, reply: &Reply) -> Result<Facts, Problem> {
     let row = reply.first().ok_or_else(|| unexpected("there is no row"))?;
-    let number = |column| row.text(column).and_then(|text| text.parse::<u64>().ok());
+    let mut cells = [None; column::COUNT];
+    cells.iter_mut().zip(row.values()).for_each(|(cell, value)| *cell = value);
+    let cell = |column: usize| cells.get(column).copied().flatten();
+    let shared = |column| cell(column).map(|value| row.share(value));
+    let number = |column| cell(column).and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
     let rows = number(column::ROWS).ok_or_else(|| unexpected("there is no count"))?;
     let void = matches!(&plan.source, Source::Call(function, _) if plan::is_void(function));
     Ok(Facts {
@@ -347,10 +351,10 @@ fn facts(plan: &Plan<'_>, reply: &Reply) -> Result<Facts, Problem> {
         changed: !plan.read_only,
         total: number(column::TOTAL),
         rows,
-        body: if plan.form == BodyForm::Empty { None } else { row.shared(column::BODY) },
-        headers: row.shared(column::HEADERS),
-        status: row.shared(column::STATUS),
-        key: row.shared(column::KEY),
+        body: if plan.form == BodyForm::Empty { None } else { shared(column::BODY) },
+        headers: shared(column::HEADERS),
+        status: shared(column::STATUS),
+        key: shared(column::KEY),
         offset: plan.root.offset,
     })
 }

@@ -37,6 +37,8 @@ pub(crate) mod column {
     pub(crate) const STATUS: usize = 4;
     /// The new row's key, as a JSON object of texts.
     pub(crate) const KEY: usize = 5;
+    /// How many there are.
+    pub(crate) const COUNT: usize = 6;
 }
 
 /// Room that a statement finds at once.

@@ -158,49 +158,55 @@ impl Front {
     }
 
     /// The cheap refusals first: form, then host and path, then which resource; its door does the rest.
-    async fn answer(
-        &self,
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, which every request copies"
+    )]
+    fn answer<'a>(
+        &'a self,
         mut access: Access,
-        peer: &Peer,
+        peer: &'a Peer,
         request: Request<RequestBody>,
         violation: Option<Violation>,
-        limits: &Limits,
-    ) -> Answered<Response<Body>> {
-        // A message that was not understood shows no credentials that could be believed.
-        if let Some(violation) = violation {
-            let turned = Turned::away(Credentials::None, violation.fault());
-            return self.turn(access, turned).await;
-        }
-        note_head(&mut access, &request);
-        let checked = inbound::check_message(&request, limits);
-        let (mut head, body) = request.into_parts();
-        let query = head.uri.query();
-        let credentials = inbound::take_credentials(&mut head.headers, query, peer.certificate.as_ref());
-        inbound::strip(&mut head.headers);
-        // What goes on from here stands below this call in the trace.
-        inbound::put_traceparent(&mut head.headers, &access.trace());
-        if let Err(violation) = checked {
-            return self.turn(access, Turned::away(credentials, violation.fault())).await;
-        }
-        let snapshot = access.snapshot().clone();
-        let (name, _) = split_path(head.uri.path());
-        if let Some((_, own)) = self.own.as_ref().filter(|(segment, _)| *segment == name) {
+        limits: &'a Limits,
+    ) -> impl Future<Output = Answered<Response<Body>>> + Send + 'a {
+        async move {
+            // A message that was not understood shows no credentials that could be believed.
+            if let Some(violation) = violation {
+                let turned = Turned::away(Credentials::None, violation.fault());
+                return self.turn(access, turned).await;
+            }
+            note_head(&mut access, &request);
+            let checked = inbound::check_message(&request, limits);
+            let (mut head, body) = request.into_parts();
+            let query = head.uri.query();
+            let credentials = inbound::take_credentials(&mut head.headers, query, peer.certificate.as_ref());
+            inbound::strip(&mut head.headers);
+            // What goes on from here stands below this call in the trace.
+            inbound::put_traceparent(&mut head.headers, &access.trace());
+            if let Err(violation) = checked {
+                return self.turn(access, Turned::away(credentials, violation.fault())).await;
+            }
+            let snapshot = access.snapshot().clone();
+            let (name, _) = split_path(head.uri.path());
+            if let Some((_, own)) = self.own.as_ref().filter(|(segment, _)| *segment == name) {
+                let inbound = Inbound { request: Request::from_parts(head, body), credentials };
+                return own.serve(&self.gateway, access, inbound).await;
+            }
+            let Some(resource) = snapshot.resource(name) else {
+                let turned = Turned::known(credentials, unknown_resource(name));
+                return self.turn(access, turned).await;
+            };
+            let Some(door) = self.doors.get(resource.door) else {
+                let fault =
+                    Fault::new(codes::NO_HTTP_DOOR, format!("the resource {name:?} is not served over HTTP"))
+                        .hint("Use the protocol of the resource's own door.");
+                return self.turn(access, Turned::known(credentials, fault)).await;
+            };
+            access.at_door(resource.door);
             let inbound = Inbound { request: Request::from_parts(head, body), credentials };
-            return own.serve(&self.gateway, access, inbound).await;
+            door.serve(&self.gateway, resource, access, inbound).await
         }
-        let Some(resource) = snapshot.resource(name) else {
-            let turned = Turned::known(credentials, unknown_resource(name));
-            return self.turn(access, turned).await;
-        };
-        let Some(door) = self.doors.get(resource.door) else {
-            let fault =
-                Fault::new(codes::NO_HTTP_DOOR, format!("the resource {name:?} is not served over HTTP"))
-                    .hint("Use the protocol of the resource's own door.");
-            return self.turn(access, Turned::known(credentials, fault)).await;
-        };
-        access.at_door(resource.door);
-        let inbound = Inbound { request: Request::from_parts(head, body), credentials };
-        door.serve(&self.gateway, resource, access, inbound).await
     }
 
     /// Walks a call that ends before a door. Boxed: every request's future would have room for it.

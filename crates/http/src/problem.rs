@@ -143,8 +143,11 @@ fn put_allowance(headers: &mut HeaderMap, allowance: &Allowance) {
 }
 
 /// Appends a number with at least so many digits. Every answer has a dozen of them, so they do not go
-/// through the formatting machinery.
+/// through the formatting machinery; nearly all are small.
 fn push_number(text: &mut Vec<u8>, mut number: u64, digits_min: usize) {
+    if number < 10 && digits_min == 1 {
+        return text.push(b'0' + number as u8);
+    }
     let mut digits = [b'0'; 20];
     let mut used = 0;
     for place in digits.iter_mut().rev() {
