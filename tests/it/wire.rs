@@ -1,6 +1,7 @@
 //! The Postgres door through the real binary: psql as it is, and a client that speaks the protocol by hand for
 //! what psql never does.
 
+mod batches;
 mod certificates;
 mod claims;
 pub(crate) mod client;
@@ -23,11 +24,11 @@ use doorward_testkit::gateway::{Running, Setup};
 use doorward_testkit::issuer::Issuer;
 use doorward_testkit::postgres::{Cluster, Database};
 use doorward_testkit::program::Bounded;
-use doorward_testkit::workspace_root;
+use doorward_testkit::{wait_until, workspace_root};
 use serde_json::Value;
 
-use crate::bed::{PASSWORD, base, on_newer, roles_turn, wire_records};
-use client::Wire;
+use crate::bed::{PASSWORD, SOON, base, on_newer, roles_turn, wire_records};
+use client::{Wire, query};
 
 /// Passwords of the roles. Tests search everything that the gateway writes for them.
 const READER_PASSWORD: &str = "s3cret-of-the-wire-reader";
@@ -314,6 +315,45 @@ fn wire_a_role_that_no_grant_can_bound_is_not_lent() -> Result<()> {
         ensure!(out.is_empty(), "{out}");
         ensure!(err.contains(&format!("the role {role} is too powerful to be lent")), "{err}");
         ensure!(err.contains("dangerous_superuser"), "{err}");
+    }
+    Ok(())
+}
+
+/// What has changed since the gateway looked at roles is found out.
+#[test]
+fn wire_a_role_that_has_risen_is_not_lent() -> Result<()> {
+    const RISERS: &str = "grants: { risers: { to: group:risers, allow: read shop/public/orders, as: wire_riser } }\n\
+        resources: { shop: { roles: { wire_riser: { password: \"env:READER\" } } } }\n";
+    let cluster = Cluster::shared()?;
+    {
+        let _turn = roles_turn();
+        cluster.ensure_role("wire_riser", &format!("login noinherit password '{READER_PASSWORD}'"))?;
+    }
+    for pool in ["size: 4, sessions: 20", "size: 4, sessions: 20, mode: transaction"] {
+        let shop = Shop::configured(cluster, pool, RISERS)?;
+        let change = |attribute: &str| {
+            let _turn = roles_turn();
+            cluster.sql(&format!("alter role wire_riser {attribute}"))
+        };
+        let told = || shop.database.sql("notify doorward");
+        let refused = || shop.connect(&["risers"]).err().map(|error| error.to_string()).unwrap_or_default();
+        let powerful = |why: &str| why.contains("too powerful to be lent");
+        let mut open = shop.connect(&["risers"])?;
+        ensure!(open.ask(&query("begin"))?.0 == "CZT" && open.value("select 1")? == "1");
+        change("superuser")?;
+        let risen = shop.connect(&["risers"]).and_then(|mut wire| wire.value("select 1"));
+        change("nosuperuser")?;
+        // In transaction mode the session opens, and its first statement finds out.
+        let risen = risen.err().context("a superuser's connection was lent")?.to_string();
+        ensure!(powerful(&risen), "{pool}: {risen}");
+        told()?;
+        ensure!(wait_until(SOON, || refused().is_empty()), "{pool}: {}", refused());
+        change("createrole")?;
+        told()?;
+        let risen = wait_until(SOON, || powerful(&refused()));
+        change("nocreaterole")?;
+        ensure!(risen, "{pool}: {}", refused());
+        ensure!(open.ask(&query("commit"))?.0 == "CZI", "who was there goes on");
     }
     Ok(())
 }

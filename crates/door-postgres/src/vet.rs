@@ -229,6 +229,13 @@ impl Vetted {
         !self.shapes().all(|shape| planned(&shape.kind))
     }
 
+    /// Whether it gives or takes names of prepared statements.
+    pub(crate) fn names_statements(&self) -> bool {
+        self.script.statements.iter().any(|statement| {
+            matches!(statement.kind, Kind::Prepare { .. } | Kind::Deallocate(_) | Kind::Discard(Discard::All))
+        })
+    }
+
     /// Whether it is a text of several statements.
     pub(crate) fn is_of_several(&self) -> bool {
         self.script.statements.len() > 1

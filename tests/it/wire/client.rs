@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 
 /// How long an answer may take on a busy machine.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
@@ -102,8 +103,44 @@ impl Wire {
         Ok(Ok(wire))
     }
 
+    /// Logs in to PostgreSQL itself, which asks for SCRAM.
+    pub(crate) fn direct(port: u16, user: &str, password: &str, database: &str) -> Result<Self> {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let (mut wire, mut asked) = Self::introduce(address, &[("user", user), ("database", database)])?;
+        let mut scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+        loop {
+            ensure!(asked.tag == 'R', "{} {}", asked.tag, asked.field(b'M'));
+            let kind = asked.body.get(3).copied().unwrap_or_default();
+            let rest = asked.body.get(4..).unwrap_or_default();
+            match kind {
+                0 => break,
+                10 => {
+                    let length = u32::try_from(scram.message().len())?.to_be_bytes();
+                    let first = [SCRAM_SHA_256.as_bytes(), b"\0", &length, scram.message()].concat();
+                    wire.send(&message(b'p', &first))?;
+                }
+                11 => {
+                    scram.update(rest)?;
+                    wire.send(&message(b'p', scram.message()))?;
+                }
+                _ => scram.finish(rest)?,
+            }
+            asked = wire.next()?;
+        }
+        wire.until_ready()?;
+        Ok(wire)
+    }
+
     /// Shows who it is, and does not wait for what is said to that.
     pub(crate) fn knock(address: SocketAddr, token: &str, parameters: &[(&str, &str)]) -> Result<Self> {
+        let (mut wire, asked) = Self::introduce(address, parameters)?;
+        ensure!(asked.tag == 'R' && asked.body == [0, 0, 0, 3], "a password is asked for: {asked:?}");
+        wire.send(&message(b'p', &[token.as_bytes(), b"\0"].concat()))?;
+        Ok(wire)
+    }
+
+    /// Says who it is, and hears how that is to be proved.
+    fn introduce(address: SocketAddr, parameters: &[(&str, &str)]) -> Result<(Self, Said)> {
         let mut wire = Self { stream: TcpStream::connect(address)?, address, key: Vec::new() };
         wire.stream.set_read_timeout(Some(ANSWER_MAX))?;
         wire.stream.set_write_timeout(Some(ANSWER_MAX))?;
@@ -114,9 +151,7 @@ impl Wire {
         packet.push(0);
         wire.send(&[&u32::try_from(packet.len() + 4)?.to_be_bytes()[..], &packet].concat())?;
         let asked = wire.next()?;
-        ensure!(asked.tag == 'R' && asked.body == [0, 0, 0, 3], "a password is asked for: {asked:?}");
-        wire.send(&message(b'p', &[token.as_bytes(), b"\0"].concat()))?;
-        Ok(wire)
+        Ok((wire, asked))
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {

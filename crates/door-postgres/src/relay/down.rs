@@ -302,9 +302,9 @@ fn not_followed(what: &dyn std::fmt::Display) -> Ended {
 impl State {
     /// The gateway's own answer, when it is due.
     fn take_local(&mut self) -> Option<Bytes> {
-        let Some(Expected::Local(own)) = self.queue.front_mut() else { return None };
-        let own = std::mem::take(own);
-        self.queue.pop_front();
+        let Some(Expected::Local(own, undo)) = self.queue.front_mut() else { return None };
+        let (own, undo) = (std::mem::take(own), undo.take());
+        self.carried_out(undo);
         Some(own)
     }
 
@@ -390,7 +390,7 @@ impl State {
                     if tag == b'C' {
                         self.completed(body, running.makes.setting.take(), running.makes.stays);
                     }
-                    self.confirm_made(&running.makes);
+                    self.confirm_made(&mut running.makes);
                     self.owed.extend(running.end());
                 }
             }
@@ -404,11 +404,12 @@ impl State {
                 }
             }
             (Expected::Execute(running), b'H' | b'c') => running.heard(),
-            (Expected::Parse(name, batch, _), b'1') => {
+            (Expected::Parse(name, batch, _, undo), b'1') => {
                 if let Some(named) = self.statements.get_mut(name).filter(|named| named.batch == *batch) {
                     named.confirmed = true;
                 }
-                self.queue.pop_front();
+                let undo = undo.take();
+                self.carried_out(undo);
             }
             (Expected::Bind(name, batch), b'2') => {
                 if let Some(named) = self.portals.get_mut(name).filter(|named| named.batch == *batch) {
@@ -420,12 +421,13 @@ impl State {
                 self.queue.pop_front();
                 return Ok(Fate::Drop);
             }
-            (Expected::Close(portal), b'3') => {
+            (Expected::Close(portal, undo), b'3') => {
                 // One that was made behind it has the name again.
                 let closed =
                     portal.take().filter(|name| self.portals.get(name).is_some_and(|named| named.closing));
+                let undo = undo.take();
                 closed.map(|name| self.portals.remove(&name));
-                self.queue.pop_front();
+                self.carried_out(undo);
             }
             (Expected::Describe(_), b'T' | b'n') => drop(self.queue.pop_front()),
             (Expected::Describe(statement), b't') => {
@@ -471,7 +473,7 @@ impl State {
                 self.copying = false;
                 if let Some(Expected::Execute(mut running)) = self.queue.pop_front() {
                     running.heard();
-                    self.forget_made(&running.makes);
+                    self.forget_made(&mut running.makes);
                     running.failed = Some(error.to_fault());
                     self.owed.extend(running.end());
                 }
@@ -507,10 +509,10 @@ impl State {
     fn ready(&mut self, body: &[u8]) -> Result<Fate, Ended> {
         let status = ready(body).map_err(|error| not_followed(&error))?;
         let fate = match self.queue.pop_front() {
-            Some(Expected::Query(running)) => {
+            Some(Expected::Query(mut running)) => {
                 match running.failed {
-                    Some(_) => self.forget_made(&running.makes),
-                    None => self.confirm_made(&running.makes),
+                    Some(_) => self.forget_made(&mut running.makes),
+                    None => self.confirm_made(&mut running.makes),
                 }
                 self.owed.extend(running.end());
                 Fate::Pass

@@ -67,10 +67,10 @@ pub fn fuzz_server(bytes: &[u8]) {
     let link = Link::new(None);
     let refusal = error_bytes(Severity::Error, &Fault::new(codes::NAME, "refused"), None);
     for expected in [
-        Expected::Parse("s".into(), 0, None),
+        Expected::Parse("s".into(), 0, None, None),
         Expected::Describe(None),
         Expected::Bind("p".into(), 0),
-        Expected::Close(None),
+        Expected::Close(None, None),
         Expected::Sync,
         Expected::Probe(Probe::default()),
         Expected::Failing(refusal.clone()),

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use super::sharing::{Made, Sharing};
 use super::table::Table;
+use super::undo::Undo;
 use crate::codes;
 use crate::names::Objects;
 use crate::pool::Origin;
@@ -39,13 +40,13 @@ pub(crate) enum Expected {
     /// All of a simple query, until ReadyForQuery.
     Query(Box<Running>),
     /// A statement that is prepared under a name, in a batch; and what it is at backends.
-    Parse(Box<str>, u64, Option<Arc<Origin>>),
+    Parse(Box<str>, u64, Option<Arc<Origin>>, Option<Box<Undo>>),
     /// A portal's name, and the batch that it is bound in.
     Bind(Box<str>, u64),
     /// A description; of the prepared statement that is named.
     Describe(Option<Box<str>>),
     /// The end of a name; of a portal's, if it is one that SQL can use too.
-    Close(Option<Box<str>>),
+    Close(Option<Box<str>>, Option<Box<Undo>>),
     Execute(Box<Running>),
     Sync,
     /// The backend was sent something that fails; the client is told this instead.
@@ -53,7 +54,7 @@ pub(crate) enum Expected {
     /// The same for a simple query: until ReadyForQuery.
     FailingQuery(Bytes),
     /// The gateway's own answer.
-    Local(Bytes),
+    Local(Bytes, Option<Box<Undo>>),
     /// A question of the gateway's own, until ReadyForQuery.
     Probe(Probe),
     /// A statement that the gateway prepares for the session, on a connection that does not have it.
@@ -82,6 +83,8 @@ pub(crate) struct Makes {
     pub(crate) stays: bool,
     /// The cursors that it closes.
     pub(crate) closes: Closes,
+    /// What it does to the names of prepared statements.
+    pub(crate) undo: Vec<Undo>,
 }
 
 /// Cursors that a statement closes in SQL.
@@ -259,6 +262,11 @@ impl Named {
     fn is_answered(&self) -> bool {
         self.confirmed || self.failed
     }
+
+    /// What it takes, but for its name.
+    pub(crate) fn bytes(&self) -> usize {
+        self.vetted.text().len() + size_of_val(&*self.types)
+    }
 }
 
 /// What is shared.
@@ -289,6 +297,8 @@ pub(crate) struct State {
     pub(crate) restructured_at: Option<Instant>,
     pub(crate) statements: Table,
     pub(crate) portals: Table,
+    /// What is kept to be put back into them.
+    pub(crate) undo_bytes: usize,
     /// What the last question was answered.
     pub(crate) probed: Option<Probe>,
     /// Whether the client has got whole messages only.
@@ -325,6 +335,7 @@ impl Link {
             restructured_at: None,
             statements: Table::default(),
             portals: Table::default(),
+            undo_bytes: 0,
             probed: None,
             in_step: true,
             owed: Vec::new(),
@@ -339,8 +350,14 @@ impl Link {
 
     /// Expects a reply.
     pub(crate) fn expect(&self, expected: Expected) {
-        let local = matches!(expected, Expected::Local(_));
-        self.state().queue.push_back(expected);
+        let local = matches!(expected, Expected::Local(..));
+        let mut state = self.state();
+        state.queue.push_back(expected);
+        if state.skipping {
+            // The error has come while the message was on the road.
+            state.skip_to_sync();
+        }
+        drop(state);
         if local {
             self.local.notify_one();
         }
@@ -414,7 +431,7 @@ impl State {
     /// Whether the next answer can be the gateway's own: nothing is expected of a backend, and no transaction
     /// is open.
     pub(crate) fn is_local(&self) -> bool {
-        self.status == IDLE && self.queue.iter().all(|expected| matches!(expected, Expected::Local(_)))
+        self.status == IDLE && self.queue.iter().all(|expected| matches!(expected, Expected::Local(..)))
     }
 
     /// Whether the backend can be given back: nothing is under way on it, and nothing keeps it.
@@ -431,25 +448,34 @@ impl State {
     /// Forgets what the failed message at the front would have made, and all that the backend now ignores:
     /// everything up to the next Sync.
     pub(crate) fn skip_to_sync(&mut self) {
+        let mut undone = Vec::new();
+        // A Parse that fails does away with the statement without a name all the same.
+        if let Some(Expected::Parse(name, _, _, Some(undo))) = self.queue.front_mut()
+            && name.is_empty()
+        {
+            self.undo_bytes = self.undo_bytes.saturating_sub(undo.empty());
+        }
         loop {
             match self.queue.front() {
                 None => {
                     self.skipping = true;
-                    return;
+                    break;
                 }
-                Some(Expected::Sync | Expected::Probe(_)) => return,
+                Some(Expected::Sync | Expected::Probe(_)) => break,
                 Some(_) => {}
             }
             match self.queue.pop_front() {
-                Some(Expected::Parse(name, batch, origin)) => {
-                    forget(&mut self.statements, &name, batch);
+                Some(Expected::Parse(name, batch, origin, undo)) => {
+                    undone.push(undo.map_or_else(|| Undo::of_new(name, batch), |undo| *undo));
                     if let Some(origin) = origin {
                         self.not_prepared(&origin);
                     }
                 }
                 Some(Expected::Bind(name, batch)) => forget(&mut self.portals, &name, batch),
-                Some(Expected::Execute(running) | Expected::Query(running)) => {
-                    self.forget_made(&running.makes);
+                Some(Expected::Close(_, Some(undo)) | Expected::Local(_, Some(undo))) => undone.push(*undo),
+                Some(Expected::Execute(mut running) | Expected::Query(mut running)) => {
+                    undone.append(&mut running.makes.undo);
+                    self.forget_made(&mut running.makes);
                     running.fail(&not_run());
                 }
                 Some(Expected::Prepared(origin)) => self.not_prepared(&origin),
@@ -457,12 +483,14 @@ impl State {
                 _ => {}
             }
         }
+        undone.into_iter().rev().for_each(|undo| self.undo(undo));
     }
 
     /// A text that makes names has failed. What it prepared is not executed any more. A cursor may have come to be before
     /// the failure, and stay: what reading it needs is remembered, until the transaction's end closes it.
-    pub(crate) fn forget_made(&mut self, makes: &Makes) {
+    pub(crate) fn forget_made(&mut self, makes: &mut Makes) {
         makes.statements.iter().for_each(|name| drop(self.statements.remove(name)));
+        makes.undo.drain(..).rev().for_each(|undo| self.undo(undo));
         for name in &makes.portals {
             if let Some(named) = self.portals.get_mut(name).filter(|named| named.batch == makes.batch) {
                 named.failed = true;
@@ -471,7 +499,8 @@ impl State {
         self.note_answered(makes);
     }
 
-    pub(crate) fn confirm_made(&mut self, makes: &Makes) {
+    pub(crate) fn confirm_made(&mut self, makes: &mut Makes) {
+        makes.undo.drain(..).for_each(|undo| self.done(&undo));
         for (names, known) in [(&makes.statements, &mut self.statements), (&makes.portals, &mut self.portals)]
         {
             for name in names {

@@ -14,6 +14,7 @@ mod port;
 pub(crate) mod sharing;
 mod table;
 mod trial;
+mod undo;
 mod up;
 
 pub(crate) use frontend::gone;

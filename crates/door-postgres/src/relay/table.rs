@@ -52,13 +52,13 @@ impl Table {
         self.named.contains_key(kept(name))
     }
 
-    /// Puts it in, in the place of what stood under the name.
-    pub(crate) fn insert(&mut self, name: &str, named: Named) {
-        let bytes = name.len() + named.vetted.text().len() + size_of_val(&*named.types);
+    /// Puts it in, in the place of what stood under the name, which is returned.
+    pub(crate) fn insert(&mut self, name: &str, named: Named) -> Option<Named> {
+        let bytes = name.len() + named.bytes();
         self.bytes += bytes;
-        if let Some(before) = self.named.insert(kept(name).into(), Entry { named, bytes }) {
-            self.bytes -= before.bytes;
-        }
+        let before = self.named.insert(kept(name).into(), Entry { named, bytes })?;
+        self.bytes -= before.bytes;
+        Some(before.named)
     }
 
     pub(crate) fn remove(&mut self, name: &str) -> Option<Named> {
@@ -69,6 +69,11 @@ impl Table {
 
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// The names, but for those that were cut in the middle of a character.
+    pub(crate) fn names(&self) -> Vec<Box<str>> {
+        self.named.keys().filter_map(|name| Some(std::str::from_utf8(name).ok()?.into())).collect()
     }
 
     /// Keeps what is to be kept, and may mark it.
@@ -100,7 +105,7 @@ impl Table {
 }
 
 /// As much of a name as tells it from others.
-fn kept(name: &str) -> &[u8] {
+pub(super) fn kept(name: &str) -> &[u8] {
     let bytes = name.as_bytes();
     bytes.get(..NAME_BYTES_KEPT).unwrap_or(bytes)
 }

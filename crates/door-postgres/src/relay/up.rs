@@ -28,13 +28,14 @@ use tokio::io::AsyncRead;
 use super::Ended;
 use super::frontend::{self, Inbox, Message, NAME_BYTES_MAX, NAMES_BYTES_MAX, SQL_BYTES_MAX, protocol};
 use super::gulp::relax;
-use super::link::{EXPECTED_MAX, Expected, IDLE, Link, Makes, Named, Running};
+use super::link::{EXPECTED_MAX, Expected, IDLE, Link, Makes, Named, Running, State};
 use super::port::Port;
 use super::trial::Alone;
+use super::undo::UNDO_BYTES_MAX;
 use crate::call::Verdict;
 use crate::codes;
 use crate::desk::Desk;
-use crate::message::{put, ready};
+use crate::message::ready;
 use crate::names::Names;
 use crate::pool::{Key, Place};
 use crate::replication;
@@ -123,12 +124,9 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             Some(message) => message.map_err(Ended::Over)?,
         };
         // Replies are waited for when many are due: what is remembered of them has a bound.
-        if self.link.state().queue.len() >= EXPECTED_MAX {
-            // The backend keeps small replies to itself until it is asked for them.
-            if self.port.is_bound() {
-                put(&mut self.out, b'H', |_| {});
-            }
-            self.until(|state| state.queue.len() < EXPECTED_MAX).await?;
+        let many = |state: &State| state.queue.len() >= EXPECTED_MAX || state.undo_bytes > UNDO_BYTES_MAX;
+        if many(&self.link.state()) {
+            self.until_answered(|state| !many(state)).await?;
         }
         let copies = matches!(message.tag, b'd' | b'c' | b'f' | b'S' | b'H' | b'X');
         if !copies && self.link.state().taking_in {
@@ -191,6 +189,11 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             Ok(text) => (text, Vetted::read(&self.desk.parser, text)),
             Err(fault) => ("", Err(fault)),
         };
+        if let Ok(vetted) = &vetted
+            && !self.settles_for(vetted).await?
+        {
+            return Ok(());
+        }
         let needs = match &vetted {
             Ok(vetted) => self.needs_somewhere(vetted).await?,
             Err(fault) => Err(fault.clone()),
@@ -234,6 +237,9 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         let body = frame.get(HEADER..).unwrap_or_default();
         let (name, text, types, vetted) = match frontend::parse(body) {
             Ok((name, text, types)) => {
+                if !name.is_empty() && !self.settles(false, name).await? {
+                    return Ok(());
+                }
                 let may = self.may_be_named(name, text.len() + types.len());
                 (name, text, types, may.and_then(|()| Vetted::read_one(&self.desk.parser, text)))
             }
@@ -271,12 +277,16 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             }
             Err(fault) => return self.refuse_message(message, "", &fault).await,
         };
-        let Some(named) = self.named(&statement, false).await? else {
+        let named = self.named(&statement, false).await?;
+        if self.ignored() {
+            return self.discard(message).await;
+        }
+        let Some(named) = named else {
             let text = format!("prepared statement \"{statement}\" does not exist");
             return self.refuse_message(message, "", &Fault::new(codes::NAME, text)).await;
         };
         self.await_closing(&portal).await?;
-        if self.ignored() {
+        if self.ignored() || (!portal.is_empty() && !self.settles(true, &portal).await?) {
             return self.discard(message).await;
         }
         if let Err(fault) = self.may_be_portal(&portal, named.vetted.text().len()) {
@@ -323,11 +333,17 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             Ok(portal) => portal.to_owned(),
             Err(fault) => return self.refuse_read("", &fault, frame.len()).await,
         };
-        let Some(Named { vetted, actions: Some(actions), bound, .. }) = self.named(&portal, true).await?
-        else {
+        let named = self.named(&portal, true).await?;
+        if self.ignored() {
+            return Ok(());
+        }
+        let Some(Named { vetted, actions: Some(actions), bound, .. }) = named else {
             let fault = Fault::new(codes::NAME, format!("portal \"{portal}\" does not exist"));
             return self.refuse_read("", &fault.backend_code("34000"), frame.len()).await;
         };
+        if !self.settles_for(&vetted).await? {
+            return Ok(());
+        }
         // What is not planned when it is bound has its names looked up now.
         let needs = if vetted.resolves_late() { self.needs(&vetted).await? } else { Ok(actions) };
         let part = Part { bound, ..Part::default() };
@@ -372,7 +388,11 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
         };
         let is_portal = kind == b'P';
         if describes {
-            if self.named(&name, is_portal).await?.is_none() {
+            let named = self.named(&name, is_portal).await?;
+            if self.ignored() {
+                return Ok(());
+            }
+            if named.is_none() {
                 let (what, code) =
                     if is_portal { ("portal", "34000") } else { ("prepared statement", "26000") };
                 let fault = Fault::new(codes::NAME, format!("{what} \"{name}\" does not exist"));
@@ -384,7 +404,9 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             self.describe_as(is_portal, &name, &frame);
             return Ok(());
         }
-        self.close_as(is_portal, &name, &frame);
+        if self.settles(is_portal, &name).await? {
+            self.close_as(is_portal, &name, &frame);
+        }
         Ok(())
     }
 
@@ -397,7 +419,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             self.link.state().skipping = false;
             let mut own = BytesMut::new();
             ready(&mut own, IDLE);
-            self.link.expect(Expected::Local(own.freeze()));
+            self.link.expect(Expected::Local(own.freeze(), None));
             return Ok(());
         }
         {

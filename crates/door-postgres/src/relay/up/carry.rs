@@ -5,6 +5,7 @@ use doorward_pgclient::HEADER;
 use tokio::io::AsyncRead;
 
 use super::{GATHERED_MAX, Step, Up};
+use crate::message::put;
 use crate::relay::Ended;
 use crate::relay::frontend::{Message, protocol};
 use crate::relay::link::{Expected, State};
@@ -42,6 +43,14 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             return Ok(());
         }
         Err(Ended::Over(protocol("another message than data during COPY")))
+    }
+
+    /// The same, of what the backend keeps to itself, small as it is, until it is asked for it.
+    pub(super) async fn until_answered(&mut self, so: impl Fn(&State) -> bool) -> Step {
+        if self.port.is_bound() {
+            put(&mut self.out, b'H', |_| {});
+        }
+        self.until(so).await
     }
 
     pub(super) async fn want(&mut self, bytes: usize) -> Step {

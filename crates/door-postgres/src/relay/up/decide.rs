@@ -19,7 +19,7 @@ use crate::message::{put, put_text};
 use crate::names::{self, Names, Objects};
 use crate::own;
 use crate::relay::Ended;
-use crate::relay::link::{Closes, Expected, FAILED, Link, Makes, Named, Probe};
+use crate::relay::link::{Closes, Expected, FAILED, Makes, Named, Probe};
 use crate::relay::sharing::Sharing;
 use crate::vet::{Vetted, is_missing, with_cursors};
 
@@ -330,18 +330,11 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
 
     /// A prepared statement or portal that the backend knows under this name, too.
     pub(super) async fn named(&mut self, name: &str, portal: bool) -> Result<Option<Named>, Ended> {
-        let find = |link: &Link| {
-            let state = link.state();
-            if portal { state.portals.get(name).cloned() } else { state.statements.get(name).cloned() }
-        };
-        match find(self.link) {
-            // Within a batch an error ends all: what was not made is not used either.
-            Some(named) if !named.confirmed && named.batch != self.batch => {
-                self.until(|state| state.queue.is_empty()).await?;
-                Ok(find(self.link))
-            }
-            found => Ok(found),
+        if !self.settles(portal, name).await? {
+            return Ok(None);
         }
+        let state = self.link.state();
+        Ok(if portal { state.portals.get(name).cloned() } else { state.statements.get(name).cloned() })
     }
 
     /// Keeps what a statement does to the session, before it is forwarded. The names that it makes.
@@ -357,11 +350,12 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         }
         state.restructured |= effects.changes_structure;
         state.nameless |= effects.resets_all;
+        let several = vetted.is_of_several();
+        let mut undo = Vec::new();
+        let gone = if effects.deallocates_all { state.statements.names() } else { effects.deallocates };
+        undo.extend(gone.iter().filter_map(|name| state.put_by_sql(name, self.batch, None, several)));
         if effects.deallocates_all {
             state.statements.clear();
-        }
-        for name in &effects.deallocates {
-            state.statements.remove(name);
         }
         let closes = Closes { all: effects.closes_all, names: effects.closes };
         // They are known for as long as they may be there: the statement may fail.
@@ -376,9 +370,11 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         let stays = state.sharing.as_mut().is_some_and(Sharing::takes_asking);
         let mut makes = Makes { batch: self.batch, setting, stays, closes, ..Makes::default() };
         for (name, vetted) in vetted.prepared() {
-            state.statements.insert(&name, Named::new(vetted, None, self.batch));
+            let named = Named::new(vetted, None, self.batch);
+            undo.extend(state.put_by_sql(&name, self.batch, Some(named), several));
             makes.statements.push(name);
         }
+        makes.undo = undo;
         for (name, vetted, held) in vetted.declared() {
             // One of the name may be there all the same, and this one fail: what is read on is either.
             let before = state.portals.get(&name).and_then(|named| named.actions.clone());

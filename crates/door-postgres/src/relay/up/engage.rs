@@ -15,7 +15,7 @@ use crate::message::{Severity, error_bytes, parameter, put, put_text, ready};
 use crate::pool::{Key, Origin, Place, Wanted};
 use crate::relay::Ended;
 use crate::relay::frontend::{self, Message, NAMES_BYTES_MAX};
-use crate::relay::link::{Expected, Named};
+use crate::relay::link::{Expected, FAILED, Named};
 use crate::relay::sharing::{Made, SETTING_BYTES_MAX};
 use crate::relay::trial::Trial;
 use crate::vet::{Lasting, Vetted, only_reads};
@@ -73,7 +73,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             }
         }
         if !told.is_empty() {
-            self.link.expect(Expected::Local(told.freeze()));
+            self.link.expect(Expected::Local(told.freeze(), None));
         }
         self.port.bind(lent);
         Ok(Ok(()))
@@ -241,25 +241,28 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         };
         let mut state = self.link.state();
         let Some(sharing) = &mut state.sharing else {
-            state.statements.insert(name, named(None, false));
+            let undo = state.put(name, batch, Some(named(None, false)));
             drop(state);
-            self.forward_parse(frame, (name, types), instead.as_deref());
+            self.forward_parse(frame, (name, types), instead.as_deref(), undo);
             return;
         };
         let origin =
             sharing.origins.find(instead.as_deref().unwrap_or(vetted.text()), types, !name.is_empty());
         if sharing.known.has(&origin) {
-            state.statements.insert(name, named(Some(origin), true));
+            let undo = state.put(name, batch, Some(named(Some(origin), false)));
+            if let (None, Some(named)) = (&undo, state.statements.get_mut(name)) {
+                named.confirmed = true;
+            }
             drop(state);
-            self.link.expect(Expected::Local(empty(b'1')));
+            self.link.expect(Expected::Local(empty(b'1'), undo));
             return;
         }
         let oldest = sharing.known.add(&origin);
-        state.statements.insert(name, named(Some(origin.clone()), false));
+        let undo = state.put(name, batch, Some(named(Some(origin.clone()), false)));
         drop(state);
         self.close_oldest(oldest);
         parse_frame(&mut self.out, &origin);
-        self.link.expect(Expected::Parse(name.into(), batch, Some(origin)));
+        self.link.expect(Expected::Parse(name.into(), batch, Some(origin), undo));
         self.batch_open = true;
     }
 
@@ -338,28 +341,35 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     /// does not know is the gateway's, for others to find.
     pub(super) fn close_as(&mut self, is_portal: bool, name: &str, frame: &[u8]) {
         let (shares, bound) = (self.link.state().sharing.is_some(), self.port.is_bound());
+        let mut undo = None;
         let there = match is_portal {
             true => bound,
             false => {
-                let removed = self.link.state().statements.remove(name);
-                bound && removed.is_some_and(|named| named.origin.is_none())
+                let mut state = self.link.state();
+                let own = state.statements.get(name).is_some_and(|named| named.origin.is_none());
+                undo = state.put(name, self.batch, None);
+                bound && own
             }
         };
         let portal = if is_portal { self.close_portal(name, there) } else { None };
         if shares && !there {
-            self.link.expect(Expected::Local(empty(b'3')));
+            self.link.expect(Expected::Local(empty(b'3'), undo));
             return;
         }
         if let Some(sharing) = &mut self.link.state().sharing {
             sharing.engaged = true;
         }
-        self.forward(frame, Expected::Close(portal));
+        self.forward(frame, Expected::Close(portal, undo));
     }
 
     /// Whether a statement deallocates what is not the session's own at the backend.
     pub(super) fn deallocates_here(&self, vetted: &Vetted) -> bool {
         let state = self.link.state();
         let Some(sharing) = &state.sharing else { return false };
+        // It fails there, as anything does.
+        if state.status == FAILED {
+            return false;
+        }
         match vetted.deallocates() {
             Some(Some(name)) => state.statements.get(name).is_some_and(|named| named.origin.is_some()),
             Some(None) => !sharing.is_pinned() && state.is_local() && !self.batch_open,
@@ -369,9 +379,10 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
 
     /// Deallocates it, and says so.
     pub(super) async fn deallocate(&mut self, vetted: &Vetted, pass: Pass, simple: bool) -> Step {
+        let mut undo = None;
         let tag: &[u8] = match vetted.deallocates() {
             Some(Some(name)) => {
-                self.link.state().statements.remove(name);
+                undo = self.link.state().put(name, self.batch, None);
                 b"DEALLOCATE\0"
             }
             _ => {
@@ -387,7 +398,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             let status = self.link.state().status;
             ready(&mut own, status);
         }
-        self.link.expect(Expected::Local(own.freeze()));
+        self.link.expect(Expected::Local(own.freeze(), undo));
         if simple {
             self.batch_open = false;
             self.disengage();

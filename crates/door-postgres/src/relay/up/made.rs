@@ -9,13 +9,32 @@ use tokio::io::AsyncRead;
 use super::decide::PROBE;
 use super::{Step, Up};
 use crate::codes;
-use crate::message::put;
 use crate::pool::ORIGIN_PREFIX;
+use crate::relay::Ended;
 use crate::relay::link::Named;
 use crate::relay::table::{Full, NAMES_MAX, TEXTS_BYTES_MAX};
 use crate::vet::{Vetted, not_prepared};
 
 impl<R: AsyncRead + Unpin> Up<'_, R> {
+    /// Waits until it is known what stands under a name, unless that is the affair of this batch: within one, an error
+    /// ends all, so that what was not made is not used either. Whether the message still counts: this batch may have
+    /// failed meanwhile.
+    pub(super) async fn settles(&mut self, portal: bool, name: &str) -> Result<bool, Ended> {
+        if self.link.state().is_unsettled(portal, name, self.batch) {
+            self.until_answered(|state| state.queue.is_empty()).await?;
+        }
+        Ok(!self.ignored())
+    }
+
+    /// The same before a text that takes names of prepared statements, or gives them, in SQL.
+    pub(super) async fn settles_for(&mut self, vetted: &Vetted) -> Result<bool, Ended> {
+        let pending = vetted.names_statements() && !self.link.state().queue.is_empty();
+        if pending {
+            self.until_answered(|state| state.queue.is_empty()).await?;
+        }
+        Ok(!self.ignored())
+    }
+
     /// A name that is taken stays what it was, as in PostgreSQL; and there is a bound to their number, and to what their
     /// texts take together.
     pub(super) fn may_be_named(&self, name: &str, bytes: usize) -> Result<(), Fault> {
@@ -85,10 +104,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         if !self.link.state().portals.get(name).is_some_and(|named| named.closing) {
             return Ok(());
         }
-        if self.port.is_bound() {
-            put(&mut self.out, b'H', |_| {});
-        }
-        self.until(|state| state.queue.is_empty()).await
+        self.until_answered(|state| state.queue.is_empty()).await
     }
 
     /// What reads on from cursors, and then looks names up, is one text only if the cursors leave names what they are.

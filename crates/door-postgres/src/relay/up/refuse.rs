@@ -25,7 +25,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         let mut own = BytesMut::from(told);
         if self.is_local() {
             ready(&mut own, IDLE);
-            self.link.expect(Expected::Local(own.freeze()));
+            self.link.expect(Expected::Local(own.freeze(), None));
             self.disengage();
             return Ok(());
         }
@@ -48,7 +48,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         self.skip = true;
         let own = BytesMut::from(told).freeze();
         if self.is_local() {
-            self.link.expect(Expected::Local(own));
+            self.link.expect(Expected::Local(own, None));
             self.disengage();
             return;
         }

@@ -15,6 +15,7 @@ use tokio::io::AsyncRead;
 
 use super::super::Ended;
 use super::super::link::{Expected, Named, Running, not_run};
+use super::super::undo::Undo;
 use super::{Step, Up};
 use crate::call::Verdict;
 use crate::message::{Severity, error_bytes, put, put_text};
@@ -75,8 +76,9 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         frame: &[u8],
         (name, types): (&str, &[u8]),
         instead: Option<&str>,
+        undo: Option<Box<Undo>>,
     ) {
-        let expected = Expected::Parse(name.into(), self.batch, None);
+        let expected = Expected::Parse(name.into(), self.batch, None, undo);
         let Some(instead) = instead else { return self.forward(frame, expected) };
         let mut other = BytesMut::new();
         put(&mut other, b'P', |out| {
