@@ -4,6 +4,7 @@
 //! holds, the table of [`crate::columns`] does.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use doorward_core::{AccessRecord, Principal, Stage, TaskRef};
 use serde_json::{Map, Value as Json};
@@ -81,7 +82,7 @@ impl<'a> Input<'a> {
 
     pub(crate) fn source_ip(self) -> Value<'a> {
         let ip = self.record.source_ip.as_ref();
-        ip.map_or(Value::Null, |ip| Value::Text(Cow::Owned(ip.reveal().to_string())))
+        ip.map_or(Value::Null, |ip| Value::Text(Cow::Owned(spelled(*ip.reveal()))))
     }
 
     pub(crate) fn groups(self) -> Value<'a> {
@@ -177,6 +178,24 @@ fn too_long(length: usize) -> String {
     format!("{{\"truncated_bytes\":{length}}}")
 }
 
+/// An address as `Display` spells it. Each record has one, nearly always of version 4, and what formats anything takes
+/// its time.
+fn spelled(ip: IpAddr) -> String {
+    let IpAddr::V4(ip) = ip else { return ip.to_string() };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for octet in ip.octets() {
+        if !text.is_empty() {
+            text.push('.');
+        }
+        for (unit, shown) in [(100, octet >= 100), (10, octet >= 10), (1, true)] {
+            if shown {
+                text.push(char::from(b'0' + octet / unit % 10));
+            }
+        }
+    }
+    text
+}
+
 fn actor(actor: &doorward_core::Actor) -> Json {
     let mut link = Map::new();
     if let Some(issuer) = &actor.issuer {
@@ -191,6 +210,17 @@ mod tests {
     use doorward_core::{AccessId, Timestamp};
 
     use super::*;
+
+    #[test]
+    fn addresses_are_spelled_as_everywhere() {
+        for octet in 0..=u8::MAX {
+            let ip = IpAddr::from([octet, 10, 0, 255 - octet]);
+            assert_eq!(spelled(ip), ip.to_string());
+        }
+        for ip in ["::1", "2001:db8::7", "::ffff:10.0.0.1"] {
+            assert_eq!(spelled(ip.parse().unwrap()), ip);
+        }
+    }
 
     #[test]
     fn the_process_of_the_backend_stands_in_ext() {

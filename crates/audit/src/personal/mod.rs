@@ -83,11 +83,6 @@ impl Fields {
         Self { calls: calls.collect(), object }
     }
 
-    /// How a frame's column is sealed, if it is.
-    pub(crate) fn of_call(&self, index: usize) -> Option<Field> {
-        self.calls.get(index).copied().flatten()
-    }
-
     /// Whether an operator may have a column sealed: text and JSON about a call that nothing joins, groups or
     /// retains by.
     pub(crate) fn sealable(name: &str) -> bool {

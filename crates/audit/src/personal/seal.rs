@@ -66,6 +66,11 @@ impl SealingKey {
 /// The writer's nonces and buffers. One thread, one of these.
 pub(crate) struct Sealing {
     fields: Fields,
+    nonces: Nonces,
+}
+
+/// What sealing a value needs and changes.
+struct Nonces {
     first: Half,
     counter: u64,
     aad: Vec<u8>,
@@ -76,49 +81,52 @@ pub(crate) struct Sealing {
 impl Sealing {
     pub(crate) fn new(fields: Fields) -> Result<Self, Broken> {
         let first = xaes::random()?;
-        Ok(Self { fields, first, counter: 0, aad: Vec::new(), buffer: Vec::new(), failed: false })
+        let nonces = Nonces { first, counter: 0, aad: Vec::new(), buffer: Vec::new(), failed: false };
+        Ok(Self { fields, nonces })
     }
 
     /// Makes a key ready. It is good until [`Self::renew`] says that it is not.
     pub(crate) fn ready(&self, id: Uuid, kind: Kind, key: &KeyBytes) -> Result<SealingKey, Broken> {
-        Ok(SealingKey { id, kind, derived: xaes::derive(key, &self.first)? })
+        Ok(SealingKey { id, kind, derived: xaes::derive(key, &self.nonces.first)? })
     }
 
     /// Draws another first half when this one has served; keys have to be made ready again.
     pub(crate) fn renew(&mut self) -> Result<bool, Broken> {
-        if self.counter < SEALS_MAX {
+        if self.nonces.counter < SEALS_MAX {
             return Ok(false);
         }
-        self.first = xaes::random()?;
-        self.counter = 0;
+        self.nonces.first = xaes::random()?;
+        self.nonces.counter = 0;
         Ok(true)
     }
 
     /// Whether a value could not be sealed since this was last asked. Such a value is not kept, and what
     /// was made of it must not be either.
     pub(crate) fn take_failure(&mut self) -> bool {
-        std::mem::take(&mut self.failed)
+        std::mem::take(&mut self.nonces.failed)
     }
 
     /// Begins to seal the values of one call.
     pub(crate) fn call<'s>(&'s mut self, key: &'s SealingKey, access_id: &[u8; 16]) -> CallSeal<'s> {
-        put_aad(&mut self.aad, key.kind, key.id, access_id);
-        let base = self.aad.len();
-        CallSeal { sealing: self, key, base }
+        let Self { fields, nonces } = self;
+        put_aad(&mut nonces.aad, key.kind, key.id, access_id);
+        let base = nonces.aad.len();
+        CallSeal { fields, nonces, key, base }
     }
 }
 
 /// Seals the values of one call.
 pub(crate) struct CallSeal<'s> {
-    sealing: &'s mut Sealing,
+    fields: &'s Fields,
+    nonces: &'s mut Nonces,
     key: &'s SealingKey,
     base: usize,
 }
 
-impl CallSeal<'_> {
-    /// How a frame's column is sealed, if it is.
-    pub(crate) fn field(&self, index: usize) -> Option<Field> {
-        self.sealing.fields.of_call(index)
+impl<'s> CallSeal<'s> {
+    /// How each of a frame's columns is sealed, if it is, in order.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = Option<Field>> + use<'s> {
+        self.fields.calls.iter().copied()
     }
 
     /// Seals the value of a column. `None` stands for no value.
@@ -128,7 +136,7 @@ impl CallSeal<'_> {
             Value::Null => None,
             // Nothing in clear may pass: a number in a sealed column is a mistake of the table.
             Value::Personal(_) | Value::Int(_) | Value::Uuid(_) => {
-                self.sealing.failed = true;
+                self.nonces.failed = true;
                 None
             }
         }
@@ -136,7 +144,7 @@ impl CallSeal<'_> {
 
     /// Seals an action's object, if objects are sealed.
     pub(crate) fn object<'a>(&mut self, index: usize, object: Cow<'a, str>) -> Cow<'a, str> {
-        let Some(field) = self.sealing.fields.object else { return object };
+        let Some(field) = self.fields.object else { return object };
         let mut text = Vec::new();
         if let Some(sealed) = self.seal(field, index, &object) {
             sealed.put(&mut text);
@@ -146,14 +154,14 @@ impl CallSeal<'_> {
 
     fn seal(&mut self, field: Field, action: usize, text: &str) -> Option<Bytes<'_>> {
         if self.try_seal(field, action, text).is_err() {
-            self.sealing.failed = true;
+            self.nonces.failed = true;
             return None;
         }
-        Some(Bytes { kind: self.key.kind, json: field.json, bytes: &self.sealing.buffer })
+        Some(Bytes { kind: self.key.kind, json: field.json, bytes: &self.nonces.buffer })
     }
 
     fn try_seal(&mut self, field: Field, action: usize, text: &str) -> Result<(), Broken> {
-        let Sealing { aad, buffer, counter, first, .. } = &mut *self.sealing;
+        let Nonces { aad, buffer, counter, first, .. } = &mut *self.nonces;
         aad.truncate(self.base);
         put_place(aad, field.name, action);
         *counter += 1;

@@ -122,8 +122,8 @@ impl Files for Directory {
     fn create(&self, name: &str, room: u64) -> io::Result<Box<dyn Appender>> {
         let path = self.0.join(name);
         let file = private(OpenOptions::new().write(true).create_new(true)).open(&path)?;
-        match set_aside(&file, room).and_then(|()| self.sync()) {
-            Ok(()) => Ok(Box::new(file)),
+        match set_aside(&file, room).and_then(|room| self.sync().map(|()| room)) {
+            Ok(room) => Ok(appender(file, room)),
             Err(error) => {
                 // The next try takes the same name. When this fails too, there is nothing more to do.
                 let _ = fs::remove_file(&path);
@@ -205,22 +205,33 @@ impl Files for Directory {
     }
 }
 
-/// Gives the file its blocks and its length beforehand, so that a sync writes data only: a file that grows
-/// costs a commit of the file system's journal each time. One call for a whole segment measured as fast as
-/// blocks filled with zeros, or used before, without writing anything twice.
+/// Gives the file its blocks and its length beforehand: a file that grows costs a commit of the file system's
+/// journal each time. How much of it was given; [`super::ahead`] says what makes such room cheap to write.
 ///
 /// A file system that cannot, or has no room, leaves the file to grow: the disk is full when a write says so.
 #[cfg(target_os = "linux")]
-fn set_aside(file: &File, room: u64) -> io::Result<()> {
+fn set_aside(file: &File, room: u64) -> io::Result<u64> {
     use rustix::fs::{FallocateFlags, fallocate};
     match fallocate(file, FallocateFlags::empty(), 0, room.max(1)) {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(room),
         Err(error) => {
             tracing::debug!(%error, "no room can be set aside for a segment; it grows as it is written");
             // Some of it may have been given.
-            file.set_len(0)
+            file.set_len(0).map(|()| 0)
         }
     }
+}
+
+/// A new file with room set aside.
+#[cfg(target_os = "linux")]
+fn appender(file: File, room: u64) -> Box<dyn Appender> {
+    Box::new(super::ahead::Ahead::new(file, room))
+}
+
+/// A new file.
+#[cfg(not(target_os = "linux"))]
+fn appender(file: File, _: u64) -> Box<dyn Appender> {
+    Box::new(file)
 }
 
 /// Gives a new file its room, or fails.
@@ -245,8 +256,8 @@ fn fill(mut file: &File, room: u64) -> io::Result<()> {
 
 /// Files grow as they are written.
 #[cfg(not(target_os = "linux"))]
-fn set_aside(_: &File, _: u64) -> io::Result<()> {
-    Ok(())
+fn set_aside(_: &File, _: u64) -> io::Result<u64> {
+    Ok(0)
 }
 
 impl Appender for File {

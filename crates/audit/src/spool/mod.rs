@@ -12,6 +12,8 @@
 //! - the queue is bounded by the places reserved ([`PLACES_MAX`]), two frames a place; the directory is
 //!   bounded by `size_max` plus what the calls in flight at that moment write.
 
+#[cfg(target_os = "linux")]
+mod ahead;
 pub(crate) mod encryption;
 pub(crate) mod files;
 pub mod inspect;

@@ -168,8 +168,8 @@ pub(crate) fn put_access(
     put_frame(out, salt, kind, seq, |out| {
         out.extend_from_slice(input.record.access_id.as_bytes());
         put_length(out, CALL_COLUMNS.len());
-        for (index, (_, value)) in CALL_COLUMNS.iter().enumerate() {
-            match seal.field(index) {
+        for ((_, value), field) in CALL_COLUMNS.iter().zip(seal.fields()) {
+            match field {
                 None => put_value(out, &value(input)),
                 Some(field) => put_sealed(out, seal.value(field, &value(input))),
             }
