@@ -51,9 +51,10 @@ pub(crate) fn run(table: &Table) -> Result<()> {
     ));
     let mut client = Client::connect(&target, &login, &Options::default())?;
     let (mut shipped, mut copied, mut ratios, mut cpus) = (vec![], vec![], vec![], vec![]);
+    let mut starts = vec![];
     let mut batches = Vec::new();
     for _ in 0..ROUNDS {
-        let (rate, cpu) = ship(&cluster, &database)?;
+        let Shipped { start_ms, rate, cpu } = ship(&cluster, &database)?;
         if batches.is_empty() {
             batches = read_back(&database)?;
         }
@@ -64,16 +65,28 @@ pub(crate) fn run(table: &Table) -> Result<()> {
         copied.push(bare);
         ratios.push(rate / bare);
         cpus.push(cpu);
+        starts.push(start_ms);
     }
     table.tell("bare COPY BINARY, 10,000 rows a transaction", median(&mut copied), "rows/s");
+    table.tell("a start on all of these records in the spool", median(&mut starts), "ms");
     table.tell("spool to store, exactly once", median(&mut shipped), "rows/s");
     table.tell("CPU a record of shipping, the gateway's side", median(&mut cpus), "us");
     table.judge("shipping / bare COPY, same round", median(&mut ratios), "x", Target::AtLeast(0.8));
     Ok(())
 }
 
-/// Fills a spool and ships it: rows a second, and microseconds of this process a record.
-fn ship(cluster: &Cluster, database: &Database<'_>) -> Result<(f64, f64)> {
+/// How a spool was shipped.
+struct Shipped {
+    /// Milliseconds of the start before, which reads all of the spool.
+    start_ms: f64,
+    /// Rows a second from then on.
+    rate: f64,
+    /// Microseconds of this process a record.
+    cpu: f64,
+}
+
+/// Fills a spool and ships it.
+fn ship(cluster: &Cluster, database: &Database<'_>) -> Result<Shipped> {
     let folder = tempfile::tempdir()?;
     let password = folder.path().join("password");
     std::fs::write(&password, cluster.password())?;
@@ -99,16 +112,18 @@ fn ship(cluster: &Cluster, database: &Database<'_>) -> Result<(f64, f64)> {
     runtime.block_on(produce(&audit.recorder(), &read_record()?));
     audit.shutdown(Duration::from_secs(10));
     drop(audit);
+    let start = Instant::now();
+    let audit = Audit::open(&config(false))?;
+    let start_ms = start.elapsed().as_secs_f64() * 1e3;
     let (me, start) = (std::process::id(), Instant::now());
     let cpu = cpu_nanos(me)?;
-    let audit = Audit::open(&config(false))?;
     while audit.status().shipped_total < u64::from(RECORDS) {
         ensure!(start.elapsed() < DRAIN_MAX, "the spool does not drain: {:?}", audit.status());
         std::thread::park_timeout(Duration::from_millis(2));
     }
     let rate = f64::from(RECORDS) / start.elapsed().as_secs_f64();
     let cpu = Duration::from_nanos(cpu_nanos(me)? - cpu).as_secs_f64() * 1e6 / f64::from(RECORDS);
-    Ok((rate, cpu))
+    Ok(Shipped { start_ms, rate, cpu })
 }
 
 /// The rows as the server gives them in binary, cut into transactions.

@@ -2,15 +2,15 @@
 //!
 //! Invariants: a store that is away, or refuses, never stops the spool: it is tried again soon, then
 //! each [`RETRY`], and the spool absorbs. A segment is deleted after the commit that carried its last frame.
-//! While the store is at one batch the next is read; nothing counts as shipped before the store has said so, and after
-//! any error the store is asked where it stands.
+//! While the store is at one batch the next is read, across segments too; nothing counts as shipped before the store has
+//! said so, and after any error the store is asked where it stands.
 //! Damage is never passed over in silence: what is missing is written to the store as a gap. Only what the
 //! transparency log has is shipped, each row with its place and leaf there.
 
 mod reading;
 mod settle;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -130,6 +130,10 @@ pub(crate) struct Shipper {
     settling: Settling,
     /// The batch that the store may still be at.
     handed: Option<Handed>,
+    /// Segments that were read to their end while the store was at their last frames, oldest first.
+    left: VecDeque<SegmentInfo>,
+    /// How many of them the store has.
+    left_there: usize,
     /// The most records of a batch.
     most: usize,
     /// The most records of the next batch: frame after frame while the store refuses a value.
@@ -199,6 +203,8 @@ impl Shipper {
             stale: false,
             settling: Settling::default(),
             handed: None,
+            left: VecDeque::new(),
+            left_there: 0,
             most: BATCH_RECORDS,
             limit: BATCH_RECORDS,
             aggregator,
@@ -236,7 +242,8 @@ impl Shipper {
                 Ok(Step::Moved | Step::Back) => {}
                 Ok(Step::Idle) => return Ok(()),
                 Err(error) => {
-                    (self.store, self.place) = (None, None);
+                    self.store = None;
+                    self.begin_anew();
                     return Err(error.to_string());
                 }
             }
@@ -251,8 +258,8 @@ impl Shipper {
             *last = Some(text);
         }
         drop(last);
-        // Whatever was half read is read again, from what the store has.
-        (self.store, self.place) = (None, None);
+        self.store = None;
+        self.begin_anew();
         if let ShipError::Spool(error) = error
             && self.shared.reserve.give_up(error)
         {
@@ -297,7 +304,14 @@ impl Shipper {
     }
 
     fn step_with(&mut self, store: &mut dyn Store) -> Result<Step, ShipError> {
-        let front = self.shared.segments.lock().front().cloned();
+        while self.left_there > 0
+            && let Some(segment) = self.left.front().cloned()
+        {
+            self.delete(&segment)?;
+            self.left.pop_front();
+            self.left_there -= 1;
+        }
+        let front = self.shared.segments.lock().get(self.left.len()).cloned();
         // What else there is to do waits until the store is free, at the end of a segment at the latest.
         if self.handed.is_none() {
             self.close_epochs(store, front.as_ref())?;
@@ -311,7 +325,10 @@ impl Shipper {
         self.enter(store, &front)?;
         let Some(mut place) = self.place.take() else { return Ok(Step::Idle) };
         match self.ship(store, &front, &mut place)? {
-            Step::Back => Ok(Step::Back),
+            Step::Back => {
+                self.begin_anew();
+                Ok(Step::Back)
+            }
             Step::Moved => {
                 self.place = Some(place);
                 Ok(Step::Moved)
@@ -363,7 +380,7 @@ impl Shipper {
             && self.checkpoints(front.epoch, place.high_water.next_leaf).is_empty()
             && !notes
         {
-            return self.confirm(store);
+            return self.rest(store, front);
         }
         let chunk = Chunk::load_large(&*shared.files, &front.name, place.reader.offset, length)?;
         let mut reading = Reading::new(place, &log, &chunk, &shared.settings.gateway_id)?;
@@ -371,7 +388,7 @@ impl Shipper {
         let (reader, damaged, mut batch) = reading.finish(place.high_water)?;
         batch.checkpoints = self.checkpoints(front.epoch, batch.leaf_to);
         if batch.is_empty() && reader.offset == place.reader.offset {
-            return self.confirm(store);
+            return self.rest(store, front);
         }
         batch.tiles = log.full_tiles(front.epoch, batch.leaf_from, batch.leaf_to)?;
         if !batch.checkpoints.is_empty() {
@@ -409,6 +426,30 @@ impl Shipper {
         due
     }
 
+    /// Begins where the store stands: whatever was half read, or read while the store was at it, is read again.
+    fn begin_anew(&mut self) {
+        self.place = None;
+        self.left.clear();
+        self.left_there = 0;
+    }
+
+    /// Nothing more of the front segment is to be shipped: goes on to the next while the store is at its last frames, or
+    /// waits for the store.
+    fn rest(&mut self, store: &mut dyn Store, front: &SegmentInfo) -> Result<Step, ShipError> {
+        let next = self.shared.segments.lock().get(self.left.len().saturating_add(1)).cloned();
+        // With the next epoch begins another place in the store.
+        let more = next.is_some_and(|next| next.epoch == front.epoch && self.log.logged(&next) > 0);
+        let before = front.epoch != self.shared.settings.epoch;
+        let settled = before || self.progress.settled.load(Ordering::Relaxed);
+        // What waits until the store is free must not wait for the end of a backlog.
+        let free = settled && !self.retention_is_due();
+        if self.handed.is_none() || !more || !free || !self.is_finished(front) {
+            return self.confirm(store);
+        }
+        self.left.push_back(front.clone());
+        Ok(Step::Moved)
+    }
+
     /// Waits until the store has what was handed to it. `Idle` when that was nothing.
     fn confirm(&mut self, store: &mut dyn Store) -> Result<Step, ShipError> {
         if self.handed.is_none() {
@@ -430,6 +471,7 @@ impl Shipper {
     /// The store has what was handed to it.
     fn shipped(&mut self) {
         let Some(handed) = self.handed.take() else { return };
+        self.left_there = self.left.len();
         let records = u64::try_from(handed.records).unwrap_or(u64::MAX);
         self.progress.shipped_total.fetch_add(records, Ordering::Relaxed);
         self.progress.damaged_total.fetch_add(handed.damaged, Ordering::Relaxed);
@@ -484,13 +526,23 @@ impl Shipper {
 
     /// Deletes the front segment, if it will grow no more.
     fn leave(&mut self, front: &SegmentInfo) -> Result<Step, ShipError> {
-        let is_finished =
-            |now: &SegmentInfo| now.name == front.name && now.sealed && now.length == front.length;
-        if self.log.logged(front) < front.length
-            || !self.shared.segments.lock().front().is_some_and(is_finished)
-        {
+        if !self.is_finished(front) {
             return Ok(Step::Idle);
         }
+        self.delete(front)?;
+        Ok(Step::Moved)
+    }
+
+    /// Whether a segment will grow no more, and all of it is logged.
+    fn is_finished(&self, segment: &SegmentInfo) -> bool {
+        let now = self.shared.segments.lock().get(self.left.len()).cloned();
+        let same =
+            now.is_some_and(|now| now.name == segment.name && now.sealed && now.length == segment.length);
+        same && self.log.logged(segment) >= segment.length
+    }
+
+    /// Deletes the first segment, of which the store has all.
+    fn delete(&self, front: &SegmentInfo) -> Result<(), ShipError> {
         // A segment is the only witness of the imported records in it until their ids are in the file.
         self.shared.imports.save(&*self.shared.files)?;
         if let Some(retained) = &self.shared.retained {
@@ -498,7 +550,7 @@ impl Shipper {
             retained.take(front)?;
             self.shared.segments.lock().pop_front();
             self.shared.freed(front.length);
-            return Ok(Step::Moved);
+            return Ok(());
         }
         self.shared.segments.lock().pop_front();
         self.shared.freed(front.length);
@@ -507,14 +559,18 @@ impl Shipper {
         if let Err(error) = self.shared.files.remove(&front.name) {
             tracing::warn!(segment = %front.name, %error, "a shipped segment could not be deleted");
         }
-        Ok(Step::Moved)
+        Ok(())
+    }
+
+    fn retention_is_due(&self) -> bool {
+        let told = self.tells.is_some() && self.tells <= self.log.announced();
+        told || self.retained_at.is_none_or(|at| at.elapsed() >= RETAIN_EVERY)
     }
 
     /// Lets the store remove what has expired. What is in the way of that is in nobody else's: records are shipped all
     /// the same.
     fn retain(&mut self, store: &mut dyn Store) {
-        let told = self.tells.is_some() && self.tells <= self.log.announced();
-        if !told && self.retained_at.is_some_and(|at| at.elapsed() < RETAIN_EVERY) {
+        if !self.retention_is_due() {
             return;
         }
         self.tells = None;

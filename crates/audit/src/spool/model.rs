@@ -340,6 +340,8 @@ pub(crate) struct Kept {
     untold: Option<Trouble>,
     /// Its housekeeping fails.
     pub(crate) stuck: bool,
+    /// How often it was waited for with nothing to write.
+    pub(crate) waits: usize,
 }
 
 impl Kept {
@@ -368,6 +370,11 @@ impl Kept {
             assert_eq!(last.is_some(), before.is_some(), "epoch {before:?} has a last checkpoint");
             before = Some(*epoch);
         }
+    }
+
+    /// What became of the last batch, if that is still to be told.
+    fn tell(&mut self) -> Result<(), StoreError> {
+        self.untold.take().map_or(Ok(()), |trouble| Err(trouble.into()))
     }
 
     fn leaf(&mut self, epoch: u64, place: u64, leaf: Hash) {
@@ -405,8 +412,8 @@ impl Store for FakeStore {
     }
 
     fn write(&mut self, batch: &Batch<'_>) -> Result<(), StoreError> {
-        self.finish()?;
         let mut kept = self.0.lock();
+        kept.tell()?;
         let refused = |record: &Record<'_>| kept.refused == Some(record.access.access_id);
         let trouble = match (kept.away, batch.records.iter().any(refused)) {
             (true, _) => Some(Trouble::Away),
@@ -480,7 +487,9 @@ impl Store for FakeStore {
     }
 
     fn finish(&mut self) -> Result<(), StoreError> {
-        self.0.lock().untold.take().map_or(Ok(()), |trouble| Err(trouble.into()))
+        let mut kept = self.0.lock();
+        kept.waits += 1;
+        kept.tell()
     }
 
     fn retain(&mut self, _: &Retention, _: i64) -> Result<bool, StoreError> {

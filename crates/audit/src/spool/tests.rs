@@ -303,6 +303,25 @@ fn nothing_counts_as_shipped_before_the_store_has_said_so() {
 }
 
 #[test]
+fn a_backlog_of_many_segments_is_shipped_without_a_wait_between_them() {
+    let (disk, store) = (FakeDisk::default(), FakeStore::default());
+    let mut world = World::start(&disk, &store).unwrap();
+    // The first time there is more to do than to ship.
+    world.ship().unwrap();
+    for _ in 0..48 {
+        world.keep(record()).unwrap();
+    }
+    let segments = world.shared.segments.lock().len();
+    store.0.lock().waits = 0;
+    world.ship().unwrap();
+    let kept = store.0.lock().clone();
+    assert!(segments > 5 && kept.waits < segments / 2, "{} waits for {segments} segments", kept.waits);
+    assert_eq!(kept.records.len(), 48);
+    kept.check_log();
+    assert_eq!(world.shared.segments.lock().len(), 1, "shipped segments are removed");
+}
+
+#[test]
 fn a_call_that_dies_with_the_gateway_is_recorded_as_unknown() {
     let (disk, store) = (FakeDisk::default(), FakeStore::default());
     let mut world = World::start(&disk, &store).unwrap();
