@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use doorward_pgclient::Canceller;
 use parking_lot::Mutex;
@@ -23,6 +23,8 @@ pub(crate) struct Cancels {
     process: AtomicI32,
     /// A request has come while there was no connection: it is for who waits for one.
     asked: Notify,
+    /// A request waits for the one under way; others would do no more.
+    waiting: AtomicBool,
 }
 
 impl Cancels {
@@ -60,9 +62,14 @@ impl Cancels {
     /// Cancels what runs now; returns when the server has done so, or cannot be reached. Whoever asks may go meanwhile:
     /// the request is under way all the same, and the connection stays the session's until it has been served.
     pub(crate) async fn cancel(self: &Arc<Self>) {
+        if self.waiting.swap(true, Ordering::AcqRel) {
+            drop(self.bound.lock().await);
+            return;
+        }
         let cancels = self.clone();
         let serving = tokio::spawn(async move {
             let bound = cancels.bound.lock().await;
+            cancels.waiting.store(false, Ordering::Release);
             match &*bound {
                 Some(canceller) => canceller.cancel().await,
                 None => cancels.asked.notify_waiters(),
@@ -139,5 +146,36 @@ impl Keys {
 impl Drop for Issued {
     fn drop(&mut self) {
         self.keys.0.lock().remove(&self.process);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn requests_that_wait_for_another_are_served_as_one() {
+        let cancels = Arc::new(Cancels::default());
+        let under_way = cancels.bound.lock().await;
+        let first = tokio::spawn({
+            let cancels = cancels.clone();
+            async move { cancels.cancel().await }
+        });
+        while !cancels.waiting.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
+        // Who asked has gone; the request is there all the same, and another one waits with it.
+        first.abort();
+        let asked = cancels.asked();
+        let mut asked = std::pin::pin!(asked);
+        assert_eq!(asked.as_mut().now_or_never(), None);
+        let second = cancels.cancel();
+        let mut second = std::pin::pin!(second);
+        assert_eq!(second.as_mut().now_or_never(), None);
+        drop(under_way);
+        futures_util::join!(asked, second);
+        assert!(!cancels.waiting.load(Ordering::Acquire), "the next one is a request of its own");
     }
 }

@@ -201,6 +201,10 @@ impl Resolver<'_> {
                 self.operator(name);
                 Ok(())
             }
+            Want::Word(name) => {
+                self.word(name);
+                Ok(())
+            }
             Want::Attribute(name) => {
                 self.attribute(name);
                 Ok(())
@@ -338,6 +342,18 @@ impl Resolver<'_> {
             if visible {
                 self.changes = true;
                 self.need(Verb::Execute, ObjectKind::Function, &facts.function_schema, &facts.function);
+            }
+        }
+    }
+
+    /// The server's own, or on an older one a function that somebody has made there.
+    fn word(&mut self, name: &str) {
+        for schema in self.path.clone() {
+            if is_own(schema) {
+                continue;
+            }
+            for facts in self.catalog.functions(schema, name).iter() {
+                self.call(schema, name, facts);
             }
         }
     }

@@ -262,6 +262,8 @@ pub enum Want {
     },
     /// An operator is used.
     Operator(Name),
+    /// A word of the grammar, which older servers take for the name of a function.
+    Word(&'static str),
     /// `row.name`, which is a column, or else a function that is called with the row.
     Attribute(Box<str>),
     /// A function is made, changed, dropped.

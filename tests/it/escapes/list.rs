@@ -118,6 +118,9 @@ pub(super) const TEXTS: &[Escape] = &[
     ("select query_to_xmlschema('select word from vault', true, false, '')", DENIED),
     ("select query_to_xml_and_xmlschema('select word from vault', true, false, '')", DENIED),
     ("select cursor_to_xml('c', 1, true, false, '')", DENIED),
+    // A word of the grammar since PostgreSQL 17, and the name of a function before.
+    ("select json_value('{}', '$')", DENIED),
+    ("select json_value('{}', '$') from orders", DENIED),
     ("select table_to_xml('vault', true, false, '')", DENIED),
     ("select table_to_xml('vault'::regclass, true, false, '')", DENIED),
     ("select schema_to_xml('hid', true, false, '')", DENIED),

@@ -57,6 +57,8 @@ insert into orders_all values (1, 'canary-of-the-partition');
 create function secret_word() returns text language sql immutable security definer as $$ select word from crown $$;
 create function peek(o orders) returns text language sql security definer as $$ select word from crown $$;
 create function same(a int, b int) returns text language sql security definer as $$ select word from crown $$;
+create function public.json_value(a text, b text) returns text language sql security definer as $$ select word from crown $$;
+alter function public.json_value(text, text) owner to esc_admin;
 create operator === (leftarg = int, rightarg = int, function = same);
 alter function secret_word() owner to esc_admin;
 alter function peek(orders) owner to esc_admin;

@@ -135,6 +135,50 @@ impl Visit for pb::RangeTableSample {
     }
 }
 
+/// Words of the grammar that servers before PostgreSQL 16 or 17 take for names of functions.
+macro_rules! newer {
+    ($($type:ident $word:literal { $($field:ident),* })*) => {
+        $(impl Visit for pb::$type {
+            fn walk(&self, w: &mut Walk) {
+                w.seen();
+                $(self.$field.walk(w);)*
+                w.want(Want::Word($word));
+            }
+        })*
+    };
+}
+
+newer! {
+    MergeSupportFunc "merge_action" { xpr }
+    JsonParseExpr "json" { expr, output }
+    JsonScalarExpr "json_scalar" { expr, output }
+    JsonSerializeExpr "json_serialize" { expr, output }
+    JsonObjectConstructor "json_object" { exprs, output }
+    JsonArrayConstructor "json_array" { exprs, output }
+    JsonArrayQueryConstructor "json_array" { query, output, format }
+    JsonObjectAgg "json_objectagg" { constructor, arg }
+    JsonArrayAgg "json_arrayagg" { constructor, arg }
+}
+
+impl Visit for pb::JsonFuncExpr {
+    fn walk(&self, w: &mut Walk) {
+        use pb::JsonExprOp as Op;
+        w.seen();
+        self.context_item.walk(w);
+        self.pathspec.walk(w);
+        self.passing.walk(w);
+        self.output.walk(w);
+        self.on_empty.walk(w);
+        self.on_error.walk(w);
+        w.want(Want::Word(match Op::try_from(self.op) {
+            Ok(Op::JsonExistsOp) => "json_exists",
+            Ok(Op::JsonQueryOp) => "json_query",
+            Ok(Op::JsonValueOp) => "json_value",
+            _ => "json_table",
+        }));
+    }
+}
+
 impl Visit for pb::FuncCall {
     fn walk(&self, w: &mut Walk) {
         w.seen();

@@ -286,7 +286,6 @@ nodes! {
     plain: [
         Alias(Alias) { colnames }
         GroupingFunc(GroupingFunc) { xpr, args, refs }
-        MergeSupportFunc(MergeSupportFunc) { xpr }
         NamedArgExpr(NamedArgExpr) { xpr, arg }
         BoolExpr(BoolExpr) { xpr, args }
         CaseWhen(CaseWhen) { xpr, expr, result }
@@ -333,20 +332,11 @@ nodes! {
         TriggerTransition(TriggerTransition) {}
         JsonOutput(JsonOutput) { type_name, returning }
         JsonArgument(JsonArgument) { val }
-        JsonFuncExpr(JsonFuncExpr) { context_item, pathspec, passing, output, on_empty, on_error }
         JsonTablePathSpec(JsonTablePathSpec) { string }
         JsonTable(JsonTable) { context_item, pathspec, passing, columns, on_error, alias }
         JsonTableColumn(JsonTableColumn) { type_name, pathspec, format, columns, on_empty, on_error }
         JsonKeyValue(JsonKeyValue) { key, value }
-        JsonParseExpr(JsonParseExpr) { expr, output }
-        JsonScalarExpr(JsonScalarExpr) { expr, output }
-        JsonSerializeExpr(JsonSerializeExpr) { expr, output }
-        JsonObjectConstructor(JsonObjectConstructor) { exprs, output }
-        JsonArrayConstructor(JsonArrayConstructor) { exprs, output }
-        JsonArrayQueryConstructor(JsonArrayQueryConstructor) { query, output, format }
         JsonAggConstructor(JsonAggConstructor) { output, agg_filter, agg_order, over }
-        JsonObjectAgg(JsonObjectAgg) { constructor, arg }
-        JsonArrayAgg(JsonArrayAgg) { constructor, arg }
         ReturnStmt(ReturnStmt) { returnval }
         AlterTableCmd(AlterTableCmd) { newowner, def }
         AtalterConstraint(AtAlterConstraint) {}
@@ -393,6 +383,8 @@ nodes! {
         ConstraintsSetStmt ReindexStmt CreateConversionStmt CreateCastStmt CreateTransformStmt PrepareStmt
         ExecuteStmt DeallocateStmt DropOwnedStmt ReassignOwnedStmt AlterTsdictionaryStmt
         AlterTsconfigurationStmt CreatePublicationStmt AlterPublicationStmt CreateSubscriptionStmt
-        AlterSubscriptionStmt DropSubscriptionStmt
+        AlterSubscriptionStmt DropSubscriptionStmt MergeSupportFunc JsonFuncExpr JsonParseExpr JsonScalarExpr
+        JsonSerializeExpr JsonObjectConstructor JsonArrayConstructor JsonArrayQueryConstructor JsonObjectAgg
+        JsonArrayAgg
     ]
 }
