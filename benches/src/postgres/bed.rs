@@ -79,8 +79,9 @@ pub struct Bed {
     gateway: Running,
     bouncers: Vec<(&'static str, Guarded, u16)>,
     token: String,
-    _issuer: Issuer,
+    issuer: Issuer,
     cluster: Cluster,
+    ships: bool,
     _folder: tempfile::TempDir,
 }
 
@@ -91,56 +92,20 @@ impl Bed {
         fill(&cluster)?;
         let issuer = Issuer::start_with(&[Alg::Es256])?;
         let token = issuer.token("bench").claim("groups", vec!["readers"]).expires_in(36_000).sign()?;
-        let session = format!("sessions: {SESSIONS}");
-        let transaction = format!("mode: transaction, size: {SHARED}, sessions: {CLIENTS_MAX}");
-        let resource = |name: &str, pool: &str, audit: &str| {
-            format!(
-                "  {name}:
-    url: postgres://127.0.0.1:{}/postgres
-    login: {{ user: authenticator, password: \"env:BENCH_PASSWORD\" }}
-    roles: {{ {ROLE}: {{ password: \"env:BENCH_PASSWORD\" }} }}
-    pool: {{ {pool} }}
-    audit: {audit}
-",
-                cluster.port()
-            )
-        };
-        let grant = |name: &str| {
-            let allow = format!("[read {name}/public/*, write {name}/public/sink]");
-            format!(
-                "  {name}: {{ to: group:readers, allow: {allow}, as: {ROLE}, limit: 1000000/s burst 1000000 }}\n"
-            )
-        };
-        let resources = [
-            ("shop", &session, "required"),
-            ("loose", &session, "best-effort"),
-            ("shared", &transaction, "required"),
-            ("looser", &transaction, "best-effort"),
-        ];
-        let config = format!(
-            "version: 1
-environment: bench
-listen: {{ http: 127.0.0.1:0, admin: 127.0.0.1:0, postgres: 127.0.0.1:0 }}
-http: {{ connections: {CLIENTS_MAX}, connections_per_ip: {CLIENTS_MAX} }}
-issuers: {{ idp: {{ url: \"{}\", audience: doorward }} }}
-resources:
-{}grants:
-{}",
-            issuer.url(),
-            resources.iter().map(|(name, pool, audit)| resource(name, pool, audit)).collect::<String>(),
-            resources.iter().map(|(name, ..)| grant(name)).collect::<String>(),
-        );
-        let setup = Setup::new(&config)?.env("BENCH_PASSWORD", PASSWORD).env("TOKIO_WORKER_THREADS", "1");
-        let setup = if ships { setup } else { setup.arg("--leave-records-in-spool") };
-        let gateway = setup.start()?;
-        pin(gateway.pid(), PROXY_CORE)?;
+        let gateway = start_gateway(&cluster, &issuer, ships)?;
         pin_server(&cluster)?;
         let folder = tempfile::Builder::new().prefix("doorward-bench-").tempdir()?;
         let bouncers = ["session", "transaction"]
             .into_iter()
             .map(|mode| start_bouncer(&cluster, mode, folder.path()))
             .collect::<Result<_>>()?;
-        Ok(Self { gateway, bouncers, token, _issuer: issuer, cluster, _folder: folder })
+        Ok(Self { gateway, bouncers, token, issuer, cluster, ships, _folder: folder })
+    }
+
+    /// Another gateway in the place of this one, whose memory nobody has used before.
+    pub fn renew_gateway(&mut self) -> Result<()> {
+        self.gateway = start_gateway(&self.cluster, &self.issuer, self.ships)?;
+        Ok(())
     }
 
     /// The server itself.
@@ -188,6 +153,54 @@ resources:
         });
         bouncers.collect()
     }
+}
+
+/// The gateway, with a resource for each way of pooling and of keeping records.
+fn start_gateway(cluster: &Cluster, issuer: &Issuer, ships: bool) -> Result<Running> {
+    let session = format!("sessions: {SESSIONS}");
+    let transaction = format!("mode: transaction, size: {SHARED}, sessions: {CLIENTS_MAX}");
+    let resource = |name: &str, pool: &str, audit: &str| {
+        format!(
+            "  {name}:
+    url: postgres://127.0.0.1:{}/postgres
+    login: {{ user: authenticator, password: \"env:BENCH_PASSWORD\" }}
+    roles: {{ {ROLE}: {{ password: \"env:BENCH_PASSWORD\" }} }}
+    pool: {{ {pool} }}
+    audit: {audit}
+",
+            cluster.port()
+        )
+    };
+    let grant = |name: &str| {
+        let allow = format!("[read {name}/public/*, write {name}/public/sink]");
+        format!(
+            "  {name}: {{ to: group:readers, allow: {allow}, as: {ROLE}, limit: 1000000/s burst 1000000 }}\n"
+        )
+    };
+    let resources = [
+        ("shop", &session, "required"),
+        ("loose", &session, "best-effort"),
+        ("shared", &transaction, "required"),
+        ("looser", &transaction, "best-effort"),
+    ];
+    let config = format!(
+        "version: 1
+environment: bench
+listen: {{ http: 127.0.0.1:0, admin: 127.0.0.1:0, postgres: 127.0.0.1:0 }}
+http: {{ connections: {CLIENTS_MAX}, connections_per_ip: {CLIENTS_MAX} }}
+issuers: {{ idp: {{ url: \"{}\", audience: doorward }} }}
+resources:
+{}grants:
+{}",
+        issuer.url(),
+        resources.iter().map(|(name, pool, audit)| resource(name, pool, audit)).collect::<String>(),
+        resources.iter().map(|(name, ..)| grant(name)).collect::<String>(),
+    );
+    let setup = Setup::new(&config)?.env("BENCH_PASSWORD", PASSWORD).env("TOKIO_WORKER_THREADS", "1");
+    let setup = if ships { setup } else { setup.arg("--leave-records-in-spool") };
+    let gateway = setup.start()?;
+    pin(gateway.pid(), PROXY_CORE)?;
+    Ok(gateway)
 }
 
 fn fill(cluster: &Cluster) -> Result<()> {

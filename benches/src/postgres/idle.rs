@@ -23,17 +23,18 @@ const ANSWER_SPAN_MAX: Duration = Duration::from_secs(30);
 
 pub fn run(table: &Table, _: bool) -> Result<()> {
     raise_files()?;
-    let bed = Bed::set_up(false)?;
+    let mut bed = Bed::set_up(false)?;
     table.heading("postgres: memory of idle clients");
-    for pool in bed.pools() {
-        let clients = if pool.mode == "session" { SESSIONS } else { CLIENTS };
-        for route in [&pool.peer].into_iter().chain(&pool.routes) {
-            let name = format!("{clients} idle clients, {}, each", route.name);
-            let each = each_kilobytes(route, clients)?;
-            match route.pid == pool.peer.pid {
-                true => table.tell(name, each, "kB"),
-                false => table.judge(name, each, "kB", Target::AtMost(KILOBYTES_MAX)),
-            }
+    for (n, mode) in bed.pools().iter().map(|pool| pool.mode).enumerate() {
+        let clients = if mode == "session" { SESSIONS } else { CLIENTS };
+        let pool = bed.pools().swap_remove(n);
+        let name = |route: &Route| format!("{clients} idle clients, {}, each", route.name);
+        table.tell(name(&pool.peer), each_kilobytes(&pool.peer, clients)?, "kB");
+        for at in 0..pool.routes.len() {
+            // What others have used and given back would count as nobody's.
+            bed.renew_gateway()?;
+            let route = bed.pools().swap_remove(n).routes.swap_remove(at);
+            table.judge(name(&route), each_kilobytes(&route, clients)?, "kB", Target::AtMost(KILOBYTES_MAX));
         }
     }
     Ok(())

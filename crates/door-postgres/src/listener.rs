@@ -189,7 +189,8 @@ enum Greeting {
 impl Guest<'_> {
     async fn serve(&self, stream: TcpStream, mut phase: watch::Receiver<Phase>) -> io::Result<()> {
         let opened = tokio::select! {
-            opened = self.take_in(stream) => opened?,
+            // What it takes is given back when the client is in.
+            opened = Box::pin(self.take_in(stream)) => opened?,
             // Who has not come in by now does not come in any more.
             _ = phase.wait_for(|phase| *phase != Phase::Serving) => return Ok(()),
         };
@@ -456,4 +457,22 @@ async fn packet(stream: &mut BoxStream) -> io::Result<Option<Vec<u8>>> {
     let mut body = vec![0; length - 4];
     stream.read_exact(&mut body).await?;
     Ok(Some(body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SILENT_BYTES_MAX: usize = 8 << 10;
+
+    /// What the future of a function takes.
+    fn bytes_of<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_a_silent_session_takes_is_small() {
+        let bytes = bytes_of(serve);
+        assert!(bytes <= SILENT_BYTES_MAX, "{bytes}");
+    }
 }

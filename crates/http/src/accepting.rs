@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -121,12 +122,13 @@ async fn accept<S, E>(
         let _ = stream.set_nodelay(true);
         let ip = address.ip().to_canonical();
         let served = serve(Guest { stream, ip, limits, phase: phase.clone() });
-        tokio::spawn(async move {
-            if let Err(error) = served.await {
+        // Not awaited in a block of its own, which would hold the room for it twice.
+        tokio::spawn(served.map(move |ended| {
+            if let Err(error) = ended {
                 // Peers break off all the time; what matters of it stands in the calls' records.
                 tracing::debug!(%error, "a connection ended badly");
             }
             drop(place);
-        });
+        }));
     }
 }

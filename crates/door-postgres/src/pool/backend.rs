@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, BytesMut};
@@ -154,9 +154,9 @@ pub(crate) struct Backend {
     seat: Seat,
 }
 
-/// Settings that a server reports.
+/// Settings that a server reports. Copies share them until one is changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Parameters(Vec<(Box<str>, Box<str>)>);
+pub(crate) struct Parameters(Arc<Vec<(Box<str>, Box<str>)>>);
 
 impl Parameters {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -165,15 +165,43 @@ impl Parameters {
 
     /// Takes a new value in; whether it is another one.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> bool {
-        match self.0.iter_mut().find(|(known, _)| **known == *name) {
-            Some((_, known)) if **known == *value => false,
-            Some((_, known)) => {
-                *known = value.into();
-                true
+        let at = self.0.iter().position(|(known, _)| **known == *name);
+        let known = at.and_then(|at| self.0.get(at)).map(|(_, known)| &**known);
+        if known == Some(value) {
+            return false;
+        }
+        let all = Arc::make_mut(&mut self.0);
+        match at.and_then(|at| all.get_mut(at)) {
+            Some((_, known)) => *known = value.into(),
+            None => all.push((name.into(), value.into())),
+        }
+        true
+    }
+
+    /// Takes over the values of others but for one, and tells of each that is another one. Those that are the same in all
+    /// are one from then on, which makes the next look short: the one at the lower address, so that it is soon the same
+    /// everywhere.
+    pub(crate) fn follow(
+        &mut self,
+        other: &mut Self,
+        left_out: Option<&str>,
+        mut tell: impl FnMut(&str, &str),
+    ) {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return;
+        }
+        let mut all = true;
+        for (name, value) in other.iter() {
+            if left_out == Some(name) {
+                all = false;
+            } else if self.set(name, value) {
+                tell(name, value);
             }
-            None => {
-                self.0.push((name.into(), value.into()));
-                true
+        }
+        if all && self.0.len() == other.0.len() {
+            match Arc::as_ptr(&self.0) < Arc::as_ptr(&other.0) {
+                true => other.0 = self.0.clone(),
+                false => self.0 = other.0.clone(),
             }
         }
     }
@@ -186,7 +214,7 @@ impl Backend {
         Self {
             stream,
             input,
-            parameters: Parameters(parameters),
+            parameters: Parameters(Arc::new(parameters)),
             canceller,
             key,
             known: Known::new(statements_max),
@@ -225,6 +253,10 @@ impl Backend {
         if self.wears(outfit) && self.idle_since.elapsed() < UNASKED_SPAN_MAX {
             return Ok(());
         }
+        Box::pin(self.dress_anew(outfit, span_max)).await
+    }
+
+    async fn dress_anew(&mut self, outfit: &Arc<Outfit>, span_max: Duration) -> Result<(), Unfit> {
         let sql = outfit.sql(self.worn.as_deref());
         self.worn = None;
         timeout(span_max, self.ask(&sql)).await.map_err(|_| Unfit::TooLong)??;
@@ -305,22 +337,21 @@ impl Backend {
     /// Whether it lives, as far as this side can tell without asking: nothing has come that ends it.
     pub(crate) async fn is_alive(&mut self) -> bool {
         loop {
-            let mut bytes = [0; 1024];
-            let mut read = ReadBuf::new(&mut bytes);
-            let polled = poll_fn(|cx| {
-                Poll::Ready(match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
-                    Poll::Pending => None,
-                    Poll::Ready(done) => Some(done.is_ok()),
-                })
-            });
-            match polled.await {
-                None => return self.unasked().is_ok() && self.input.is_empty(),
-                Some(true) if !read.filled().is_empty() && self.input.len() < UNASKED_BYTES_MAX => {
-                    self.input.extend_from_slice(read.filled());
-                }
-                Some(_) => return false,
+            match poll_fn(|cx| Poll::Ready(self.take_unasked(cx))).await {
+                Poll::Pending => return self.unasked().is_ok() && self.input.is_empty(),
+                Poll::Ready(Ok(count)) if count > 0 && self.input.len() < UNASKED_BYTES_MAX => {}
+                Poll::Ready(_) => return false,
             }
         }
+    }
+
+    /// Reads what is there already; how much. None is the end.
+    fn take_unasked(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        let mut bytes = [0; 1024];
+        let mut read = ReadBuf::new(&mut bytes);
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut read);
+        self.input.extend_from_slice(read.filled());
+        polled.map_ok(|()| read.filled().len())
     }
 
     /// Takes what a server may say at any time.
@@ -359,5 +390,48 @@ impl Backend {
     /// The same for one that is dead.
     pub(super) fn into_seat(self) -> Seat {
         self.seat
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(all: &[(&str, &str)]) -> Parameters {
+        let mut parameters = Parameters::default();
+        for (name, value) in all {
+            assert!(parameters.set(name, value));
+        }
+        parameters
+    }
+
+    fn following(told: &mut Parameters, of: &mut Parameters, left_out: Option<&str>) -> String {
+        let mut said = String::new();
+        told.follow(of, left_out, |name, value| said.push_str(&format!("{name}={value} ")));
+        said
+    }
+
+    #[test]
+    fn a_client_is_told_what_is_another_value_and_equal_ones_are_kept_once() {
+        let mut told = parameters(&[("b", "1"), ("a", "1")]);
+        let mut both = [parameters(&[("a", "1"), ("b", "1")]), parameters(&[("a", "1"), ("b", "1")])];
+        for at in [0, 1, 0] {
+            assert_eq!(following(&mut told, &mut both[at], None), "");
+            assert!(Arc::ptr_eq(&told.0, &both[at].0));
+        }
+        let [mut one, mut other] = both;
+        assert!(other.set("b", "2") && !other.set("b", "2"));
+        assert_eq!((one.iter().count(), following(&mut told, &mut other, None)), (2, "b=2 ".to_owned()));
+        assert_eq!(following(&mut told, &mut one, None), "b=1 ", "of the others none was changed");
+        assert_eq!(following(&mut told, &mut parameters(&[("c", "1")]), None), "c=1 ");
+    }
+
+    #[test]
+    fn what_is_left_out_stays_as_it_was_told() {
+        let mut told = parameters(&[("in_hot_standby", "off"), ("a", "1")]);
+        let mut replica = parameters(&[("in_hot_standby", "on"), ("a", "2")]);
+        assert_eq!(following(&mut told, &mut replica, Some("in_hot_standby")), "a=2 ");
+        assert_eq!(told, parameters(&[("in_hot_standby", "off"), ("a", "2")]));
+        assert_eq!(replica, parameters(&[("in_hot_standby", "on"), ("a", "2")]));
     }
 }

@@ -203,7 +203,7 @@ impl Backends {
                 Err(seat) => seat,
             },
         };
-        self.dial(seat, wanted).await
+        Box::pin(self.dial(seat, wanted)).await
     }
 
     /// The same; where a replica is wanted and none can be had, on the primary. Where nobody waits for a connection, that
@@ -230,7 +230,7 @@ impl Backends {
     async fn claim(&self, wanted: &Wanted<'_>) -> Result<Grant, Fault> {
         let (ticket, grant) = match self.0.claim(wanted) {
             Claimed::Now(grant) => return Ok(grant),
-            Claimed::InPlaceOf(oldest) => return Ok(Grant::Seat(oldest.close().await)),
+            Claimed::InPlaceOf(oldest) => return Ok(Grant::Seat(Box::pin(oldest.close()).await)),
             Claimed::Later(ticket, grant) => (ticket, grant),
         };
         let mut line = InLine { shared: &self.0, who: wanted.who, ticket, grant };

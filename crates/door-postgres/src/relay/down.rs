@@ -13,7 +13,7 @@ use doorward_core::{Durable, Fault};
 use doorward_pgclient::{HEADER, affected, head, parameter, ready, server_error};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::gulp::{gulp, relax};
+use super::gulp::gulp;
 use super::link::{Expected, Link, State};
 use super::port::Port;
 use super::trial::{ALONE_BYTES_MAX, Trial};
@@ -80,7 +80,6 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
                 }
                 continue;
             }
-            relax(&mut self.input);
             let mut backend = self.port.reader();
             let read = tokio::select! {
                 biased;

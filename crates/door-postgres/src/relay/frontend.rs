@@ -11,7 +11,7 @@ use doorward_core::Fault;
 use doorward_pgclient::{HEADER, head};
 use tokio::io::AsyncRead;
 
-use super::gulp::{gulp, relax};
+use super::gulp::gulp;
 use crate::codes;
 
 /// The largest statement.
@@ -119,7 +119,6 @@ impl<R: AsyncRead + Unpin> Inbox<R> {
 
     /// Reads on; `false` at the end.
     pub(crate) async fn more(&mut self) -> std::io::Result<bool> {
-        relax(&mut self.bytes);
         Ok(gulp(&mut self.stream, &mut self.bytes).await? > 0)
     }
 }

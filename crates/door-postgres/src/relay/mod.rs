@@ -4,6 +4,10 @@
 //! Two halves run side by side in one task: [`up`] reads the client, has each statement walk the road, and
 //! forwards what may pass; [`down`] reads the backend and settles what it answers. So neither side can block
 //! the other: a client that sends without reading stalls only itself.
+//!
+//! Constraint: a session is silent for most of its life, and its future is as large as the largest step that it may take.
+//! What is done seldom (connecting, looking names up, parting) is boxed, so that it takes room only while it is done; a test
+//! of the listener keeps watch.
 
 mod down;
 mod frontend;
@@ -101,12 +105,13 @@ pub(crate) async fn run(desk: &Desk, ends: Ends, phase: watch::Receiver<Phase>) 
     match ended {
         Ended::ClientGone => {
             let busy = link.abandon(None);
-            part(desk, &link, port.take(), busy, done).await;
+            Box::pin(part(desk, &link, port.take(), busy, done)).await;
         }
         Ended::Over(fault) => {
             let busy = link.abandon(Some(&fault));
             let told = Some(&fault).filter(|_| in_step);
-            tokio::join!(farewell(client_writes, told), part(desk, &link, port.take(), busy, done));
+            let parted = Box::pin(part(desk, &link, port.take(), busy, done));
+            tokio::join!(farewell(client_writes, told), parted);
         }
         Ended::BackendGone(cause) => {
             link.lose(&cause);
@@ -164,7 +169,7 @@ async fn watch_over(desk: &Desk, link: &Link, mut phase: watch::Receiver<Phase>)
             return Ended::Over(fault.hint("Connect again: a new session gets a new one."));
         }
         if is_late(link) {
-            desk.cancels.cancel().await;
+            Box::pin(desk.cancels.cancel()).await;
         }
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}

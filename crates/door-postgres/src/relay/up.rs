@@ -203,7 +203,7 @@ impl<'l, R: AsyncRead + Unpin> Up<'l, R> {
             && vetted.is_several()
             && self.permits(all)
         {
-            return self.query_of_several(&frame, vetted, all).await;
+            return Box::pin(self.query_of_several(&frame, vetted, all)).await;
         }
         match self.walk(text, known.map(|vetted| &**vetted), needs, frame.len()).await {
             Verdict::Go(pass) => {

@@ -88,9 +88,12 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     pub(super) async fn stream_from(&mut self, message: Message, taken: usize) -> Step {
         let mut left = (HEADER + message.body).saturating_sub(taken);
         while left > 0 {
-            let piece = self.inbox.take(left);
-            left -= piece.len();
-            self.out.extend_from_slice(&piece);
+            left -= {
+                // Not held while more is read: the room that it takes is used again for that.
+                let piece = self.inbox.take(left);
+                self.out.extend_from_slice(&piece);
+                piece.len()
+            };
             if left == 0 {
                 break;
             }

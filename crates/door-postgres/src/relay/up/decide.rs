@@ -146,7 +146,7 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         let needs = self.look_up(vetted);
         match &needs {
             // It may be newer than what is known; only the session can tell for certain.
-            Err(fault) if is_missing(fault) && self.reread().await? => Ok(self.look_up(vetted)),
+            Err(fault) if is_missing(fault) && Box::pin(self.reread()).await? => Ok(self.look_up(vetted)),
             _ => Ok(needs),
         }
     }
@@ -171,9 +171,10 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             let same = Arc::ptr_eq(&shared, &self.names.objects) || !state.may_take(&shared);
             !state.stale && (same || self.batch_open)
         };
-        if current {
-            return Ok(Ok(()));
-        }
+        if current { Ok(Ok(())) } else { Box::pin(self.look_again()).await }
+    }
+
+    async fn look_again(&mut self) -> Result<Result<(), Fault>, Ended> {
         if self.batch_open {
             let text = "what names mean may have changed in this batch, so the statement cannot be decided";
             let hint = "Send Sync after SET search_path, DISCARD, CREATE, DROP, EXECUTE or a function call.";

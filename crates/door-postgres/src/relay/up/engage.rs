@@ -58,13 +58,10 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
         self.desk.cancels.bind(&lent).await;
         let mut told = BytesMut::new();
         if let (Some(sharing), Some(backend)) = (&mut self.link.state().sharing, lent.backend()) {
-            for (name, value) in backend.parameters.iter() {
-                // Where it reads is the gateway's affair, transaction by transaction.
-                let of_place = name == IN_HOT_STANDBY && self.desk.splits;
-                if !of_place && sharing.told.set(name, value) {
-                    parameter(&mut told, name, value);
-                }
-            }
+            // Where it reads is the gateway's affair, transaction by transaction.
+            let left_out = self.desk.splits.then_some(IN_HOT_STANDBY);
+            let tell = |name: &str, value: &str| parameter(&mut told, name, value);
+            sharing.told.follow(&mut backend.parameters, left_out, tell);
             std::mem::swap(&mut sharing.known, &mut backend.known);
             sharing.engaged = true;
             if let Some(alone) = self.alone.as_mut().filter(|_| backend.key.place == Place::Replica) {
@@ -104,7 +101,8 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
             return Ok(());
         }
         let access = gateway.open(self.desk.arrival.clone());
-        let lease = gateway.walk(access, RenewCall { desk: self.desk }).await.into_inner()?;
+        let renewed = Box::pin(gateway.walk(access, RenewCall { desk: self.desk }));
+        let lease = renewed.await.into_inner()?;
         self.take_lease(&lease);
         Ok(())
     }
