@@ -2,6 +2,7 @@
 //! what psql never does.
 
 mod batches;
+mod caps;
 mod certificates;
 mod claims;
 pub(crate) mod client;

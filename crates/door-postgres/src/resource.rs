@@ -8,7 +8,7 @@ use doorward_core::{Actions, Fault, Login, OwnLogin, ResourceName, RoleName};
 use doorward_pgclient::codes::LOGIN_REFUSED;
 use doorward_pgclient::{
     CatalogConfig, Connector, Pool, PoolClean, PoolConfig, PoolMode, PoolSettings, Replicas, ReplicasConfig,
-    Serve, SessionClaims, Standing, Target, Watch,
+    Room, Serve, SessionClaims, Standing, Target, Watch,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -55,6 +55,8 @@ pub struct WireResource {
 /// What a resource is opened with.
 #[derive(Debug)]
 pub struct WireConfig<'a> {
+    /// The places for its connections, which other doors may share.
+    pub room: &'a Room,
     /// Where the database is.
     pub target: Target,
     /// The bounds of its connections.
@@ -72,7 +74,7 @@ impl WireResource {
     /// # Errors
     /// When those files cannot be read.
     pub async fn open(name: ResourceName, config: WireConfig<'_>, login: OwnLogin) -> std::io::Result<Self> {
-        let WireConfig { target, pool, replicas, dangerous_superuser } = config;
+        let WireConfig { room, target, pool, replicas, dangerous_superuser } = config;
         let settings = pool.settings();
         let own = PoolSettings { size: 1, ..settings };
         let opened = tokio::task::spawn_blocking(move || Connector::new(target));
@@ -95,7 +97,7 @@ impl WireResource {
         };
         Ok(Self {
             name,
-            backends: Backends::new(connector, watched, bounds),
+            backends: Backends::new(room, connector, watched, bounds),
             origins: Arc::default(),
             pinned_max: pool.pinned_max(),
             mode: pool.mode,

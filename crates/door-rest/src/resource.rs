@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use doorward_core::{Fault, OwnLogin, ResourceName};
-use doorward_pgclient::{Catalog, CatalogStatus, CatalogWatch, Pool, PoolStats, Target};
+use doorward_pgclient::{Catalog, CatalogStatus, CatalogWatch, Pool, PoolStats, Room, Target};
 use tokio::task::JoinHandle;
 
 use crate::config::RestConfig;
@@ -80,12 +80,13 @@ impl RestResource {
     /// login is refused; goes on when the database is away. Must be called on a tokio runtime.
     pub async fn open(
         name: ResourceName,
+        room: &Room,
         config: &RestConfig,
         login: impl Into<OwnLogin>,
     ) -> Result<Self, OpenError> {
         let (target, login) = (Self::check(config)?, login.into());
-        let settings = config.pool.settings();
-        let pool = tokio::task::spawn_blocking(move || Pool::new(target, login, settings))
+        let (room, settings) = (room.clone(), config.pool.settings());
+        let pool = tokio::task::spawn_blocking(move || Pool::in_room(&room, target, login, settings))
             .await
             .map_err(std::io::Error::other)??;
         let checked = Arc::new(AtomicBool::new(false));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use doorward_core::{AuditMode, BoxFuture, Code, OwnLogin, Resource, ResourceName};
 use doorward_http::HttpDoor;
-use doorward_pgclient::{LoginConfig, RolesConfig, SessionClaims, Target};
+use doorward_pgclient::{LoginConfig, RolesConfig, Room, SessionClaims, Target};
 use doorward_settings::{Node, Problem};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -54,6 +54,8 @@ pub struct Opening {
     pub node: Node,
     /// The backend login that the lease organ holds for it.
     pub login: OwnLogin,
+    /// The room of its connections, where it was open before: what still runs there counts.
+    pub room: Option<Room>,
 }
 
 /// An open resource.
@@ -65,6 +67,8 @@ pub struct Opened {
     pub trouble: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// What is known of it when nothing troubles it, for `doctor`.
     pub well: &'static str,
+    /// The room of its connections to a database, and its places once this configuration serves.
+    pub room: Option<(Room, usize)>,
 }
 
 /// The doors.
@@ -150,13 +154,16 @@ mod rest {
     }
 
     async fn open(opening: Opening) -> Result<Opened, Problem> {
-        let Opening { name, node, login } = opening;
+        let Opening { name, node, login, room } = opening;
         let config = config(&node)?;
+        let places = config.pool.places();
+        let room = room.unwrap_or_else(|| Room::new(places));
         let wire = match config.roles.is_empty() {
             true => None,
             false => {
                 let target = RestResource::check(&config).map_err(|error| node.problem(error.to_string()))?;
                 let wired = WireConfig {
+                    room: &room,
                     target,
                     pool: &config.pool,
                     replicas: &config.replicas,
@@ -167,7 +174,7 @@ mod rest {
                 Some(Arc::new(opened.with_catalog(config.catalog).with_claims(claims(&name, &config).await?)))
             }
         };
-        let opened = RestResource::open(name.clone(), &config, login).await;
+        let opened = RestResource::open(name.clone(), &room, &config, login).await;
         let backend = Arc::new(opened.map_err(|error| node.problem(error.to_string()))?);
         // Calls need the catalogue. A database that is away does not hold up the others for long.
         backend.wait_ready(CATALOGUE_SPAN_MAX).await;
@@ -182,6 +189,11 @@ mod rest {
             backend,
             beside: wire.map(|wire| wire as _),
         };
-        Ok(Opened { resource, trouble: Arc::new(trouble), well: "its login is accepted, and safe" })
+        Ok(Opened {
+            resource,
+            trouble: Arc::new(trouble),
+            well: "its login is accepted, and safe",
+            room: Some((room, places)),
+        })
     }
 }

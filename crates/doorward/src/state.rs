@@ -7,6 +7,7 @@ use doorward_audit::Audit;
 use doorward_audit::log::publish::{PlaceStatus, Published};
 use doorward_core::ResourceName;
 use doorward_door_postgres::WireResource;
+use doorward_door_rest::RestResource;
 use doorward_http::Connections;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -232,8 +233,10 @@ impl State {
         let (digest, pools) = {
             let serving = self.serving.lock();
             let pool = |(name, opened): &(ResourceName, Arc<Opened>)| {
-                let wire = opened.resource.backend::<WireResource>()?;
-                Some(PoolState { resource: name.clone(), stats: wire.stats(), servers: wire.standings() })
+                let rest = opened.resource.backend::<RestResource>()?.pool_stats();
+                let wired = opened.resource.backend::<WireResource>();
+                let (wire, servers) = (wired.map(WireResource::stats), wired.map(WireResource::standings));
+                Some(PoolState { resource: name.clone(), rest, wire, servers: servers.unwrap_or_default() })
             };
             (serving.digest.clone(), serving.resources.iter().filter_map(pool).collect::<Vec<_>>())
         };

@@ -128,6 +128,9 @@ impl Wiring {
                 .collect(),
             deadlines: config.root.deadlines(),
         };
+        for (room, places) in kept.values().filter_map(|kept| kept.opened.room.as_ref()) {
+            room.resize(*places);
+        }
         *self.open.lock() = kept;
         Ok(Wired { config, snapshot: Arc::new(snapshot), resources, logins })
     }
@@ -148,10 +151,16 @@ impl Wiring {
         };
         let fingerprint = entry.node.fingerprint();
         let same = |kept: &&Kept| kept.fingerprint == fingerprint && kept.login.is_same(&login);
-        if let Some(kept) = self.open.lock().get(&entry.name).filter(same) {
-            return Some(Kept { fingerprint, login, opened: kept.opened.clone() });
-        }
-        let opening = Opening { name: entry.name.clone(), node: entry.node.clone(), login: login.clone() };
+        let room = {
+            let open = self.open.lock();
+            let before = open.get(&entry.name);
+            if let Some(kept) = before.filter(same) {
+                return Some(Kept { fingerprint, login, opened: kept.opened.clone() });
+            }
+            before.and_then(|kept| kept.opened.room.as_ref()).map(|(room, _)| room.clone())
+        };
+        let (name, node) = (entry.name.clone(), entry.node.clone());
+        let opening = Opening { name, node, login: login.clone(), room };
         let opened = problems.take((entry.door.open)(opening).await)?;
         Some(Kept { fingerprint, login, opened: Arc::new(opened) })
     }

@@ -13,8 +13,8 @@ use crate::target::Target;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolConfig {
-    /// The most connections to the database that a door opens (default 20; for the Postgres door in session
-    /// mode as many as `sessions`). The REST door and the Postgres door count theirs each by itself.
+    /// The most connections to the database, of the REST door and the Postgres door together (default 20; in session
+    /// mode 20 more than `sessions`).
     pub size: Option<u16>,
     /// How long the Postgres door lends a connection to a session (default `session`).
     pub mode: PoolMode,
@@ -145,6 +145,14 @@ impl PoolConfig {
             PoolMode::Transaction => SESSIONS_SHARING,
         };
         usize::from(self.sessions.unwrap_or(default).max(1))
+    }
+
+    /// The most connections of all doors together.
+    pub fn places(&self) -> usize {
+        match (self.size, self.mode) {
+            (None, PoolMode::Session) => self.sessions_max().saturating_add(self.settings().size),
+            _ => self.settings().size,
+        }
     }
 
     /// The most connections of the Postgres door.

@@ -135,6 +135,11 @@ impl Conn {
         self.login.as_ref().is_some_and(|login| login.is_superseded())
     }
 
+    /// Ends it.
+    pub(crate) async fn close(mut self) {
+        self.stream.end().await;
+    }
+
     /// Whether its server is a replica.
     pub(crate) fn is_to_replica(&self) -> bool {
         self.server.as_ref().is_some_and(Server::is_replica)

@@ -3,8 +3,8 @@
 //! Invariants:
 //! - A connection is lent only for a [`Pass`], and only for the length of one request, or of a few reads
 //!   that share it (`share.rs`); the role is the lease's and the correlation id is the access's.
-//! - At most `size` connections exist: each holds a seat, from before it is dialled until it is closed,
-//!   the ones that are being cancelled included. Seats are given in the order in which they were asked for.
+//! - Each connection holds a seat of the resource's [`Room`], from before it is dialled until it is closed,
+//!   the ones that stand idle or are being cancelled included; callers wait in the room's line.
 //! - A connection that is given back in the midst of something is cancelled and drained before it is
 //!   lent again, or closed.
 //! - What only reads is asked once more on a fresh connection when the one at hand turns out to be
@@ -15,9 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use doorward_core::{AccessId, Fault, OwnLogin, Pass};
+use doorward_core::{AccessId, BoxFuture, Fault, OwnLogin, Pass, Principal};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::codes;
@@ -27,6 +26,7 @@ use crate::error::{Failure, RETRY_AFTER, RunError, unavailable};
 use crate::handshake;
 use crate::hosts::Wanted;
 use crate::request::{Reply, Request, SETTINGS_MAX};
+use crate::room::{Claimed, Grant, Idle, Room, Seat, Seated, Tenant};
 use crate::share::{Queue, SHARE_FROM};
 use crate::stream::Dialer;
 use crate::target::Target;
@@ -42,11 +42,13 @@ pub(crate) const WAITERS_MAX: usize = 4_096;
 /// The first and the longest pause between failing attempts to connect.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// The name under which a pool's callers share a room with others.
+const DOOR: &str = "rest";
 
 /// The bounds of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSettings {
-    /// The most connections.
+    /// The most connections, as far as the room has places.
     pub size: usize,
     /// How long a call may wait for a connection.
     pub wait_max: Duration,
@@ -82,7 +84,7 @@ impl Default for PoolSettings {
 /// What a pool is doing, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolStats {
-    /// The most connections.
+    /// The places of the room, which the pool may share with others.
     pub size: usize,
     /// Connections that stand ready.
     pub idle: usize,
@@ -103,10 +105,9 @@ pub(crate) struct Inner {
     wanted: Wanted,
     login: OwnLogin,
     pub(crate) settings: PoolSettings,
-    pub(crate) seats: Arc<Semaphore>,
+    pub(crate) tenant: Tenant<Conn>,
     /// Reads that wait for company and a connection.
     pub(crate) queue: Mutex<Queue>,
-    idle: Mutex<Vec<Conn>>,
     waiting: AtomicUsize,
     backoff: Mutex<Backoff>,
 }
@@ -119,22 +120,43 @@ struct Backoff {
 }
 
 impl Pool {
-    /// A pool that connects when it is first asked. Blocks on the files of trusted certificates, so it
-    /// is made at load only.
+    /// A pool with a room of its own.
+    ///
+    /// # Errors
+    /// See [`Pool::in_room`].
     pub fn new(target: Target, login: impl Into<OwnLogin>, settings: PoolSettings) -> std::io::Result<Self> {
-        Ok(Self::of(Dialer::new(target)?, Wanted::Primary, login.into(), settings))
+        Self::in_room(&Room::new(settings.size), target, login, settings)
+    }
+
+    /// A pool that connects when it is first asked, with places of this room. Blocks on the files of trusted
+    /// certificates, so it is made at load only.
+    ///
+    /// # Errors
+    /// When those files cannot be read.
+    pub fn in_room(
+        room: &Room,
+        target: Target,
+        login: impl Into<OwnLogin>,
+        settings: PoolSettings,
+    ) -> std::io::Result<Self> {
+        Ok(Self::of(room, Dialer::new(target)?, Wanted::Primary, login.into(), settings))
     }
 
     /// A pool of connections that are dialled like this.
-    pub(crate) fn of(dialer: Dialer, wanted: Wanted, login: OwnLogin, settings: PoolSettings) -> Self {
+    pub(crate) fn of(
+        room: &Room,
+        dialer: Dialer,
+        wanted: Wanted,
+        login: OwnLogin,
+        settings: PoolSettings,
+    ) -> Self {
         Self(Arc::new(Inner {
             dialer,
             wanted,
             login,
             settings,
-            seats: Arc::new(Semaphore::new(settings.size)),
+            tenant: room.tenant(DOOR, settings.size),
             queue: Mutex::default(),
-            idle: Mutex::new(Vec::with_capacity(settings.size)),
             waiting: AtomicUsize::new(0),
             backoff: Mutex::default(),
         }))
@@ -166,17 +188,19 @@ impl Pool {
         }
         let discard = !request.read_only || request.calls_function;
         let ask = Ask { request, own: &own, bytes_max, discard };
+        let principal = pass.permit().principal().clone();
         // Boxed: the future of a read that is shared, which under load is nearly each, would have room for this.
-        Box::pin(inner.ask_alone(&ask, span)).await
+        Box::pin(inner.ask_alone(&ask, span, &principal)).await
     }
 
     /// What the pool is doing.
     pub fn stats(&self) -> PoolStats {
         let inner = &self.0;
+        let counts = inner.tenant.counts();
         PoolStats {
-            size: inner.settings.size,
-            idle: inner.idle.lock().len(),
-            in_use: inner.settings.size.saturating_sub(inner.seats.available_permits()),
+            size: counts.size,
+            idle: counts.idle,
+            in_use: counts.in_use,
             waiting: inner.waiting.load(Ordering::Relaxed) + inner.queue.lock().len(),
             connect_failures: inner.backoff.lock().failures,
         }
@@ -201,9 +225,14 @@ impl fmt::Debug for Pool {
 
 impl Inner {
     /// Asks on a connection of its own, for as long as `span`.
-    async fn ask_alone(self: &Arc<Self>, ask: &Ask<'_>, span: Duration) -> Result<Reply, RunError> {
-        let mut lent = self.seat().await?;
-        lent.connection(true).await?;
+    async fn ask_alone(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        span: Duration,
+        principal: &Principal,
+    ) -> Result<Reply, RunError> {
+        let mut lent = self.seat(principal).await?;
+        lent.connection().await?;
         let read_only = ask.request.read_only;
         let mut again = true;
         loop {
@@ -217,8 +246,8 @@ impl Inner {
             match may_repeat(&failure, conn, read_only) {
                 Repeat::SameConnection if again && is_done(timeout(SETTLE_MAX, conn.discard()).await) => {}
                 Repeat::Fresh if again => {
-                    lent.conn = None;
-                    lent.connection(false).await?;
+                    lent.end().await;
+                    lent.connection().await?;
                 }
                 _ => return Err(failure.run_error(read_only)),
             }
@@ -228,47 +257,47 @@ impl Inner {
 
     /// Whether a request goes together with others: a small read, once some connections are at work.
     fn may_share(&self, request: &Request<'_>, own: &[(&str, &str)]) -> bool {
-        let in_use = self.settings.size.saturating_sub(self.seats.available_permits());
         request.read_only
             && !request.calls_function
-            && in_use >= SHARE_FROM.min(self.settings.size)
             && encoded::size(request, own) <= ENCODED_MAX
+            && self.is_at_work()
     }
 
-    /// Waits for a seat: the right to hold one connection.
-    async fn seat(self: &Arc<Self>) -> Result<Lent, Fault> {
-        let seat = match self.seats.clone().try_acquire_owned() {
-            Ok(seat) => seat,
-            Err(_) => self.wait_for_seat().await?,
+    fn is_at_work(&self) -> bool {
+        let counts = self.tenant.counts();
+        counts.in_use >= SHARE_FROM.min(self.settings.size).min(counts.size) || counts.free == 0
+    }
+
+    /// An idle connection, or the right to open one.
+    async fn seat(self: &Arc<Self>, principal: &Principal) -> Result<Lent, Fault> {
+        let who = || format!("{}\0{}", principal.issuer, principal.subject.reveal()).into();
+        let line = match self.tenant.claim(who, (), last) {
+            Claimed::Now(grant) => return Ok(self.lend(grant)),
+            Claimed::InPlaceOf(closing) => return Ok(self.lend(Grant::Seat(closing.await))),
+            Claimed::Later(line) => line,
         };
-        Ok(Lent { inner: self.clone(), conn: None, seat: Some(seat) })
-    }
-
-    async fn wait_for_seat(&self) -> Result<OwnedSemaphorePermit, Fault> {
         let waiting = Waiting::new(&self.waiting);
-        if waiting.before >= WAITERS_MAX {
-            return Err(exhausted(self.settings.wait_max));
-        }
-        let seat = timeout(self.settings.wait_max, self.seats.clone().acquire_owned()).await;
-        match seat {
-            Ok(Ok(seat)) => Ok(seat),
-            Ok(Err(_)) | Err(_) => Err(exhausted(self.settings.wait_max)),
-        }
+        let grant = match waiting.before < WAITERS_MAX {
+            true => line.granted_within(self.settings.wait_max).await,
+            false => None,
+        };
+        grant.map(|grant| self.lend(grant)).ok_or_else(|| exhausted(self.settings.wait_max))
     }
 
-    /// Takes an idle connection that lives: the one used last, so that the others may age out.
-    async fn idle_connection(&self) -> Option<Conn> {
-        loop {
-            let mut conn = self.idle.lock().pop()?;
-            if conn.idle_since.elapsed() > self.settings.idle_max || conn.is_superseded() {
-                continue;
-            }
-            if let Ok(Ok(())) = timeout(SETTLE_MAX, conn.settle()).await
-                && conn.is_reusable()
-            {
-                return Some(conn);
-            }
-        }
+    pub(crate) fn lend(self: &Arc<Self>, grant: Grant<Conn>) -> Lent {
+        let (conn, seat) = match grant {
+            Grant::Connection(Idle { conn, seat }) => (Some(conn), seat),
+            Grant::Seat(seat) => (None, seat),
+        };
+        Lent { inner: self.clone(), conn, seat: Some(seat) }
+    }
+
+    /// Whether an idle connection may be used again.
+    async fn is_fit(&self, conn: &mut Conn) -> bool {
+        conn.idle_since.elapsed() <= self.settings.idle_max
+            && !conn.is_superseded()
+            && is_done(timeout(SETTLE_MAX, conn.settle()).await)
+            && conn.is_reusable()
     }
 
     async fn connect(&self) -> Result<Conn, Fault> {
@@ -290,21 +319,22 @@ impl Inner {
     }
 
     /// Takes a connection back that is in step.
-    fn keep(&self, mut conn: Conn) {
-        if conn.born.elapsed() > self.settings.age_max || conn.is_superseded() {
-            return;
+    fn keep(&self, mut conn: Box<Conn>, seat: Seat) {
+        let settings = &self.settings;
+        if conn.born.elapsed() > settings.age_max || conn.is_superseded() {
+            return end(conn, seat);
         }
         conn.idle_since = Instant::now();
-        let mut idle = self.idle.lock();
+        self.tenant.keep(conn, seat);
         // The oldest stands first; one is looked at each time, so all are in time.
-        if idle.first().is_some_and(|oldest| oldest.idle_since.elapsed() > self.settings.idle_max) {
-            idle.remove(0);
+        let over = |oldest: &Conn| oldest.idle_since.elapsed() > settings.idle_max;
+        if let Some(Idle { conn, seat }) = self.tenant.take_oldest(over) {
+            end(conn, seat);
         }
-        idle.push(conn);
     }
 
     /// Cancels what runs on a connection and brings it back in step; closes it if that takes too long.
-    async fn rescue(self: Arc<Self>, mut conn: Conn, _seat: OwnedSemaphorePermit) {
+    async fn rescue(self: Arc<Self>, mut conn: Box<Conn>, seat: Seat) {
         let (host, key) = (conn.host(), conn.cancel_key);
         let rescued = timeout(RESCUE_MAX, async {
             handshake::cancel(&self.dialer, host, key).await?;
@@ -315,8 +345,9 @@ impl Inner {
             // If the cancel comes late it hits this, and not the next borrower's statement.
             conn.discard().await
         });
-        if is_done(rescued.await) && conn.is_reusable() {
-            self.keep(conn);
+        match is_done(rescued.await) && conn.is_reusable() {
+            true => self.keep(conn, seat),
+            false => end(conn, seat),
         }
     }
 }
@@ -342,20 +373,29 @@ impl Backoff {
 /// A connection out of the pool, with its seat.
 pub(crate) struct Lent {
     pub(crate) inner: Arc<Inner>,
-    pub(crate) conn: Option<Conn>,
-    pub(crate) seat: Option<OwnedSemaphorePermit>,
+    pub(crate) conn: Option<Box<Conn>>,
+    pub(crate) seat: Option<Seat>,
 }
 
 impl Lent {
-    /// Takes an idle connection, or connects.
-    pub(crate) async fn connection(&mut self, idle: bool) -> Result<(), Fault> {
-        let at_hand = if idle { self.inner.idle_connection().await } else { None };
-        self.conn = Some(match at_hand {
-            Some(conn) => conn,
-            // Boxed: every call's future would have room for a handshake.
-            None => Box::pin(self.inner.connect()).await?,
-        });
+    /// Sees to it that the connection at hand is fit, or connects.
+    pub(crate) async fn connection(&mut self) -> Result<(), Fault> {
+        if let Some(conn) = &mut self.conn
+            && self.inner.is_fit(conn).await
+        {
+            return Ok(());
+        }
+        self.end().await;
+        // Boxed: every call's future would have room for a handshake.
+        self.conn = Some(Box::new(Box::pin(self.inner.connect()).await?));
         Ok(())
+    }
+
+    /// Ends the connection; the seat is for the next one.
+    pub(crate) async fn end(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            conn.close().await;
+        }
     }
 }
 
@@ -363,13 +403,46 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let (Some(conn), Some(seat)) = (self.conn.take(), self.seat.take()) else { return };
         if conn.is_reusable() {
-            self.inner.keep(conn);
+            self.inner.keep(conn, seat);
         } else if conn.is_busy()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             // Bounded by the seats: the task holds this one until it is done.
             runtime.spawn(self.inner.clone().rescue(conn, seat));
+        } else {
+            end(conn, seat);
         }
+    }
+}
+
+impl Seated for Conn {
+    type Wish = ();
+
+    fn fits(&self, (): &()) -> bool {
+        true
+    }
+
+    fn idle_since(&self) -> Instant {
+        self.idle_since
+    }
+
+    fn close(self) -> BoxFuture<'static, ()> {
+        Box::pin(self.close())
+    }
+}
+
+/// The idle connection that was used last, so that the others may age out.
+pub(crate) fn last(idle: &[Idle<Conn>], _room: bool) -> Option<usize> {
+    idle.len().checked_sub(1)
+}
+
+/// Ends a connection, and holds its seat until then.
+fn end(conn: Box<Conn>, seat: Seat) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(async move {
+            conn.close().await;
+            drop(seat);
+        });
     }
 }
 

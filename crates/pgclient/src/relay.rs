@@ -17,6 +17,7 @@ use crate::conn::CancelKey;
 use crate::handshake;
 use crate::hosts::{Server, Wanted};
 use crate::pool::{Pool, PoolSettings};
+use crate::room::Room;
 use crate::stream::{Dialer, Stream};
 use crate::target::Target;
 
@@ -67,7 +68,7 @@ impl Connector {
     /// A pool of the gateway's own, which knows what this knows of the servers. While there is no primary, it
     /// connects to a replica: it is for reading the catalogue.
     pub fn pool(&self, login: OwnLogin, settings: PoolSettings) -> Pool {
-        Pool::of(self.dialer.clone(), Wanted::PrimaryFirst, login, settings)
+        Pool::of(&Room::new(settings.size), self.dialer.clone(), Wanted::PrimaryFirst, login, settings)
     }
 
     pub(crate) fn dialer(&self) -> &Dialer {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use doorward_core::Fault;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::conn::{Conn, Gather};
@@ -34,8 +34,10 @@ use crate::encoded::Encoded;
 use crate::error::{Failure, RunError, unavailable};
 use crate::pool::{
     Inner, Lent, SETTLE_MAX, TIMEOUT_GRACE, WAITERS_MAX, deadline_passed, exhausted, is_done, is_stale_plan,
+    last,
 };
 use crate::request::Reply;
+use crate::room::{Claimed, Grant};
 
 /// Connections at work from which on reads share one.
 pub(crate) const SHARE_FROM: usize = 2;
@@ -48,6 +50,9 @@ const PACE_AT_FIRST: Duration = Duration::from_millis(1);
 /// How long one read may keep those behind it waiting before they go elsewhere. Going elsewhere costs a
 /// cancel request and a discarded connection, so a machine that is merely busy should seldom come to it.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Who couriers are, among those who wait for connections.
+const READS: &str = "";
 
 /// A read that waits for its answer.
 pub(crate) struct Asked {
@@ -184,15 +189,14 @@ impl Inner {
         // The calls of the same moment come along.
         behind_the_others().await;
         let way = OnItsWay::to(&self.queue);
-        let seat = self.seat_in_time().await;
-        let batch = seat.as_ref().map(|_| self.take_batch());
+        let lent = self.lent_in_time().await;
+        let batch = lent.as_ref().map(|_| self.take_batch());
         way.ended();
-        let (Some(seat), Some(mut batch)) = (seat, batch) else { return };
-        let mut lent = Lent { inner: self.clone(), conn: None, seat: Some(seat) };
-        let mut idle = true;
+        let (Some(mut lent), Some(mut batch)) = (lent, batch) else { return };
+        let mut fit = false;
         while !batch.is_empty() {
-            if lent.conn.is_none()
-                && let Err(fault) = lent.connection(idle).await
+            if !std::mem::replace(&mut fit, true)
+                && let Err(fault) = lent.connection().await
             {
                 return tell_all(batch, &fault);
             }
@@ -201,25 +205,28 @@ impl Inner {
                 Left::Stale(stale) if stale.is_empty() => return,
                 Left::Stale(stale) if is_done(timeout(SETTLE_MAX, conn.discard()).await) => stale,
                 Left::Stale(left) | Left::Fresh(left) => {
-                    lent.conn = None;
-                    idle = false;
+                    lent.end().await;
+                    fit = false;
                     left
                 }
             };
         }
     }
 
-    /// Waits for a seat, and meanwhile refuses those who have waited too long. `None` when nobody is left.
-    async fn seat_in_time(self: &Arc<Self>) -> Option<OwnedSemaphorePermit> {
-        if let Ok(seat) = self.seats.clone().try_acquire_owned() {
-            return Some(seat);
-        }
-        let mut acquiring = pin!(self.seats.clone().acquire_owned());
+    /// Waits for a connection, and meanwhile refuses those who have waited too long. `None` when nobody is left.
+    async fn lent_in_time(self: &Arc<Self>) -> Option<Lent> {
+        // Reads share what they get, whoever they are of.
+        let mut line = match self.tenant.claim(|| READS.into(), (), last) {
+            Claimed::Now(grant) => return Some(self.lend(grant)),
+            Claimed::InPlaceOf(closing) => return Some(self.lend(Grant::Seat(closing.await))),
+            Claimed::Later(line) => line,
+        };
+        let mut granted = pin!(line.granted());
         loop {
             let until = self.refuse_late()?;
             tokio::select! {
                 biased;
-                seat = &mut acquiring => return seat.ok(),
+                grant = &mut granted => return grant.map(|grant| self.lend(grant)),
                 () = sleep_until(until) => {}
             }
         }
@@ -246,7 +253,7 @@ impl Inner {
 
     /// Takes a share of the queue, and sends the next courier when there is more.
     fn take_batch(self: &Arc<Self>) -> Vec<Asked> {
-        let free = self.seats.available_permits();
+        let free = self.tenant.counts().free;
         let mut queue = self.queue.lock();
         let even = queue.asked.len().div_ceil(free + 1);
         let count = even.max(queue.pace.at_ease()).min(SHARED_MAX).min(queue.asked.len());

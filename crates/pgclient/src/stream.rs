@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use doorward_core::ClientIdentity;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,6 +16,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -23,6 +25,9 @@ use crate::target::{Endpoint, SslMode, Target};
 
 /// SSLRequest: its length and the code 80877103.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// Terminate.
+const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 
 /// A connection to a server.
 pub enum Stream {
@@ -188,6 +193,25 @@ impl ServerCertVerifier for AnyServer {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// How long a goodbye may take.
+const GOODBYE_SPAN_MAX: Duration = Duration::from_secs(1);
+
+impl Stream {
+    /// Ends a session: says goodbye, and waits a short while until the server has closed the connection, so that its
+    /// process counts there no longer.
+    pub async fn end(&mut self) {
+        // A server that takes nothing any more sees the end of the connection all the same.
+        let _ = timeout(GOODBYE_SPAN_MAX, async {
+            self.write_all(&TERMINATE).await?;
+            self.shutdown().await?;
+            let mut rest = [0; 1024];
+            while self.read(&mut rest).await? > 0 {}
+            io::Result::Ok(())
+        })
+        .await;
     }
 }
 

@@ -341,7 +341,7 @@ fn wire_pool_a_connection_that_the_server_ends() -> Result<()> {
             ensure!(wire.value("select 1")? == "1");
             if pool.ends_with("session") {
                 wire.leave()?;
-                let idle = "doorward_pool_connections{resource=\"shop\",state=\"idle\"} 1";
+                let idle = "doorward_pool_connections{resource=\"shop\",door=\"postgres\",state=\"idle\"} 1";
                 ensure!(wait_until(SOON, || shop.shows(idle)));
                 shop.terminate("wire_writer")?;
                 wire = shop.connect(&["writers"])?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BytesMut};
 use doorward_core::{Fault, LeaseId, Login, Principal, Timestamp};
 use doorward_pgclient::{
     Badge, Canceller, HEADER, Relayed, Server, SessionClaims, Stream, head, parameter, ready, server_error,
@@ -18,7 +18,6 @@ use doorward_pgclient::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
-use super::Seat;
 use super::known::Known;
 use crate::message::{put, put_text};
 use crate::replication::Replication;
@@ -29,8 +28,6 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const READ_BYTES: usize = 4 << 10;
 /// How much an idle connection may have been told unasked before it is looked at; more is not normal.
 const UNASKED_BYTES_MAX: usize = 64 << 10;
-/// How long a goodbye may take.
-const GOODBYE_SPAN_MAX: Duration = Duration::from_secs(1);
 /// One that has stood idle for so long is asked whether it lives before it is lent.
 const UNASKED_SPAN_MAX: Duration = Duration::from_secs(30);
 /// Leaves a session as it was after the login.
@@ -151,7 +148,6 @@ pub(crate) struct Backend {
     pub(crate) badge: Badge,
     pub(crate) born: Instant,
     pub(crate) idle_since: Instant,
-    seat: Seat,
 }
 
 /// Settings that a server reports. Copies share them until one is changed.
@@ -208,7 +204,7 @@ impl Parameters {
 }
 
 impl Backend {
-    pub(super) fn new(relayed: Relayed, key: Arc<Key>, statements_max: usize, seat: Seat) -> Self {
+    pub(super) fn new(relayed: Relayed, key: Arc<Key>, statements_max: usize) -> Self {
         let Relayed { stream, input, parameters, canceller, login, server } = relayed;
         let now = Instant::now();
         Self {
@@ -224,7 +220,6 @@ impl Backend {
             badge: Badge::default(),
             born: now,
             idle_since: now,
-            seat,
         }
     }
 
@@ -374,22 +369,9 @@ impl Backend {
         }
     }
 
-    /// Ends it. What is left is the right to make another one.
-    pub(super) async fn close(mut self) -> Seat {
-        let mut out = BytesMut::with_capacity(HEADER);
-        put(&mut out, b'X', |out| out.put_slice(&[]));
-        // A server that takes nothing any more sees the end of the connection all the same.
-        let _ = timeout(GOODBYE_SPAN_MAX, async {
-            self.stream.write_all(&out).await?;
-            self.stream.shutdown().await
-        })
-        .await;
-        self.seat
-    }
-
-    /// The same for one that is dead.
-    pub(super) fn into_seat(self) -> Seat {
-        self.seat
+    /// Ends it.
+    pub(super) async fn close(mut self) {
+        self.stream.end().await;
     }
 }
 

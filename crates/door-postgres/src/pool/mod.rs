@@ -1,31 +1,29 @@
 //! The connections of one resource to its database, which sessions use one after another.
 //!
-//! One cap holds for all roles together. A connection is lent to whoever may use it as it is (same credential,
-//! same start-up parameters, see [`Key`]); if there is none and no room for another, the one that has stood
-//! idle longest goes; if all are in use, sessions wait, and principals take turns.
+//! A connection is lent to whoever may use it as it is (same credential, same start-up parameters, see [`Key`]); how
+//! many there are, who makes room for whom and who is next is the [`Room`]'s affair, which all pools of the resource share.
 //!
 //! Invariants: no connection without a lease, which takes a permit to make; a connection that is given back is
 //! made to forget what was done in it, unless it is known that nothing was, and closed when that fails; each
 //! connection holds a seat from before it is dialled until it is closed; nobody waits longer than `wait_max`.
 
 mod backend;
-mod fair;
 mod known;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use doorward_core::{Fault, Lease, Login, RoleName};
+use doorward_core::{BoxFuture, Fault, Lease, Login, RoleName};
 use doorward_pgclient::codes::{BACKEND_UNAVAILABLE, LOGIN_REFUSED};
-use doorward_pgclient::{Connector, Relayed, Replicas, Server, Standing};
+use doorward_pgclient::{
+    Claimed, Connector, Grant, Idle, Relayed, Replicas, Room, Seat, Seated, Server, Standing, Tenant,
+};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::codes;
 use crate::resource::too_powerful;
-use fair::Fair;
 
 use backend::Unfit;
 pub(crate) use backend::{Backend, Bearer, Key, Outfit, Parameters, Place};
@@ -50,7 +48,7 @@ const GREETINGS_MAX: usize = 256;
 /// The bounds of a pool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// The most connections.
+    /// The most connections, as far as the room has places.
     pub(crate) size: usize,
     pub(crate) wait_max: Duration,
     pub(crate) connect_span_max: Duration,
@@ -65,7 +63,7 @@ pub(crate) struct Bounds {
 /// What a pool is doing, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct WirePoolStats {
-    /// The most connections.
+    /// The most connections of all doors together.
     pub size: usize,
     /// Connections that stand ready.
     pub idle: usize,
@@ -99,8 +97,9 @@ pub(crate) struct Backends(Arc<Shared>);
 struct Shared {
     connector: Connector,
     /// The replicas, where they serve anybody.
-    replicas: Option<Replicas>,
+    replicas: Option<Arc<Replicas>>,
     bounds: Bounds,
+    tenant: Tenant<Backend>,
     inner: Mutex<Inner>,
     /// Sessions that keep their connection.
     pinned: AtomicUsize,
@@ -108,31 +107,18 @@ struct Shared {
     unchecked: AtomicBool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
-    /// Connections that exist or are being made.
-    open: usize,
-    /// The one that was used last stands last.
-    idle: Vec<Backend>,
-    waiting: Fair<Waiter>,
     backoff: Backoff,
     greetings: Vec<(Arc<Key>, Arc<Parameters>)>,
 }
 
+/// Which connection somebody waits for.
 #[derive(Debug)]
-struct Waiter {
+pub(crate) struct Wish {
     key: Arc<Key>,
     since: Option<Instant>,
-    to: oneshot::Sender<Grant>,
-}
-
-/// What a session gets.
-#[derive(Debug)]
-enum Grant {
-    /// A connection that may be used as it is.
-    Backend(Box<Backend>),
-    /// The right to make one.
-    Seat(Seat),
+    replicas: Option<Arc<Replicas>>,
 }
 
 #[derive(Debug, Default)]
@@ -141,29 +127,10 @@ struct Backoff {
     until: Option<Instant>,
 }
 
-/// The right to hold one connection. Dropped, it is for the next one who waits.
-#[derive(Debug)]
-struct Seat(Option<Weak<Shared>>);
-
-impl Seat {
-    /// It is somebody else's already.
-    fn pass_on(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        if let Some(shared) = self.0.take().and_then(|shared| shared.upgrade()) {
-            shared.vacate();
-        }
-    }
-}
-
 /// A connection in use. Dropped, it is closed.
 #[derive(Debug)]
 pub(crate) struct Lent {
-    backend: Option<Backend>,
+    held: Option<Idle<Backend>>,
     pool: Backends,
 }
 
@@ -178,17 +145,10 @@ pub(crate) enum Left {
 
 impl Backends {
     /// A pool that connects when it is first asked. Must be called on a runtime.
-    pub(crate) fn new(connector: Connector, replicas: Option<Replicas>, bounds: Bounds) -> Self {
-        let inner = Inner {
-            open: 0,
-            idle: Vec::new(),
-            waiting: Fair::new(),
-            backoff: Backoff::default(),
-            greetings: Vec::new(),
-        };
-        let (inner, pinned) = (Mutex::new(inner), AtomicUsize::new(0));
-        let unchecked = AtomicBool::new(false);
-        let shared = Arc::new(Shared { connector, replicas, bounds, inner, pinned, unchecked });
+    pub(crate) fn new(room: &Room, connector: Connector, replicas: Option<Replicas>, bounds: Bounds) -> Self {
+        let (tenant, replicas) = (room.tenant(crate::DOOR, bounds.size), replicas.map(Arc::new));
+        let (inner, pinned, unchecked) = Default::default();
+        let shared = Arc::new(Shared { connector, replicas, bounds, tenant, inner, pinned, unchecked });
         tokio::spawn(tend(Arc::downgrade(&shared)));
         Self(shared)
     }
@@ -198,7 +158,7 @@ impl Backends {
     pub(crate) async fn checkout(&self, wanted: &Wanted<'_>) -> Result<Lent, Fault> {
         let seat = match self.claim(wanted).await? {
             Grant::Seat(seat) => seat,
-            Grant::Backend(backend) => match self.ready(*backend, wanted).await {
+            Grant::Connection(held) => match self.ready(held, wanted).await {
                 Ok(lent) => return Ok(lent),
                 Err(seat) => seat,
             },
@@ -227,17 +187,13 @@ impl Backends {
         self.checkout(&Wanted { key: &key, ..*wanted }).await
     }
 
-    async fn claim(&self, wanted: &Wanted<'_>) -> Result<Grant, Fault> {
-        let (ticket, grant) = match self.0.claim(wanted) {
-            Claimed::Now(grant) => return Ok(grant),
-            Claimed::InPlaceOf(oldest) => return Ok(Grant::Seat(Box::pin(oldest.close()).await)),
-            Claimed::Later(ticket, grant) => (ticket, grant),
-        };
-        let mut line = InLine { shared: &self.0, who: wanted.who, ticket, grant };
-        match timeout(self.0.bounds.wait_max, &mut line.grant).await {
-            Ok(Ok(grant)) => Ok(grant),
-            // It may have come in the last moment.
-            Ok(Err(_)) | Err(_) => line.last_moment().ok_or_else(|| self.busy()),
+    async fn claim(&self, wanted: &Wanted<'_>) -> Result<Grant<Backend>, Fault> {
+        match self.0.claim(wanted) {
+            Claimed::Now(grant) => Ok(grant),
+            Claimed::InPlaceOf(closing) => Ok(Grant::Seat(closing.await)),
+            Claimed::Later(line) => {
+                line.granted_within(self.0.bounds.wait_max).await.ok_or_else(|| self.busy())
+            }
         }
     }
 
@@ -248,26 +204,27 @@ impl Backends {
     }
 
     /// Makes an idle connection ready; what is left of one that is dead is its seat.
-    async fn ready(&self, mut backend: Backend, wanted: &Wanted<'_>) -> Result<Lent, Seat> {
+    async fn ready(&self, held: Idle<Backend>, wanted: &Wanted<'_>) -> Result<Lent, Seat> {
+        let Idle { conn: mut backend, seat } = held;
         if !backend.is_alive().await {
-            return Err(backend.into_seat());
+            return Err(seat);
         }
         match backend.dress(wanted.outfit, RESCUE_MAX).await {
-            Ok(()) => Ok(Lent { backend: Some(backend), pool: self.clone() }),
+            Ok(()) => Ok(Lent { held: Some(Idle { conn: backend, seat }), pool: self.clone() }),
             Err(unfit) => {
                 tracing::debug!(cause = %unfit, "an idle connection is of no more use");
-                Err(backend.into_seat())
+                backend.close().await;
+                Err(seat)
             }
         }
     }
 
     /// The servers, where they are watched.
     pub(crate) fn standings(&self) -> Vec<Standing> {
-        self.0.replicas.as_ref().map(Replicas::standings).unwrap_or_default()
+        self.0.replicas.as_ref().map(|replicas| replicas.standings()).unwrap_or_default()
     }
 
     async fn dial(&self, seat: Seat, wanted: &Wanted<'_>) -> Result<Lent, Fault> {
-        let bounds = &self.0.bounds;
         // A session of replication keeps its name: not all of them know SET.
         let replication = wanted.key.replication;
         let name = replication.map_or(APPLICATION_NAME, |_| &wanted.outfit.application_name);
@@ -284,17 +241,20 @@ impl Backends {
             connected = self.0.connect(wanted, &settings).await;
             self.0.unchecked.fetch_or(connected.is_ok(), Ordering::Relaxed);
         }
-        let mut backend = Backend::new(connected?, wanted.key.clone(), bounds.statements_max, seat);
+        let bounds = &self.0.bounds;
+        let mut backend = Box::new(Backend::new(connected?, wanted.key.clone(), bounds.statements_max));
         // What is known of roles may be older than this login.
         if !bounds.dangerous_superuser && backend.parameters.iter().any(|told| told == ("is_superuser", "on"))
         {
+            backend.close().await;
             return Err(too_powerful(wanted.lease.role().map_or("", RoleName::as_str)));
         }
         if replication.is_some() {
-            return Ok(Lent { backend: Some(backend), pool: self.clone() });
+            return Ok(Lent { held: Some(Idle { conn: backend, seat }), pool: self.clone() });
         }
         self.0.greet(wanted.key, &backend.parameters);
         if let Err(unfit) = backend.dress(wanted.outfit, RESCUE_MAX).await {
+            backend.close().await;
             if let Unfit::Claims(fault) = unfit {
                 return Err(fault);
             }
@@ -302,7 +262,7 @@ impl Backends {
                 .hint("Connect again; leave out settings that the database does not have.")
                 .cause(unfit));
         }
-        Ok(Lent { backend: Some(backend), pool: self.clone() })
+        Ok(Lent { held: Some(Idle { conn: backend, seat }), pool: self.clone() })
     }
 
     /// What the server has reported to the last one who logged in like this.
@@ -321,12 +281,12 @@ impl Backends {
 
     /// What the pool is doing; sessions are counted elsewhere.
     pub(crate) fn stats(&self) -> WirePoolStats {
-        let inner = self.0.inner.lock();
+        let counts = self.0.tenant.counts();
         WirePoolStats {
-            size: self.0.bounds.size,
-            idle: inner.idle.len(),
-            in_use: inner.open.saturating_sub(inner.idle.len()),
-            waiting: inner.waiting.len(),
+            size: counts.size,
+            idle: counts.idle,
+            in_use: counts.in_use,
+            waiting: counts.waiting,
             pinned: self.0.pinned.load(Ordering::Relaxed),
             sessions: 0,
         }
@@ -341,39 +301,6 @@ impl Drop for Pin {
     fn drop(&mut self) {
         self.0.pinned.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// A place in the line. Dropped, it is given up, and what came in the last moment is the next one's.
-struct InLine<'a> {
-    shared: &'a Arc<Shared>,
-    who: &'a Arc<str>,
-    ticket: u64,
-    grant: oneshot::Receiver<Grant>,
-}
-
-impl InLine<'_> {
-    /// Leaves the line, with what has come all the same.
-    fn last_moment(&mut self) -> Option<Grant> {
-        let left = self.shared.inner.lock().waiting.leave(self.who, self.ticket);
-        drop(left);
-        self.grant.try_recv().ok()
-    }
-}
-
-impl Drop for InLine<'_> {
-    fn drop(&mut self) {
-        match self.last_moment() {
-            Some(Grant::Backend(backend)) => self.shared.keep(*backend),
-            Some(Grant::Seat(_)) | None => {}
-        }
-    }
-}
-
-enum Claimed {
-    Now(Grant),
-    /// As soon as this one is closed.
-    InPlaceOf(Box<Backend>),
-    Later(u64, oneshot::Receiver<Grant>),
 }
 
 impl Shared {
@@ -427,92 +354,36 @@ impl Shared {
         Err(none().hint("Try again in a moment."))
     }
 
-    /// Whether a connection of this key, if it is to a replica, shows what was committed before.
-    fn shows(&self, backend: &Backend, since: Option<Instant>) -> bool {
-        match backend.key.place {
-            Place::Primary => true,
-            Place::Replica => {
-                self.replicas.as_ref().is_some_and(|replicas| replicas.is_usable(backend.server.at(), since))
-            }
-        }
-    }
-
     /// What somebody gets.
-    fn claim(self: &Arc<Self>, wanted: &Wanted<'_>) -> Claimed {
-        let mut inner = self.inner.lock();
-        let fits = |backend: &Backend| {
-            *backend.key == **wanted.key && !backend.is_superseded() && self.shows(backend, wanted.since)
-        };
+    fn claim(&self, wanted: &Wanted<'_>) -> Claimed<Backend> {
+        let replicas = self.replicas.clone();
+        let wish = Wish { key: wanted.key.clone(), since: wanted.since, replicas };
         // Replicas take turns, as far as there is room for connections to each.
         let turn = match wanted.key.place {
             Place::Primary => None,
             Place::Replica => self.replicas.as_ref().and_then(|replicas| replicas.next(wanted.since)),
         };
-        let its = |backend: &Backend| fits(backend) && turn.is_none_or(|at| backend.server.at() == at);
-        let room = inner.open < self.bounds.size;
-        let dressed = inner.idle.iter().rposition(|backend| its(backend) && backend.wears(wanted.outfit));
-        let found = dressed.or_else(|| inner.idle.iter().rposition(its));
-        let found = found.or_else(|| if room { None } else { inner.idle.iter().rposition(fits) });
-        if let Some(at) = found {
-            return Claimed::Now(Grant::Backend(Box::new(inner.idle.remove(at))));
-        }
-        if room {
-            inner.open += 1;
-            return Claimed::Now(Grant::Seat(self.seat()));
-        }
-        if !inner.idle.is_empty() {
-            return Claimed::InPlaceOf(Box::new(inner.idle.remove(0)));
-        }
-        let (to, grant) = oneshot::channel();
-        let waiter = Waiter { key: wanted.key.clone(), since: wanted.since, to };
-        let ticket = inner.waiting.join(wanted.who, waiter);
-        Claimed::Later(ticket, grant)
-    }
-
-    fn seat(self: &Arc<Self>) -> Seat {
-        Seat(Some(Arc::downgrade(self)))
-    }
-
-    /// A seat is free: for the next one who waits.
-    fn vacate(self: &Arc<Self>) {
-        loop {
-            let mut inner = self.inner.lock();
-            let Some(waiter) = inner.waiting.next() else {
-                inner.open = inner.open.saturating_sub(1);
-                return;
+        let find = |idle: &[Idle<Backend>], room: bool| {
+            let fits = |idle: &Idle<Backend>| {
+                *idle.conn.key == **wanted.key
+                    && !idle.conn.is_superseded()
+                    && shows(self.replicas.as_deref(), &idle.conn, wanted.since)
             };
-            drop(inner);
-            match waiter.to.send(Grant::Seat(self.seat())) {
-                // Who has gone gets nothing: the seat is the next one's.
-                Err(Grant::Seat(seat)) => seat.pass_on(),
-                Ok(()) | Err(Grant::Backend(_)) => return,
-            }
-        }
+            let its = |idle: &Idle<Backend>| fits(idle) && turn.is_none_or(|at| idle.conn.server.at() == at);
+            let dressed = idle.iter().rposition(|idle| its(idle) && idle.conn.wears(wanted.outfit));
+            let found = dressed.or_else(|| idle.iter().rposition(its));
+            found.or_else(|| if room { None } else { idle.iter().rposition(fits) })
+        };
+        self.tenant.claim(|| wanted.who.clone(), wish, find)
     }
 
     /// Takes a connection back that is as good as new: for the next one who waits, or to stand idle.
-    fn keep(self: &Arc<Self>, mut backend: Backend) {
+    fn keep(&self, held: Idle<Backend>) {
+        let Idle { conn: mut backend, seat } = held;
         backend.rest();
-        if backend.born.elapsed() > self.bounds.age_max || backend.is_superseded() {
-            tokio::spawn(backend.close());
-            return;
-        }
-        loop {
-            let mut inner = self.inner.lock();
-            let Some(waiter) = inner.waiting.next() else {
-                inner.idle.push(backend);
-                return;
-            };
-            drop(inner);
-            if waiter.key != backend.key || !self.shows(&backend, waiter.since) {
-                // Should that one have gone, the seat finds the next.
-                tokio::spawn(async move { waiter.to.send(Grant::Seat(backend.close().await)).map_err(drop) });
-                return;
-            }
-            match waiter.to.send(Grant::Backend(Box::new(backend))) {
-                Err(Grant::Backend(back)) => backend = *back,
-                Ok(()) | Err(Grant::Seat(_)) => return,
-            }
+        match backend.born.elapsed() > self.bounds.age_max || backend.is_superseded() {
+            true => close(Idle { conn: backend, seat }),
+            false => self.tenant.keep(backend, seat),
         }
     }
 
@@ -526,33 +397,48 @@ impl Shared {
     }
 
     /// Idle connections whose time is over, and one after another those that the server has ended.
-    async fn tend(self: &Arc<Self>) {
-        let taken = {
-            let mut inner = self.inner.lock();
-            std::mem::take(&mut inner.idle)
-        };
-        for mut backend in taken {
+    async fn tend(&self) {
+        for Idle { conn: mut backend, seat } in self.tenant.take_idle() {
             let fresh = backend.idle_since.elapsed() <= self.bounds.idle_max
                 && backend.born.elapsed() <= self.bounds.age_max
                 && !backend.is_superseded();
-            if !fresh || !backend.is_alive().await {
-                tokio::spawn(backend.close());
-                continue;
+            match fresh && backend.is_alive().await {
+                true => self.tenant.keep(backend, seat),
+                false => close(Idle { conn: backend, seat }),
             }
-            self.put_back(backend);
         }
     }
+}
 
-    /// Puts an idle connection back in its place, or hands it to who has begun to wait meanwhile.
-    fn put_back(self: &Arc<Self>, backend: Backend) {
-        let mut inner = self.inner.lock();
-        if inner.waiting.len() > 0 {
-            drop(inner);
-            self.keep(backend);
-            return;
-        }
-        let at = inner.idle.partition_point(|other| other.idle_since <= backend.idle_since);
-        inner.idle.insert(at, backend);
+/// Whether a connection, if it is to a replica, shows what was committed before.
+fn shows(replicas: Option<&Replicas>, backend: &Backend, since: Option<Instant>) -> bool {
+    match backend.key.place {
+        Place::Primary => true,
+        Place::Replica => replicas.is_some_and(|replicas| replicas.is_usable(backend.server.at(), since)),
+    }
+}
+
+/// Ends a connection; its seat is for the next one.
+fn close(held: Idle<Backend>) {
+    tokio::spawn(async move {
+        held.conn.close().await;
+        drop(held.seat);
+    });
+}
+
+impl Seated for Backend {
+    type Wish = Wish;
+
+    fn fits(&self, wish: &Wish) -> bool {
+        self.key == wish.key && shows(wish.replicas.as_deref(), self, wish.since)
+    }
+
+    fn idle_since(&self) -> Instant {
+        self.idle_since
+    }
+
+    fn close(self) -> BoxFuture<'static, ()> {
+        Box::pin(self.close())
     }
 }
 
@@ -589,43 +475,47 @@ impl Backoff {
 impl Lent {
     /// The connection.
     pub(crate) fn backend(&mut self) -> Option<&mut Backend> {
-        self.backend.as_mut()
+        self.held.as_mut().map(|held| &mut *held.conn)
+    }
+
+    fn held(&self) -> Option<&Backend> {
+        self.held.as_ref().map(|held| &*held.conn)
     }
 
     /// What the server has reported.
     pub(crate) fn parameters(&self) -> Parameters {
-        self.backend.as_ref().map(|backend| backend.parameters.clone()).unwrap_or_default()
+        self.held().map(|backend| backend.parameters.clone()).unwrap_or_default()
     }
 
     /// The server that it is to.
     pub(crate) fn server(&self) -> Option<Server> {
-        self.backend.as_ref().map(|backend| backend.server.clone())
+        self.held().map(|backend| backend.server.clone())
     }
 
     /// What it is logged in with.
     pub(crate) fn login(&self) -> Option<&Login> {
-        self.backend.as_ref().map(|backend| &*backend.login)
+        self.held().map(|backend| &*backend.login)
     }
 
     /// The server's process behind it, and what cancels it.
     pub(crate) fn canceller(&self) -> Option<&doorward_pgclient::Canceller> {
-        self.backend.as_ref().map(|backend| &backend.canceller)
+        self.held().map(|backend| &backend.canceller)
     }
 
     /// Gives it back. Must be called on a runtime.
     pub(crate) fn give_back(mut self, left: Left) {
-        let Some(mut backend) = self.backend.take() else { return };
+        let Some(mut held) = self.held.take() else { return };
         let pool = self.pool.clone();
         match left {
-            _ if backend.key.replication.is_some() => drop(tokio::spawn(backend.close())),
-            Left::Clean => pool.0.keep(backend),
+            _ if held.conn.key.replication.is_some() => close(held),
+            Left::Clean => pool.0.keep(held),
             Left::Used { in_transaction } => {
                 tokio::spawn(async move {
-                    match backend.forget(in_transaction, RESCUE_MAX).await {
-                        Ok(()) => pool.0.keep(backend),
+                    match held.conn.forget(in_transaction, RESCUE_MAX).await {
+                        Ok(()) => pool.0.keep(held),
                         Err(unfit) => {
                             tracing::debug!(cause = %unfit, "a connection does not forget, and is closed");
-                            drop(backend.close().await);
+                            close(held);
                         }
                     }
                 });
@@ -635,8 +525,9 @@ impl Lent {
 
     /// Ends it, instead of giving it back.
     pub(crate) async fn close(mut self) {
-        if let Some(backend) = self.backend.take() {
-            drop(backend.close().await);
+        if let Some(Idle { conn, seat }) = self.held.take() {
+            conn.close().await;
+            drop(seat);
         }
     }
 }

@@ -12,6 +12,7 @@ use doorward_core::{
 };
 use doorward_door_rest::{DOOR, OpenError, RestConfig, RestDoor, RestResource};
 use doorward_http::{HttpDoor, Inbound, RequestBody};
+use doorward_pgclient::Room;
 use doorward_settings::Document;
 use doorward_testkit::organs::MemoryRecorder;
 use doorward_testkit::postgres::{Cluster, Database};
@@ -127,7 +128,9 @@ pub(crate) fn database_in(cluster: Cluster) -> Database<'static> {
 
 pub(crate) async fn open(url: &str, user: &str, extra: &str) -> Result<RestResource, OpenError> {
     let login = Arc::new(Login::new(user, Secret::from("gateway")));
-    RestResource::open(ResourceName::new("shop"), &config(url, extra), login).await
+    let config = config(url, extra);
+    let room = Room::new(config.pool.places());
+    RestResource::open(ResourceName::new("shop"), &room, &config, login).await
 }
 
 impl Shop {

@@ -41,7 +41,7 @@ fn open(opening: &Opening) -> Result<Opened, Problem> {
         backend: Arc::new(backend),
         beside: None,
     };
-    Ok(Opened { resource, trouble: Arc::new(|| None), well: "its mapping is in order" })
+    Ok(Opened { resource, trouble: Arc::new(|| None), well: "its mapping is in order", room: None })
 }
 
 /// The problem at the key, and the entry in it, that it is about.

@@ -1,10 +1,10 @@
-//! Metrics of the Postgres door's connections. Labels are resources and states, and the servers that are configured.
+//! Metrics of the doors' connections to databases. Labels are resources and states, and the servers that are configured.
 
 use std::sync::atomic::AtomicU64;
 
 use doorward_core::ResourceName;
 use doorward_door_postgres::WirePoolStats;
-use doorward_pgclient::Standing;
+use doorward_pgclient::{PoolStats, Standing};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -19,6 +19,13 @@ struct StateLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DoorLabels {
+    resource: Name,
+    door: &'static str,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ServerLabels {
     resource: Name,
     server: String,
@@ -27,7 +34,9 @@ struct ServerLabels {
 /// What a resource's connections are doing, and its servers, where replicas serve anybody.
 pub(crate) struct PoolState {
     pub(crate) resource: ResourceName,
-    pub(crate) stats: WirePoolStats,
+    pub(crate) rest: PoolStats,
+    /// Of the Postgres door, where the resource has one.
+    pub(crate) wire: Option<WirePoolStats>,
     pub(crate) servers: Vec<Standing>,
 }
 
@@ -37,24 +46,30 @@ pub(super) fn register(registry: &mut Registry, pools: &[PoolState]) {
         return;
     }
     register_servers(registry, pools);
-    let connections = Family::<StateLabels, Gauge>::default();
+    let connections = Family::<DoorLabels, Gauge>::default();
     let size = Family::<ResourceLabels, Gauge>::default();
     let sessions = Family::<StateLabels, Gauge>::default();
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    for PoolState { resource, stats, .. } in pools {
+    for PoolState { resource, rest, wire, .. } in pools {
         let resource = || Name(Some(resource.clone()));
-        size.get_or_create(&ResourceLabels { resource: resource() }).set(count(stats.size));
-        for (state, number) in [("idle", stats.idle), ("in_use", stats.in_use)] {
-            connections.get_or_create(&StateLabels { resource: resource(), state }).set(count(number));
+        size.get_or_create(&ResourceLabels { resource: resource() }).set(count(rest.size));
+        let of_rest = [(doorward_door_rest::DOOR, rest.idle, rest.in_use)];
+        let of_wire = wire.iter().map(|wire| (doorward_door_postgres::DOOR, wire.idle, wire.in_use));
+        for (door, idle, in_use) in of_rest.into_iter().chain(of_wire) {
+            for (state, number) in [("idle", idle), ("in_use", in_use)] {
+                let labels = DoorLabels { resource: resource(), door, state };
+                connections.get_or_create(&labels).set(count(number));
+            }
         }
+        let Some(stats) = wire else { continue };
         for (state, number) in
             [("open", stats.sessions), ("waiting", stats.waiting), ("pinned", stats.pinned)]
         {
             sessions.get_or_create(&StateLabels { resource: resource(), state }).set(count(number));
         }
     }
-    registry.register("pool_connections", "Connections of the Postgres door to the database", connections);
-    registry.register("pool_connections_max", "The most that there may be", size);
+    registry.register("pool_connections", "Connections to the database, of each door", connections);
+    registry.register("pool_connections_max", "The most that there may be, of all doors together", size);
     registry.register(
         "pool_sessions",
         "Sessions of the Postgres door: open ones, and of those the ones that wait for a connection or keep one",

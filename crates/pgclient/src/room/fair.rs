@@ -11,12 +11,13 @@ pub(crate) struct Fair<T> {
     /// Principals in the order of their turns; each has a line that is not empty.
     turns: VecDeque<Arc<str>>,
     lines: HashMap<Arc<str>, VecDeque<(u64, T)>>,
+    count: usize,
     tickets: u64,
 }
 
 impl<T> Fair<T> {
     pub(crate) fn new() -> Self {
-        Self { turns: VecDeque::new(), lines: HashMap::new(), tickets: 0 }
+        Self { turns: VecDeque::new(), lines: HashMap::new(), count: 0, tickets: 0 }
     }
 
     /// Joins the line of a principal. The ticket leaves it again.
@@ -27,6 +28,7 @@ impl<T> Fair<T> {
             self.turns.push_back(who.clone());
         }
         line.push_back((self.tickets, waiter));
+        self.count += 1;
         self.tickets
     }
 
@@ -35,6 +37,7 @@ impl<T> Fair<T> {
         let who = self.turns.pop_front()?;
         let line = self.lines.get_mut(&who)?;
         let next = line.pop_front();
+        self.count = self.count.saturating_sub(1);
         if line.is_empty() {
             self.lines.remove(&who);
         } else {
@@ -48,6 +51,7 @@ impl<T> Fair<T> {
         let line = self.lines.get_mut(who)?;
         let at = line.iter().position(|(known, _)| *known == ticket)?;
         let left = line.remove(at);
+        self.count = self.count.saturating_sub(1);
         if line.is_empty() {
             self.lines.remove(who);
             self.turns.retain(|other| other != who);
@@ -57,7 +61,7 @@ impl<T> Fair<T> {
 
     /// How many wait.
     pub(crate) fn len(&self) -> usize {
-        self.lines.values().map(VecDeque::len).sum()
+        self.count
     }
 }
 
