@@ -1,10 +1,12 @@
 //! A primary and its replica behind one resource: who takes changes is found by asking, at both doors.
 
+use std::process::Command;
+
 use anyhow::{Result, ensure};
 use doorward_testkit::http::StrictClient;
 use doorward_testkit::postgres::Cluster;
 use doorward_testkit::program::Bounded;
-use doorward_testkit::wait_until;
+use doorward_testkit::{wait_until, workspace_root};
 
 use super::Shop;
 use super::client::{Wire, bind, execute, parse, query, sync};
@@ -134,7 +136,7 @@ fn wire_hosts_a_session_may_ask_for_a_replica() -> Result<()> {
     // psql asks like this; what it asks for must be known.
     let options = "postgresql://any@127.0.0.1/shop?options=-c%20doorward.reads%3D";
     for (reads, said) in [("replicas", "t"), ("primary", "f"), ("elsewhere", "doorward.reads")] {
-        let output = std::process::Command::new("psql")
+        let output = Command::new("psql")
             .args(["-X", "-A", "-t", "-c", "select pg_is_in_recovery()"])
             .args(["-p", &shop.gateway.address("postgres")?.port().to_string(), &format!("{options}{reads}")])
             .env("PGPASSWORD", shop.token(&["writers"])?)
@@ -173,6 +175,33 @@ fn wire_hosts_no_replica_is_asked_for_where_there_is_none() -> Result<()> {
         let told = format!("{:#}", refused.unwrap_err());
         ensure!(told.contains(said), "{more}: {told}");
     }
+    Ok(())
+}
+
+#[test]
+fn wire_hosts_a_pooled_driver_reads_from_two_replicas() -> Result<()> {
+    let more = ", replicas: { serve: reads, max_lag: 60s }";
+    let primary: &'static Cluster = Box::leak(Box::new(Cluster::debian()?));
+    let replicas = [primary.standby()?, primary.standby()?];
+    let ports = replicas.each_ref().map(|replica| replica.port().to_string());
+    let last = primary.port().to_string();
+    let hosts: Vec<_> = ports.iter().chain([&last]).map(|port| format!("127.0.0.1:{port}")).collect();
+    let hosts = hosts.join(",");
+    let overlay = format!("resources: {{ shop: {{ url: \"postgres://{hosts}/test_0\"{more} }} }}");
+    let shop = Shop::configured(primary, "mode: transaction, size: 6, wait_max: 60s", &overlay)?;
+    let address = shop.gateway.address("postgres")?;
+    let output = Command::new(workspace_root().join(".cache/clients/bin/python"))
+        .arg(workspace_root().join("tests/clients/replicas.py"))
+        .env("DOORWARD_HOST", address.ip().to_string())
+        .env("DOORWARD_PORT", address.port().to_string())
+        .env("DOORWARD_TOKEN", shop.token(&["writers"])?)
+        .env("PRIMARY_PORT", primary.port().to_string())
+        .env("REPLICA_PORTS", ports.join(","))
+        .run()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}{errors}{}", shop.gateway.log());
+    ensure!(said.lines().filter(|line| line.starts_with("ok ")).count() == 3, "{said}{errors}");
     Ok(())
 }
 
@@ -298,6 +327,57 @@ fn wire_hosts_reads_are_split_from_changes() -> Result<()> {
     ensure!(wait_until(SOON, || {
         shop.connect(&["writers"]).is_ok_and(|mut new| read(&mut new, count).is_ok_and(|(_, there)| there))
     }));
+    Ok(())
+}
+
+#[test]
+fn wire_hosts_a_read_whose_replica_is_lost_is_answered_by_the_primary() -> Result<()> {
+    let more = ", replicas: { serve: reads, max_lag: 60s }";
+    let pair = Pair::start("mode: transaction, size: 6, wait_max: 60s", more)?;
+    let shop = &pair.shop;
+    let (mut ann, mut bob) = (shop.connect(&["writers"])?, shop.connect_as("bob", &["writers"])?);
+    let count = "select count(*) from orders";
+    let waiting =
+        "select count(*) from pg_stat_activity where usename = 'wire_writer' and wait_event_type = 'Lock'";
+    let batch = [parse("kept", count), bind("p", "kept"), execute("p", 0), sync()].concat();
+    for (asks, tags) in [(query(count), "TDCZ"), (batch, "12DCZ")] {
+        let on_replica = || read(&mut ann, count).is_ok_and(|(_, replica)| replica);
+        ensure!(wait_until(SOON, on_replica), "{}", shop.gateway.log());
+        // Nobody reads the table, there or here, until this is over.
+        ensure!(bob.ask(&query("begin"))?.0 == "CZT");
+        ensure!(bob.ask(&query("truncate orders"))?.0 == "CZT");
+        pair.primary.sql("select pg_switch_wal()")?;
+        let locks = "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and granted and relation is not null";
+        ensure!(wait_until(SOON, || pair.replica.sql(locks).is_ok_and(|count| count != "0")));
+        ann.send(&asks)?;
+        ensure!(wait_until(SOON, || pair.replica.sql(waiting).is_ok_and(|count| count == "1")));
+        let lost = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'wire_writer' \
+                    and wait_event_type = 'Lock'";
+        pair.replica.sql(lost)?;
+        ensure!(
+            wait_until(SOON, || pair.primary.sql(waiting).is_ok_and(|count| count == "1")),
+            "{}",
+            shop.gateway.log()
+        );
+        ensure!(bob.ask(&query("rollback"))?.0 == "CZI");
+        let said = ann.until_ready()?;
+        let told: String = said.iter().map(|said| said.tag).filter(|tag| !matches!(tag, 'S' | 'N')).collect();
+        ensure!(told == tags, "{told}: {said:?}");
+    }
+    // The session goes on, and both attempts are on record.
+    ensure!(ann.value(count)? == "20");
+    shop.records(2, |row| row["sqlstate"] == "57P01" && row["outcome"] == "failed")?;
+    // A transaction of several messages cannot be asked again: its session ends.
+    ensure!(wait_until(SOON, || {
+        let began = ann.ask(&query("begin read only")).is_ok_and(|(tags, _)| tags == "CZT");
+        began && (read(&mut ann, count).is_ok_and(|(_, there)| there) || ann.ask(&query("rollback")).is_err())
+    }));
+    pair.replica
+        .sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'wire_writer'")?;
+    ann.send(&query(count))?;
+    let said = ann.until_ready()?;
+    let last = said.last().map(|said| said.field(b'C')).unwrap_or_default();
+    ensure!(["57P01", "08006"].contains(&&*last), "{said:?}");
     Ok(())
 }
 

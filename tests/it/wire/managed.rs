@@ -1,6 +1,9 @@
 //! Logins that the gateway makes itself, through the real binary.
 
+use doorward_testkit::wait_until;
+
 use super::*;
+use crate::bed::SOON;
 
 const ADMIN_PASSWORD: &str = "s3cret-of-the-managing-login";
 
@@ -13,6 +16,11 @@ struct Managed {
 
 impl Managed {
     fn start(cluster: &'static Cluster, more: &str) -> Result<Self> {
+        Self::start_with(cluster, more, "environment: test")
+    }
+
+    /// With this laid over the configuration.
+    fn start_with(cluster: &'static Cluster, more: &str, overlay: &str) -> Result<Self> {
         let newer = cluster.sql("show server_version_num")?.parse::<u32>()? >= 160_000;
         {
             let _turn = roles_turn();
@@ -39,6 +47,8 @@ impl Managed {
             .replace("pool: { size: 8 }", &format!("pool: {{ size: 4, sessions: 20 }}\n    {roles}"));
         let grants = "grants:\n  staff: { to: group:staff, allow: [\"read,write shop/public/notes\"], as: managed_reader }\n";
         let gateway = Setup::new(&format!("{config}{grants}"))?
+            .file("overlay.yaml", overlay)?
+            .arg("--config=overlay.yaml")
             .env("SHOP_PASSWORD", PASSWORD)
             .env("ADMIN", ADMIN_PASSWORD)
             .start()?;
@@ -102,6 +112,38 @@ fn wire_managed_logins_on_debians_postgresql() -> Result<()> {
 #[test]
 fn wire_managed_logins_on_a_newer_postgresql() -> Result<()> {
     on_newer(|cluster| a_role(cluster).and_then(|()| a_person(cluster)))
+}
+
+#[test]
+fn wire_managed_logins_come_to_replicas_as_they_replay() -> Result<()> {
+    // Beds borrow their cluster for good.
+    let primary: &'static Cluster = Box::leak(Box::new(Cluster::debian()?));
+    let replica = primary.standby()?;
+    let overlay = format!(
+        "resources: {{ shop: {{ url: \"postgres://127.0.0.1:{},127.0.0.1:{}/test_0\", \
+         pool: {{ mode: transaction, wait_max: 60s }}, replicas: {{ serve: reads, max_lag: 1h }} }} }}",
+        replica.port(),
+        primary.port()
+    );
+    let shop = Managed::start_with(primary, "per: principal", &overlay)?;
+    ensure!(shop.database.name() == "test_0", "{}", shop.database.name());
+    let reads = |who: &str| shop.psql(who, "select pg_is_in_recovery() from notes limit 1;\n");
+    // Logins are made on the primary, and the replica is read from once it has heard of them.
+    let (out, err) = shop.psql("ann", "insert into notes (body) values ('a');\n")?;
+    ensure!(err.is_empty(), "{out}{err}{}", shop.gateway.log());
+    ensure!(wait_until(SOON, || reads("ann").is_ok_and(|(out, _)| out == "t\n")), "{}", shop.gateway.log());
+    // It does not hear of this one: its reads are the primary's meanwhile, and nobody is refused.
+    replica.sql("select pg_wal_replay_pause()")?;
+    let (out, err) =
+        shop.psql("ben", "insert into notes (body) values ('b');\nselect count(*) from notes;\n")?;
+    ensure!(out == "1\n", "{out}{err}{}", shop.gateway.log());
+    for _ in 0..3 {
+        let (out, err) = reads("ben")?;
+        ensure!(out == "f\n", "{out}{err}{}", shop.gateway.log());
+    }
+    replica.sql("select pg_wal_replay_resume()")?;
+    ensure!(wait_until(SOON, || reads("ben").is_ok_and(|(out, _)| out == "t\n")), "{}", shop.gateway.log());
+    Ok(())
 }
 
 /// `doctor` says what the administrative login lacks, before anybody who wants to work finds out.

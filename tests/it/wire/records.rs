@@ -5,7 +5,7 @@ use doorward_testkit::postgres::Cluster;
 use serde_json::Value;
 
 use super::Shop;
-use super::client::{Wire, execute, message, parse, query, sync};
+use super::client::{Wire, execute, message, parse, query, run, sync};
 
 /// Bind of the unnamed portal and statement: each value with its format.
 fn bind_values(values: &[(u16, Option<&[u8]>)]) -> Vec<u8> {
@@ -217,6 +217,28 @@ fn wire_each_statement_of_a_text_has_a_record_of_its_own() -> Result<()> {
     let mut few = shop.connect(&["few"])?;
     let (tags, code) = few.ask(&query("select 1; select 2; select 3; select 4; select 5"))?;
     ensure!(tags == "EZI" && code == "53400", "nothing runs when one is over the limit: {tags} {code}");
+    Ok(())
+}
+
+#[test]
+fn wire_a_statement_that_fails_before_it_runs_says_why() -> Result<()> {
+    let shop = Shop::start(Cluster::shared()?)?;
+    let mut wire = shop.connect(&["writers"])?;
+    for (failing, code) in
+        [("select nothing from orders", "42703"), ("insert into orders values (1 / 0)", "22012")]
+    {
+        let batch = [run(failing), run("select 1 as behind"), sync()].concat();
+        ensure!(wire.ask(&batch)?.1 == code, "{failing}");
+        let found =
+            shop.records(1, |row| operation(row).starts_with(failing.get(..20).unwrap_or(failing)))?;
+        ensure!(found[0]["sqlstate"] == code && found[0]["outcome"] == "failed", "{found:?}");
+    }
+    // A right that the role does not have shows before it runs, too.
+    let denied = "select count(*) from big";
+    ensure!(wire.ask(&[run(denied), sync()].concat())?.1 == "42501");
+    ensure!(shop.records(1, |row| operation(row) == denied)?[0]["sqlstate"] == "42501");
+    let behind = shop.records(2, |row| operation(row).ends_with("as behind"))?;
+    ensure!(behind.iter().all(|row| row["fault_code"] == "forward.wire-not-run"), "{behind:?}");
     Ok(())
 }
 

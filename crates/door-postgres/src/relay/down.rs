@@ -14,13 +14,13 @@ use doorward_pgclient::{HEADER, affected, head, parameter, ready, server_error};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::gulp::gulp;
-use super::link::{Expected, Link, State};
+use super::link::{Expected, IDLE, Link, State};
 use super::port::Port;
 use super::trial::{ALONE_BYTES_MAX, Trial};
 use super::{Ended, frontend};
 use crate::codes;
 use crate::desk::Desk;
-use crate::pool::Origin;
+use crate::pool::{Left, Origin};
 
 /// The largest message, other than a row or copied data, that is accepted. PostgreSQL quotes the value that it
 /// refuses, and callers send large values.
@@ -86,12 +86,43 @@ impl<W: AsyncWrite + Unpin> Down<'_, W> {
                 read = gulp(&mut backend, &mut self.input) => read,
                 () = self.link.local.notified() => continue,
             };
-            match read {
-                Ok(0) => return Ended::BackendGone("the server closed the connection".to_owned()),
-                Ok(_) => {}
-                Err(error) => return Ended::BackendGone(error.to_string()),
+            let cause = match read {
+                Ok(0) => "the server closed the connection".to_owned(),
+                Ok(_) => continue,
+                Err(error) => error.to_string(),
+            };
+            if !self.lose_replica(&cause) {
+                return Ended::BackendGone(cause);
             }
         }
+    }
+
+    /// A replica is lost. When it has answered nothing that counts, and nothing else was asked of it, the session goes on:
+    /// the other half asks the primary.
+    fn lose_replica(&mut self, cause: &str) -> bool {
+        let mut state = self.link.state();
+        if !state.sharing.as_mut().is_some_and(|sharing| sharing.trial.lost()) {
+            return false;
+        }
+        state.forget_asked();
+        drop(state);
+        self.link.lose(cause);
+        self.input.clear();
+        self.kept.clear();
+        if let Some(lent) = self.port.take() {
+            let mut state = self.link.state();
+            state.skipping = false;
+            state.become_ready(IDLE);
+            if let Some(sharing) = &mut state.sharing {
+                sharing.leave();
+            }
+            drop(state);
+            tracing::debug!(cause, "a replica is lost: its read is the primary's");
+            // What is dead does not forget, and is closed.
+            self.desk.cancels.give_back(lent, Left::Used { in_transaction: false });
+        }
+        self.link.turned.notify_waiters();
+        true
     }
 
     /// Whether all that the backend has sent has been passed on.
@@ -275,11 +306,11 @@ fn keeps_back(link: &Link, kept: &mut BytesMut, said: &[u8]) -> bool {
     let Some(sharing) = &mut state.sharing else { return false };
     match sharing.trial {
         Trial::Over => return false,
-        Trial::Open if kept.len() + said.len() > ALONE_BYTES_MAX => {
+        Trial::Open | Trial::Sent if kept.len() + said.len() > ALONE_BYTES_MAX => {
             sharing.trial.answered();
             return false;
         }
-        Trial::Open => kept.extend_from_slice(said),
+        Trial::Open | Trial::Sent => kept.extend_from_slice(said),
         Trial::Failed => kept.clear(),
     }
     true
@@ -446,7 +477,10 @@ impl State {
         if let Some(sharing) = &mut self.sharing
             && !matches!(self.queue.front(), Some(Expected::Probe(_)))
         {
-            sharing.trial.failed(if error.is_fatal() { "" } else { &error.sqlstate });
+            match error.is_fatal() {
+                true => sharing.trial.ends(),
+                false => sharing.trial.failed(&error.sqlstate),
+            }
         }
         self.note_failure(&error.sqlstate, error.routine.as_deref(), self.origin_at_front());
         // A question of the gateway's own stands in no transaction of the session's.
@@ -466,7 +500,7 @@ impl State {
             Some(Expected::FailingQuery(own)) if !error.is_fatal() => fate = Fate::Replace(own.clone()),
             Some(Expected::Failing(own)) if !error.is_fatal() => {
                 fate = Fate::Replace(own.clone());
-                self.skip_to_sync();
+                self.skip_to_sync(None);
             }
             Some(Expected::Execute(_)) => {
                 self.copying = false;
@@ -476,11 +510,11 @@ impl State {
                     running.failed = Some(error.to_fault());
                     self.owed.extend(running.end());
                 }
-                self.skip_to_sync();
+                self.skip_to_sync(None);
             }
             // Between statements only the end of the session is told.
             None | Some(Expected::Sync) if error.is_fatal() => {}
-            Some(_) => self.skip_to_sync(),
+            Some(_) => self.skip_to_sync(Some(&error.to_fault())),
             None => self.skipping = true,
         }
         Ok(fate)

@@ -355,7 +355,7 @@ impl Link {
         state.queue.push_back(expected);
         if state.skipping {
             // The error has come while the message was on the road.
-            state.skip_to_sync();
+            state.skip_to_sync(None);
         }
         drop(state);
         if local {
@@ -446,9 +446,10 @@ impl State {
     }
 
     /// Forgets what the failed message at the front would have made, and all that the backend now ignores:
-    /// everything up to the next Sync.
-    pub(crate) fn skip_to_sync(&mut self) {
-        let mut undone = Vec::new();
+    /// everything up to the next Sync. With a `cause` it is a part of the statement behind it that has failed, and that
+    /// one's record says why.
+    pub(crate) fn skip_to_sync(&mut self, mut cause: Option<&Fault>) {
+        let (mut undone, mut at_front, mut binds) = (Vec::new(), true, 0);
         // A Parse that fails does away with the statement without a name all the same.
         if let Some(Expected::Parse(name, _, _, Some(undo))) = self.queue.front_mut()
             && name.is_empty()
@@ -464,26 +465,55 @@ impl State {
                 Some(Expected::Sync | Expected::Probe(_)) => break,
                 Some(_) => {}
             }
-            match self.queue.pop_front() {
-                Some(Expected::Parse(name, batch, origin, undo)) => {
-                    undone.push(undo.map_or_else(|| Undo::of_new(name, batch), |undo| *undo));
-                    if let Some(origin) = origin {
-                        self.not_prepared(&origin);
-                    }
+            let Some(mut next) = self.queue.pop_front() else { break };
+            binds += usize::from(matches!(next, Expected::Bind(..)));
+            // Another statement begins.
+            if binds > 1 || (matches!(next, Expected::Parse(..)) && !at_front) {
+                cause = None;
+            }
+            at_front = false;
+            self.take_back(&mut next, &mut undone);
+            match next {
+                Expected::Parse(_, _, Some(origin), _) | Expected::Prepared(origin) => {
+                    self.not_prepared(&origin)
                 }
-                Some(Expected::Bind(name, batch)) => forget(&mut self.portals, &name, batch),
-                Some(Expected::Close(_, Some(undo)) | Expected::Local(_, Some(undo))) => undone.push(*undo),
-                Some(Expected::Execute(mut running) | Expected::Query(mut running)) => {
-                    undone.append(&mut running.makes.undo);
-                    self.forget_made(&mut running.makes);
-                    running.fail(&not_run());
+                Expected::Execute(running) | Expected::Query(running) => {
+                    running.fail(cause.take().unwrap_or(&not_run()));
                 }
-                Some(Expected::Prepared(origin)) => self.not_prepared(&origin),
-                Some(Expected::Closed(name)) => self.not_closed(name),
+                Expected::Closed(name) => self.not_closed(name),
                 _ => {}
             }
         }
         undone.into_iter().rev().for_each(|undo| self.undo(undo));
+    }
+
+    /// Forgets what the messages would have made that were not answered: their backend is lost.
+    pub(crate) fn forget_asked(&mut self) {
+        let mut undone = Vec::new();
+        let mut asked = std::mem::take(&mut self.queue);
+        asked.iter_mut().for_each(|expected| self.take_back(expected, &mut undone));
+        self.queue = asked;
+        undone.into_iter().rev().for_each(|undo| self.undo(undo));
+    }
+
+    /// Takes back what a message that was not carried out did to the tables; what is to be undone for it, in the order
+    /// of the messages.
+    fn take_back(&mut self, expected: &mut Expected, undone: &mut Vec<Undo>) {
+        match expected {
+            Expected::Parse(name, batch, _, undo) => {
+                let undo = undo.take().map(|undo| *undo);
+                undone.push(undo.unwrap_or_else(|| Undo::of_new(name.clone(), *batch)));
+            }
+            Expected::Bind(name, batch) => forget(&mut self.portals, name, *batch),
+            Expected::Close(_, undo) | Expected::Local(_, undo) => {
+                undone.extend(undo.take().map(|undo| *undo))
+            }
+            Expected::Execute(running) | Expected::Query(running) => {
+                undone.append(&mut running.makes.undo);
+                self.forget_made(&mut running.makes);
+            }
+            _ => {}
+        }
     }
 
     /// A text that makes names has failed. What it prepared is not executed any more. A cursor may have come to be before

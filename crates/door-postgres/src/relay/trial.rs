@@ -3,8 +3,8 @@
 //!
 //! Only what is known in full before it is sent goes to a replica: one query, or the messages of one statement with the Sync
 //! behind them. Until the replica answers something that counts, its words are kept back. When it says that it cannot do
-//! what was taken for a read, or does not know yet what the primary has, they are dropped, and the client's messages are
-//! taken once more, for the primary.
+//! what was taken for a read, or does not know yet what the primary has, or is lost, they are dropped, and the client's
+//! messages are taken once more, for the primary.
 //!
 //! Invariant: the client hears one answer, of one server.
 
@@ -28,21 +28,51 @@ pub(crate) enum Trial {
     Over,
     /// The replica has answered nothing that counts.
     Open,
+    /// The same, and all of it has been looked at: it can be taken once more, even if the replica is lost.
+    Sent,
     /// It cannot answer: the primary is asked.
     Failed,
 }
 
 impl Trial {
+    /// Whether the replica has answered nothing that counts.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::Sent)
+    }
+
+    /// Nothing more of it is to come from the client.
+    pub(crate) fn sent(&mut self) {
+        if *self == Self::Open {
+            *self = Self::Sent;
+        }
+    }
+
     /// The replica answers.
     pub(crate) fn answered(&mut self) {
+        if self.is_open() {
+            *self = Self::Over;
+        }
+    }
+
+    /// The replica ends the session. What can be taken once more is, when the connection is lost; else the client is told.
+    pub(crate) fn ends(&mut self) {
         if *self == Self::Open {
             *self = Self::Over;
         }
     }
 
+    /// The connection to the replica is lost. Whether the primary is asked.
+    pub(crate) fn lost(&mut self) -> bool {
+        let again = *self == Self::Sent;
+        if again {
+            *self = Self::Failed;
+        }
+        again
+    }
+
     /// The replica answers with an error.
     pub(crate) fn failed(&mut self, sqlstate: &str) {
-        if *self == Self::Open {
+        if self.is_open() {
             *self = if ASKED_AGAIN.contains(&sqlstate) { Self::Failed } else { Self::Over };
         }
     }
@@ -171,5 +201,11 @@ mod tests {
         trial.answered();
         trial.failed("25006");
         assert_eq!(trial, Trial::Over, "what has been answered is not asked again");
+        for (steps, again) in [("", false), ("s", true), ("sa", false), ("as", false)] {
+            let mut trial = Trial::Open;
+            steps.chars().for_each(|step| if step == 's' { trial.sent() } else { trial.answered() });
+            assert_eq!(trial.lost(), again, "{steps}");
+            assert_eq!(trial == Trial::Failed, again, "{steps}");
+        }
     }
 }

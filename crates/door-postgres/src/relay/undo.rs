@@ -186,7 +186,7 @@ mod tests {
         assert!(text(&link, "s").is_empty() && link.state().is_unsettled(false, "s", 2));
         assert!(!link.state().is_unsettled(false, "s", 1), "within a batch it is as it will be");
         parse(&link, "select 2", 1);
-        link.state().skip_to_sync();
+        link.state().skip_to_sync(None);
         assert_eq!((text(&link, "s"), link.state().undo_bytes), ("select 0".to_owned(), 0));
     }
 
@@ -198,7 +198,7 @@ mod tests {
         for tag in [b't', b'n', b'3', b'1'] {
             link.state().settle(tag, &[0; 2]).unwrap();
         }
-        link.state().skip_to_sync();
+        link.state().skip_to_sync(None);
         assert_eq!((text(&link, "s"), link.state().undo_bytes), ("select 1".to_owned(), 0));
     }
 
@@ -208,7 +208,7 @@ mod tests {
         close(&link, 1);
         link.expect(Expected::Sync);
         parse(&link, "select 2", 2);
-        link.state().skip_to_sync();
+        link.state().skip_to_sync(None);
         assert_eq!(text(&link, "s"), "select 2");
     }
 
@@ -218,7 +218,7 @@ mod tests {
         parse(&link, "select 1", 1);
         link.state().queue.push_back(Expected::Describe(None));
         close(&link, 2);
-        link.state().skip_to_sync();
+        link.state().skip_to_sync(None);
         assert_eq!(text(&link, "s"), "select 0", "both are ignored");
         let undo = link.state().put_by_sql("s", 3, Some(named("select 3", 3)), false).unwrap();
         let again = link.state().put_by_sql("s", 4, None, false).unwrap();
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn an_error_that_comes_while_a_message_is_on_the_road_takes_it_along() {
         let link = link();
-        link.state().skip_to_sync();
+        link.state().skip_to_sync(None);
         assert!(link.state().skipping);
         close(&link, 1);
         parse(&link, "select 1", 1);

@@ -15,6 +15,7 @@ use super::{Step, Up};
 use crate::pool::Place;
 use crate::relay::Ended;
 use crate::relay::frontend::Message;
+use crate::relay::link::State;
 use crate::relay::trial::{self, Trial};
 use crate::vet::{Vetted, only_reads};
 
@@ -101,14 +102,22 @@ impl<R: AsyncRead + Unpin> Up<'_, R> {
     }
 
     /// Waits until a transaction on a replica is over; what comes meanwhile may need the primary. When the replica
-    /// could not answer it, it is taken once more.
+    /// could not answer it, or was lost before it did, it is taken once more.
     pub(super) async fn see_through(&mut self) -> Step {
         let Some(alone) = self.alone.take_if(|alone| alone.sent) else { return Ok(()) };
-        self.send().await?;
         let (link, port) = (self.link, self.port);
+        if let Some(sharing) = &mut link.state().sharing {
+            sharing.trial.sent();
+        }
+        let over = |state: &State| state.queue.is_empty() && !port.is_bound();
         tokio::select! {
             biased;
-            () = link.wait(|state| state.queue.is_empty() && !port.is_bound()) => {}
+            () = link.wait(over) => self.out.clear(),
+            sent = self.send() => sent?,
+        }
+        tokio::select! {
+            biased;
+            () = link.wait(over) => {}
             () = self.inbox.gone() => return Err(Ended::ClientGone),
         }
         let mut state = self.link.state();
