@@ -78,7 +78,8 @@ fn until(audit: &Audit, ready: impl Fn(&Status) -> bool) -> Status {
 }
 
 fn rows(config: &AuditConfig) -> Vec<Row> {
-    Timeline::open(config.store.path().unwrap()).unwrap().query(&Filter::default()).unwrap()
+    let all = Filter { limit: Some(usize::MAX), ..Filter::default() };
+    Timeline::open(config.store.path().unwrap()).unwrap().query(&all).unwrap()
 }
 
 fn stop(audit: Audit) {
