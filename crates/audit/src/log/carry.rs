@@ -91,6 +91,12 @@ impl Desk {
         self.state.lock().kept.get(&epoch).copied().unwrap_or(0)
     }
 
+    /// Whether it is not known yet what the place has of an epoch: the carrier has not come to it, and met no error.
+    pub(crate) fn is_asking(&self, epoch: u64) -> bool {
+        let state = self.state.lock();
+        state.error.is_none() && !state.kept.contains_key(&epoch)
+    }
+
     /// The place's name, if it lacks an epoch of this size that is now given up.
     pub(crate) fn give_up(&self, epoch: u64, size: u64) -> Option<String> {
         let mut state = self.state.lock();

@@ -31,6 +31,8 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How often what is owed is looked at while nothing changes.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long a start waits to hear what places have of earlier starts, before it gives up what is owed beyond the bounds.
+const ASK_MAX: Duration = Duration::from_secs(120);
 /// How long places may take for the last checkpoint, when the gateway stops.
 const LAST_WAIT: Duration = Duration::from_secs(10);
 
@@ -111,6 +113,7 @@ pub(crate) struct Publisher {
     owed_max: u64,
     /// What was owed when it was looked at last, and when.
     looked: Option<(usize, Instant)>,
+    began: Instant,
     /// What was given up and is not recorded yet: no more than was owed.
     unrecorded: Vec<GivenUp>,
 }
@@ -148,6 +151,7 @@ impl Publisher {
             handed: BTreeSet::new(),
             owed_max: config.owed_max.get(),
             looked: None,
+            began: Instant::now(),
             unrecorded: Vec::new(),
         }
     }
@@ -211,6 +215,11 @@ impl Publisher {
         let owed: Vec<_> = finals.into_iter().filter(|(_, over)| !over.published).collect();
         let fresh = |(count, at): (usize, Instant)| count == owed.len() && at.elapsed() < LOOK_EVERY;
         if owed.is_empty() || self.looked.is_some_and(fresh) {
+            return Ok(());
+        }
+        // A place that has an epoch does not lack it.
+        let asking = |(epoch, _): &(u64, _)| self.desks.iter().any(|desk| desk.is_asking(*epoch));
+        if self.began.elapsed() < ASK_MAX && owed.iter().any(asking) {
             return Ok(());
         }
         self.looked = Some((owed.len(), Instant::now()));

@@ -65,6 +65,12 @@ impl Position {
         Some(Self { segment, offset, next_seq, finished })
     }
 
+    /// The beginning of the segment that this is in.
+    pub(crate) fn beginning(&self) -> Self {
+        let next_seq = parse_name(&self.segment).map_or(0, |(_, first_seq)| first_seq);
+        Self { segment: self.segment.clone(), offset: 0, next_seq, finished: false }
+    }
+
     /// The text form.
     pub(crate) fn text(&self) -> String {
         let finished = if self.finished { "finished" } else { "open" };
@@ -115,7 +121,7 @@ impl Tail {
 
     /// Goes back to a position that was kept.
     pub(crate) fn rewind(&mut self, position: &Position) {
-        if self.position.segment != position.segment {
+        if self.position.segment != position.segment || position.offset == 0 {
             self.header = None;
         }
         self.position = position.clone();

@@ -54,6 +54,11 @@ struct Bench {
 
 impl Bench {
     fn start(dir: &Path, sinks: Json, collector: &Arc<Collector>) -> Self {
+        Self::start_behind(dir, sinks, collector, 0)
+    }
+
+    /// Keeps so many records before its sinks start.
+    fn start_behind(dir: &Path, sinks: Json, collector: &Arc<Collector>, count: usize) -> Self {
         let mut config = AuditConfig::default().relative_to(dir);
         config.spool.gateway_id = Some("gw-1".to_owned());
         config.spool.size_max = ByteSize::new(16 << 20);
@@ -70,8 +75,10 @@ impl Bench {
         let audit = Audit::open(&config).unwrap();
         let tls = |_: Option<&Path>| Err("no TLS here".to_owned());
         let outside = Outside { transport: collector.clone(), tls, runtime: runtime.handle().clone() };
-        audit.start_sinks(&config, &outside).unwrap();
-        Self { recorder: audit.recorder(), audit, runtime }
+        let bench = Self { recorder: audit.recorder(), audit, runtime };
+        bench.keep(count, "select 1");
+        bench.audit.start_sinks(&config, &outside).unwrap();
+        bench
     }
 
     /// Keeps records, and says their ids.
@@ -209,7 +216,8 @@ fn a_record_that_is_refused_holds_up_no_other() {
 fn a_sink_that_hangs_delays_nobody_and_is_told_what_it_missed() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Arc::new(Collector::default());
-    let bench = Bench::start(dir.path(), otlp(), &collector);
+    // It hangs from the first record on, which is there before it starts.
+    let bench = Bench::start_behind(dir.path(), otlp(), &collector, 1);
     // About 40 MB, of which 16 MB may be kept for the sink; the store takes all of it meanwhile.
     let text = "x".repeat(8_000);
     for wave in 1..=20 {

@@ -188,6 +188,11 @@ impl Worker {
         let batch =
             self.tail.next(self.rows_max).map_err(|error| Trouble::Away(format!("the spool: {error}")))?;
         if !batch.entries.is_empty() {
+            if self.delivered.segment.is_empty() {
+                // Where it began is known even if the receiver never takes anything: what it misses is told.
+                self.delivered = self.tail.position().beginning();
+                self.keep(self.delivered.clone())?;
+            }
             self.deliver(&batch)?;
         }
         if batch.segment_ended {
