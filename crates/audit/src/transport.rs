@@ -56,3 +56,50 @@ impl std::fmt::Debug for Reach {
         f.debug_struct("Reach").finish_non_exhaustive()
     }
 }
+
+/// Buckets of the tests: they take and give objects, and nobody posts to them.
+#[cfg(test)]
+pub(crate) mod bucket {
+    use super::{Answer, BoxFuture, Secret, Transport};
+
+    /// What stands behind the addresses.
+    pub(crate) trait Bucket: Send + Sync {
+        fn put_object(
+            &self,
+            url: &str,
+            headers: &[(String, Secret)],
+            body: Vec<u8>,
+        ) -> Result<Answer, String>;
+
+        fn get_object(&self, url: &str) -> Result<Answer, String>;
+    }
+
+    impl<B: Bucket> Transport for B {
+        fn post<'a>(
+            &'a self,
+            _: &'a str,
+            _: &'a [(String, Secret)],
+            _: Vec<u8>,
+        ) -> BoxFuture<'a, Result<u16, String>> {
+            Box::pin(async { Err("nobody posts to a bucket".to_owned()) })
+        }
+
+        fn put<'a>(
+            &'a self,
+            url: &'a str,
+            headers: &'a [(String, Secret)],
+            body: Vec<u8>,
+        ) -> BoxFuture<'a, Result<Answer, String>> {
+            Box::pin(async move { self.put_object(url, headers, body) })
+        }
+
+        fn get<'a>(
+            &'a self,
+            url: &'a str,
+            _: &'a [(String, Secret)],
+            _: usize,
+        ) -> BoxFuture<'a, Result<Answer, String>> {
+            Box::pin(async move { self.get_object(url) })
+        }
+    }
+}

@@ -13,7 +13,7 @@ use doorward_tlog::note::{NOTE_MAX, Note};
 use doorward_tlog::tile::{LEVELS, TILE, Tile};
 use parking_lot::{Condvar, Mutex};
 
-use super::place::{Objects, PlaceError, by_size, note_key};
+use super::place::{Objects, PlaceError, by_size, log_folder, note_key};
 use super::{Log, Signed, journal};
 
 /// How long a place that failed is left alone: at first, and at most.
@@ -236,7 +236,7 @@ impl Carrier {
     /// Puts the tiles that are new since the place's last checkpoint, and then the checkpoint.
     fn carry(&self, cosigned: &Cosigned) -> Result<(), PlaceError> {
         let signed = &cosigned.signed;
-        let log = format!("{}/{}", self.gateway_id, signed.epoch);
+        let log = log_folder(&self.gateway_id, signed.epoch);
         let kept = self.desk.state.lock().kept.get(&signed.epoch).copied();
         let from = match kept {
             Some(from) => from,

@@ -16,7 +16,7 @@ use doorward_core::{
 use serde_json::{Map, json};
 
 use super::peers::Records;
-use super::place::{Objects, PlaceError};
+use super::place::{Objects, PlaceError, log_folder};
 use super::{carry, journal};
 use crate::spool::files::{Directory, Files};
 
@@ -74,7 +74,7 @@ pub fn give_up(dir: &Path, epoch: u64) -> io::Result<()> {
 
 /// Leaves of the checkpoint that a place has of a log. Blocks.
 pub fn leaves_at(place: &dyn Objects, owed: &Owed) -> Result<u64, PlaceError> {
-    carry::size_at(place, &format!("{}/{}", owed.gateway_id, owed.epoch))
+    carry::size_at(place, &log_folder(&owed.gateway_id, owed.epoch))
 }
 
 /// What the files of each start's log take.

@@ -79,6 +79,11 @@ pub(crate) fn larger(place: &dyn Objects, log: &str, size: u64) -> Result<Vec<St
     Ok(names.into_iter().map(|name| format!("{folder}/{name}")).collect())
 }
 
+/// Where a log is, below a place.
+pub(crate) fn log_folder(gateway_id: &str, epoch: u64) -> String {
+    format!("{gateway_id}/{epoch}")
+}
+
 /// The object of the note at a place of a log.
 pub(crate) fn note_key(log: &str, index: u64) -> String {
     format!("{log}/{NOTES}/{index:020}")

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use doorward_core::{BoxFuture, Secret};
+use doorward_core::Secret;
 use doorward_settings::Document;
 use doorward_testkit::wait_until;
 
@@ -14,7 +14,8 @@ use crate::log::publish::Published;
 use crate::log::verify::{self, Kind, Scope, SqliteEvidence};
 use crate::log::{owed, place};
 use crate::spool::model::record;
-use crate::transport::{Answer, Reach, Transport};
+use crate::transport::bucket::Bucket;
+use crate::transport::{Answer, Reach};
 
 const SOON: Duration = Duration::from_secs(90);
 const KEY: &str = "s3cret-of-the-bucket";
@@ -38,36 +39,6 @@ impl FakeBucket {
                 Err(Ok(Answer { status, body: format!("<Code>{code}</Code>").into_bytes() }))
             }
         }
-    }
-
-    fn put_object(&self, key: &str, headers: &[(String, Secret)], body: Vec<u8>) -> Result<Answer, String> {
-        if let Err(answer) = self.answer() {
-            return answer;
-        }
-        let mut objects = self.objects.lock();
-        let answer = |status| Ok(Answer { status, body: Vec::new() });
-        if objects.contains_key(key) {
-            if headers.iter().any(|(name, _)| name == "if-none-match") {
-                return answer(412);
-            }
-            self.replaced.lock().push(key.to_owned());
-        }
-        objects.insert(key.to_owned(), body);
-        answer(200)
-    }
-
-    fn get_object(&self, key: &str) -> Result<Answer, String> {
-        if let Err(answer) = self.answer() {
-            return answer;
-        }
-        let objects = self.objects.lock();
-        Ok(match key.split_once('?') {
-            Some((_, query)) => Answer { status: 200, body: listing(&objects, query).into_bytes() },
-            None => match objects.get(key) {
-                Some(bytes) => Answer { status: 200, body: bytes.clone() },
-                None => Answer { status: 404, body: b"<Code>NoSuchKey</Code>".to_vec() },
-            },
-        })
     }
 
     fn keys(&self, part: &str) -> Vec<String> {
@@ -102,32 +73,36 @@ fn key_of(url: &str) -> &str {
     url.strip_prefix(BUCKET).unwrap_or_else(|| url.strip_prefix("http://bucket/records").unwrap())
 }
 
-impl Transport for FakeBucket {
-    fn post<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a [(String, Secret)],
-        _: Vec<u8>,
-    ) -> BoxFuture<'a, Result<u16, String>> {
-        Box::pin(async { Err("nobody posts to a bucket".to_owned()) })
+impl Bucket for FakeBucket {
+    fn put_object(&self, url: &str, headers: &[(String, Secret)], body: Vec<u8>) -> Result<Answer, String> {
+        if let Err(answer) = self.answer() {
+            return answer;
+        }
+        let (key, mut objects) = (key_of(url), self.objects.lock());
+        let answer = |status| Ok(Answer { status, body: Vec::new() });
+        if objects.contains_key(key) {
+            if headers.iter().any(|(name, _)| name == "if-none-match") {
+                return answer(412);
+            }
+            self.replaced.lock().push(key.to_owned());
+        }
+        objects.insert(key.to_owned(), body);
+        answer(200)
     }
 
-    fn put<'a>(
-        &'a self,
-        url: &'a str,
-        headers: &'a [(String, Secret)],
-        body: Vec<u8>,
-    ) -> BoxFuture<'a, Result<Answer, String>> {
-        Box::pin(async move { self.put_object(key_of(url), headers, body) })
-    }
-
-    fn get<'a>(
-        &'a self,
-        url: &'a str,
-        _: &'a [(String, Secret)],
-        _: usize,
-    ) -> BoxFuture<'a, Result<Answer, String>> {
-        Box::pin(async move { self.get_object(key_of(url)) })
+    fn get_object(&self, url: &str) -> Result<Answer, String> {
+        if let Err(answer) = self.answer() {
+            return answer;
+        }
+        let objects = self.objects.lock();
+        let key = key_of(url);
+        Ok(match key.split_once('?') {
+            Some((_, query)) => Answer { status: 200, body: listing(&objects, query).into_bytes() },
+            None => match objects.get(key) {
+                Some(bytes) => Answer { status: 200, body: bytes.clone() },
+                None => Answer { status: 404, body: b"<Code>NoSuchKey</Code>".to_vec() },
+            },
+        })
     }
 }
 

@@ -18,14 +18,12 @@ use uuid::Uuid;
 
 use super::align::{Aligner, Key};
 use super::walk::Tiles;
-use super::{
-    EXTRAS_MAX, Evidence, FINDINGS_MAX, Item, LogId, Strangers, VerifyError, What, class_of, log_folder,
-};
+use super::{EXTRAS_MAX, Evidence, FINDINGS_MAX, Item, LogId, Strangers, VerifyError, What, class_of};
 use crate::columns::{COLUMNS, Type, position};
 use crate::leaf::{FIELDS_MAX, Field, Hasher};
 use crate::log::carry::NOTE_BYTES_MAX;
 use crate::log::logger::{GAP_NOTE, parse_gap};
-use crate::log::place::{Objects, note_key, notes_at};
+use crate::log::place::{Objects, log_folder, note_key, notes_at};
 use crate::s3::OBJECT_BYTES_MAX;
 use crate::time;
 use crate::wire::{Gap, PAYLOAD_MAX};
@@ -67,7 +65,7 @@ impl ArchiveEvidence {
     /// What a log says about itself at places below one, as the places outside have it.
     fn notes_below(&mut self, log: &LogId, below: u64) -> Result<BTreeMap<u64, Item>, VerifyError> {
         let mut notes = BTreeMap::new();
-        let folder = log_folder(log);
+        let folder = log_folder(&log.gateway_id, log.epoch);
         for place in &self.places {
             for index in notes_at(&**place, &folder)?.into_iter().filter(|index| *index < below) {
                 if notes.contains_key(&index) {
@@ -93,21 +91,23 @@ impl ArchiveEvidence {
         for number in 1_u64.. {
             line.clear();
             let limit = u64::try_from(LINE_MAX).unwrap_or(u64::MAX);
-            let broken = match (&mut lines).take(limit).read_until(b'\n', &mut line) {
+            // Lines behind one that is no record may be good; behind what cannot be read nothing is.
+            let (broken, goes_on) = match (&mut lines).take(limit).read_until(b'\n', &mut line) {
                 Ok(0) if number > 1 => return Ok(()),
-                Ok(0) => "it holds nothing".to_owned(),
-                Ok(_) if line.pop() != Some(b'\n') => format!("line {number} is cut off, or too long"),
+                Ok(0) => ("it holds nothing".to_owned(), false),
+                Ok(_) if line.pop() != Some(b'\n') => {
+                    (format!("line {number} is cut off, or too long"), false)
+                }
                 Ok(_) => match self.line(log, &line, aligner) {
                     true => continue,
-                    false => format!("line {number} is no record of this log"),
+                    false => (format!("line {number} is no record of this log"), true),
                 },
-                Err(error) => format!("behind line {}: {error}", number - 1),
+                Err(error) => (format!("behind line {}: {error}", number - 1), false),
             };
             if self.damage.len() < FINDINGS_MAX {
                 self.damage.push(format!("{}/{key}: {broken}", self.archive.name()));
             }
-            // Lines behind one that is none may be good; behind what cannot be read nothing is.
-            if !broken.ends_with("of this log") {
+            if !goes_on {
                 return Ok(());
             }
         }

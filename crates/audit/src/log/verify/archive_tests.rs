@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorward_core::{BoxFuture, Secret};
+use doorward_core::Secret;
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
@@ -20,7 +20,8 @@ use crate::log::config::Place;
 use crate::log::place;
 use crate::sinks::Outside;
 use crate::spool::model::record;
-use crate::transport::{Answer, Transport};
+use crate::transport::Answer;
+use crate::transport::bucket::Bucket;
 
 /// A leaf that nothing has.
 const NO_LEAF: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -31,37 +32,16 @@ const RECORDS: [usize; 2] = [600, 40];
 /// A bucket that is a directory.
 struct Disk(PathBuf);
 
-impl Transport for Disk {
-    fn post<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a [(String, Secret)],
-        _: Vec<u8>,
-    ) -> BoxFuture<'a, Result<u16, String>> {
-        Box::pin(async { Err("a bucket takes no posts".to_owned()) })
+impl Bucket for Disk {
+    fn put_object(&self, url: &str, _: &[(String, Secret)], body: Vec<u8>) -> Result<Answer, String> {
+        let path = self.0.join(url.strip_prefix("http://bucket/").unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, body).unwrap();
+        Ok(Answer { status: 200, body: Vec::new() })
     }
 
-    fn put<'a>(
-        &'a self,
-        url: &'a str,
-        _: &'a [(String, Secret)],
-        body: Vec<u8>,
-    ) -> BoxFuture<'a, Result<Answer, String>> {
-        Box::pin(async move {
-            let path = self.0.join(url.strip_prefix("http://bucket/").unwrap());
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, body).unwrap();
-            Ok(Answer { status: 200, body: Vec::new() })
-        })
-    }
-
-    fn get<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a [(String, Secret)],
-        _: usize,
-    ) -> BoxFuture<'a, Result<Answer, String>> {
-        Box::pin(async { Err("nothing is asked for".to_owned()) })
+    fn get_object(&self, _: &str) -> Result<Answer, String> {
+        Err("nothing is asked for".to_owned())
     }
 }
 

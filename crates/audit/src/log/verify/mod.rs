@@ -37,7 +37,7 @@ pub use walk::Tiles;
 
 use super::journal::LOGGED;
 use super::logger::{EPOCH_NOTE, FOR_EVER, origin};
-use super::place::{Objects, PlaceError, larger};
+use super::place::{Objects, PlaceError, larger, log_folder};
 use super::tally::{Tally, class_of};
 use crate::admin::is_of_commands;
 use crate::retention::CLASSES;
@@ -487,17 +487,12 @@ fn forks(log: &LogId, known: &mut [Known], report: &mut Report) {
     }
 }
 
-/// Where a log is, below a place outside.
-fn log_folder(log: &LogId) -> String {
-    format!("{}/{}", log.gateway_id, log.epoch)
-}
-
 /// The checkpoints that a place has of a log: the newest, and those by size that are newer than what calls itself
 /// the newest. There are none, unless somebody put an older one in its place.
 fn outside_notes(place: &dyn Objects, log: &LogId) -> Result<Vec<(String, String)>, VerifyError> {
     /// The most checkpoints that are read beside the newest: the last ones.
     const MORE_MAX: usize = 16;
-    let folder = log_folder(log);
+    let folder = log_folder(&log.gateway_id, log.epoch);
     let newest = format!("{folder}/checkpoint");
     let read = |key: String| -> Result<Option<(String, String)>, VerifyError> {
         // What is no text is no checkpoint, and is told as one that is not signed.
@@ -517,7 +512,7 @@ fn outside_notes(place: &dyn Objects, log: &LogId) -> Result<Vec<(String, String
 fn settled(log: &LogId, scope: &Scope, keys: &[Vkey], by_us: i64) -> Result<Vec<Known>, VerifyError> {
     let mut found = Vec::new();
     for place in &scope.outside {
-        let sizes = larger(&**place, &log_folder(log), 0)?;
+        let sizes = larger(&**place, &log_folder(&log.gateway_id, log.epoch), 0)?;
         let read = |key: &String| -> Result<Option<Known>, VerifyError> {
             let Some(bytes) = place.read(key, NOTE_MAX)? else { return Ok(None) };
             let from = format!("{}/{key}", place.name()).into();

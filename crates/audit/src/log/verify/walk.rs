@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::expiry::{Expiry, Explained, KINDS, OTHER, spans, unexplained};
 use super::{
     Evidence, FINDINGS_MAX, Finding, Item, Kind, Known, LogId, Report, Scope, UNSIGNED_US, VerifyError, What,
-    log_folder, outside_notes, size_of,
+    outside_notes, size_of,
 };
-use crate::log::place::{Objects, PlaceError};
+use crate::log::place::{Objects, PlaceError, log_folder};
 
 /// A row may be so far behind the last checkpoint and the row before it, and no farther.
 const AHEAD_MAX: u64 = 1 << 24;
@@ -183,7 +183,7 @@ fn outside_tile(
     size: u64,
 ) -> Result<Option<Vec<Hash>>, PlaceError> {
     for width in [TILE, tile::width(size, 0, index)] {
-        let key = format!("{}/{}", log_folder(log), tile::path(0, index, width));
+        let key = format!("{}/{}", log_folder(&log.gateway_id, log.epoch), tile::path(0, index, width));
         if let Some(hashes) = place.read(&key, TILE * 32)?.and_then(|bytes| tile::hashes(&bytes)) {
             return Ok(Some(hashes));
         }
