@@ -322,14 +322,14 @@ impl Inner {
     fn keep(&self, mut conn: Box<Conn>, seat: Seat) {
         let settings = &self.settings;
         if conn.born.elapsed() > settings.age_max || conn.is_superseded() {
-            return end(conn, seat);
+            return Idle { conn, seat }.end();
         }
         conn.idle_since = Instant::now();
         self.tenant.keep(conn, seat);
         // The oldest stands first; one is looked at each time, so all are in time.
         let over = |oldest: &Conn| oldest.idle_since.elapsed() > settings.idle_max;
-        if let Some(Idle { conn, seat }) = self.tenant.take_oldest(over) {
-            end(conn, seat);
+        if let Some(oldest) = self.tenant.take_oldest(over) {
+            oldest.end();
         }
     }
 
@@ -347,7 +347,7 @@ impl Inner {
         });
         match is_done(rescued.await) && conn.is_reusable() {
             true => self.keep(conn, seat),
-            false => end(conn, seat),
+            false => Idle { conn, seat }.end(),
         }
     }
 }
@@ -410,7 +410,7 @@ impl Drop for Lent {
             // Bounded by the seats: the task holds this one until it is done.
             runtime.spawn(self.inner.clone().rescue(conn, seat));
         } else {
-            end(conn, seat);
+            Idle { conn, seat }.end();
         }
     }
 }
@@ -434,16 +434,6 @@ impl Seated for Conn {
 /// The idle connection that was used last, so that the others may age out.
 pub(crate) fn last(idle: &[Idle<Conn>], _room: bool) -> Option<usize> {
     idle.len().checked_sub(1)
-}
-
-/// Ends a connection, and holds its seat until then.
-fn end(conn: Box<Conn>, seat: Seat) {
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        runtime.spawn(async move {
-            conn.close().await;
-            drop(seat);
-        });
-    }
 }
 
 /// Counts one waiting call.

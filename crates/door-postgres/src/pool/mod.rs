@@ -382,7 +382,7 @@ impl Shared {
         let Idle { conn: mut backend, seat } = held;
         backend.rest();
         match backend.born.elapsed() > self.bounds.age_max || backend.is_superseded() {
-            true => close(Idle { conn: backend, seat }),
+            true => Idle { conn: backend, seat }.end(),
             false => self.tenant.keep(backend, seat),
         }
     }
@@ -404,7 +404,7 @@ impl Shared {
                 && !backend.is_superseded();
             match fresh && backend.is_alive().await {
                 true => self.tenant.keep(backend, seat),
-                false => close(Idle { conn: backend, seat }),
+                false => Idle { conn: backend, seat }.end(),
             }
         }
     }
@@ -416,14 +416,6 @@ fn shows(replicas: Option<&Replicas>, backend: &Backend, since: Option<Instant>)
         Place::Primary => true,
         Place::Replica => replicas.is_some_and(|replicas| replicas.is_usable(backend.server.at(), since)),
     }
-}
-
-/// Ends a connection; its seat is for the next one.
-fn close(held: Idle<Backend>) {
-    tokio::spawn(async move {
-        held.conn.close().await;
-        drop(held.seat);
-    });
 }
 
 impl Seated for Backend {
@@ -507,7 +499,7 @@ impl Lent {
         let Some(mut held) = self.held.take() else { return };
         let pool = self.pool.clone();
         match left {
-            _ if held.conn.key.replication.is_some() => close(held),
+            _ if held.conn.key.replication.is_some() => held.end(),
             Left::Clean => pool.0.keep(held),
             Left::Used { in_transaction } => {
                 tokio::spawn(async move {
@@ -515,7 +507,7 @@ impl Lent {
                         Ok(()) => pool.0.keep(held),
                         Err(unfit) => {
                             tracing::debug!(cause = %unfit, "a connection does not forget, and is closed");
-                            close(held);
+                            held.end();
                         }
                     }
                 });

@@ -108,6 +108,13 @@ pub struct Idle<T> {
     pub seat: Seat,
 }
 
+impl<T: Seated> Idle<T> {
+    /// Ends it in the background. Its seat is for the next one, once it has ended.
+    pub fn end(self) {
+        close(self.conn, self.seat, None);
+    }
+}
+
 struct Waiter<T: Seated> {
     wish: T::Wish,
     to: oneshot::Sender<Grant<T>>,
@@ -447,7 +454,7 @@ impl<T: Seated> Drop for Inner<T> {
         // A door that is alone from now on has all places.
         self.room.serve(&mut state);
         drop(state);
-        idle.into_iter().for_each(|Idle { conn, seat }| close(conn, seat, None));
+        idle.into_iter().for_each(Idle::end);
     }
 }
 
